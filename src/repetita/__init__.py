@@ -1,0 +1,1 @@
+"""repetita: what language models memorize, how fast, what they forget, what repeated data costs."""

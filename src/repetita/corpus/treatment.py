@@ -1,0 +1,255 @@
+"""What is done to the data, as values.
+
+Every treatment is an overlay on one order of the training pool: slot g of the control reads
+sequence pi(g), pi a permutation keyed by the seed, and a treatment replaces what some slots read.
+At zero strength nothing is replaced, so the treated run is the control bit for bit.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from repetita.errors import SpecError
+from repetita.spec import ExactFraction, Spec
+
+Unit = Literal["sequence", "document", "paragraph", "sentence"]
+
+INTEGER_PASSES_BELOW = 20
+"""Below this many passes E must be a whole number (experiment design, rule 3)."""
+
+
+class Stream(Spec):
+    """Every sequence at most once: the single-epoch regime and the honest control."""
+
+    kind: Literal["stream"] = "stream"
+
+    def settled(self, *, total: int, batch_size: int) -> Self:  # noqa: ARG002
+        """The treatment with all that the run's size decides filled in (nothing, here)."""
+        return self
+
+    def until(self, step: int) -> Self:  # noqa: ARG002
+        """The treatment whose first `step` steps are these and that says nothing of later ones."""
+        return self
+
+
+class Passes(Spec):
+    """A fixed set of `n_sequences` sequences, seen pass after pass, order drawn anew each pass.
+
+    The set is the first `n_sequences` of the pool's order, so that sets are nested within a seed.
+    """
+
+    kind: Literal["passes"] = "passes"
+    n_sequences: PositiveInt
+
+    def settled(self, *, total: int, batch_size: int) -> Self:  # noqa: ARG002
+        """See `Stream.settled`."""
+        return self
+
+    def until(self, step: int) -> Self:  # noqa: ARG002
+        """See `Stream.until`."""
+        return self
+
+
+class RepeatedSubset(Spec):
+    """A fraction f of the slots re-reads a small subset: E * S = f * T (repeated-data paper).
+
+    Give any three of fraction f, passes E, n_sequences S and total T (in slots); `settled` solves for
+    the rest and rejects contradictions, and keeps f and S only. Slot g is in the repeated lane iff
+    floor((g+1)f) > floor(g f). For unit `sequence`, lane position k reads what the control reads at
+    lane position k mod S, permuted anew each pass after the first; so subsets are nested in S and
+    E = 1 is the control. Other units come from the set `units`: documents are read whole, in an order
+    drawn anew each pass; paragraphs and sentences are written into the unique sequence of their slot,
+    at the lane rate that makes f the share of tokens.
+
+    `slots = "empty"` is the starvation control: the same steps with the repeated slots empty.
+    """
+
+    kind: Literal["repeated_subset"] = "repeated_subset"
+    fraction: ExactFraction | None = None
+    n_sequences: PositiveInt | None = None
+    passes: ExactFraction | None = None
+    total: PositiveInt | None = None
+    unit: Unit = "sequence"
+    slots: Literal["repeated", "empty"] = "repeated"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise SpecError(
+                f"RepeatedSubset: fraction = {self.fraction} is outside (0, 1]; give the share of "
+                f"training slots that re-read the subset, for example 0.1"
+            )
+        if self.passes is not None:
+            if self.passes < 1:
+                raise SpecError(f"RepeatedSubset: passes = {self.passes} is below 1; the first reading counts as 1")
+            if self.passes < INTEGER_PASSES_BELOW and self.passes.denominator != 1:
+                raise SpecError(
+                    f"RepeatedSubset: passes = {self.passes} must be a whole number below {INTEGER_PASSES_BELOW}"
+                )
+        return self
+
+    def settled(self, *, total: int, batch_size: int) -> Self:  # noqa: ARG002
+        """The canonical treatment (fraction and n_sequences only) for a run of `total` slots."""
+        if self.total is not None and self.total != total:
+            raise SpecError(
+                f"RepeatedSubset: total = {self.total} contradicts the run, whose steps x batch_size "
+                f"are {total} slots; leave total out or change the steps"
+            )
+        fraction, n_sequences = solve_repetition(
+            fraction=self.fraction, passes=self.passes, n_sequences=self.n_sequences, total=total
+        )
+        return type(self)(fraction=fraction, n_sequences=n_sequences, unit=self.unit, slots=self.slots)
+
+    def until(self, step: int) -> Self:  # noqa: ARG002
+        """See `Stream.until`."""
+        return self
+
+
+def solve_repetition(
+    *,
+    fraction: Fraction | None,
+    passes: Fraction | None,
+    n_sequences: int | None,
+    total: int,
+) -> tuple[Fraction, int]:
+    """Fraction f and subset size S from any two of f, E, S, given T slots: `E * S = f * T`.
+
+    The lane has K = floor(f * T) slots. S is K / E, exactly for E below 20 and to the nearest whole
+    sequence above, so the realised E is K / S. Raises SpecError where the values contradict.
+    """
+    if fraction is None:
+        if passes is None or n_sequences is None:
+            raise SpecError("RepeatedSubset: give two of fraction, passes and n_sequences (the run gives the total)")
+        fraction = passes * n_sequences / total
+        if fraction > 1:
+            raise SpecError(
+                f"RepeatedSubset: passes {passes} x n_sequences {n_sequences} = {passes * n_sequences} slots, more "
+                f"than the {total} of the run; lower one or lengthen the run"
+            )
+        return fraction, n_sequences
+    lane = (fraction * total).__floor__()
+    if lane < 1:
+        raise SpecError(f"RepeatedSubset: fraction {fraction} of {total} slots is less than one slot; raise either")
+    if n_sequences is None:
+        if passes is None:
+            raise SpecError("RepeatedSubset: give passes or n_sequences beside the fraction")
+        size = Fraction(lane) / passes
+        if passes < INTEGER_PASSES_BELOW and size.denominator != 1:
+            raise SpecError(
+                f"RepeatedSubset: {lane} repeated slots are not {passes} whole passes; choose steps x batch_size so "
+                f"that fraction x slots is a multiple of {passes}"
+            )
+        n_sequences = round(size)
+        if n_sequences < 1:
+            raise SpecError(f"RepeatedSubset: passes = {passes} exceeds the {lane} repeated slots; at most {lane}")
+        return fraction, n_sequences
+    if n_sequences > lane:
+        raise SpecError(
+            f"RepeatedSubset: n_sequences = {n_sequences} exceeds the {lane} repeated slots (fraction {fraction} of "
+            f"{total}), so it would not be read once; lower it"
+        )
+    if passes is not None and round(Fraction(lane) / passes) != n_sequences:
+        raise SpecError(
+            f"RepeatedSubset: E * S = f * T does not hold: {passes} passes x {n_sequences} sequences against "
+            f"{fraction} x {total} = {lane} slots; leave one of the three out"
+        )
+    return fraction, n_sequences
+
+
+Base = Annotated[Stream | Passes | RepeatedSubset, Field(discriminator="kind")]
+
+
+class SpecialBatch(Spec):
+    """A set that is not in the training data is trained on at given steps (memorization paper, 5).
+
+    At an injection the batch of that step is `size` sequences of the special set alone, one update,
+    and the base schedule pauses. `n_batches` disjoint special batches (batch b is sequences
+    [b * size, (b + 1) * size) of the set, in the set's keyed order) are injected one after the other,
+    each `times` times, `every` steps apart (1: in a row), `gap` steps from the last injection of one to
+    the first of the next. `arm = "placebo"` does the same with never otherwise seen placebo text.
+    After the first injection the base goes on ("same") or fresh text of the set novel follows, read once.
+    """
+
+    kind: Literal["special_batch"] = "special_batch"
+    base: Base
+    size: PositiveInt
+    at: int | None = Field(default=None, ge=0)
+    """Step of the first injection (updates made before it)."""
+    at_pass: ExactFraction | None = None
+    """Instead of `at`: after this many passes of a base `Passes`."""
+    n_batches: PositiveInt = 1
+    times: PositiveInt = 1
+    every: PositiveInt = 1
+    gap: PositiveInt = 1
+    arm: Literal["special", "placebo"] = "special"
+    after: Literal["same", "novel"] = "same"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.at is None) == (self.at_pass is None):
+            raise SpecError("SpecialBatch: give either at (a step) or at_pass (a pass of the base), not both")
+        if self.at_pass is not None and not isinstance(self.base, Passes):
+            raise SpecError(f"SpecialBatch: at_pass needs base passes, not {self.base.kind}; give at (a step)")
+        return self
+
+    def settled(self, *, total: int, batch_size: int) -> Self:
+        """The treatment with `at` as a step and its base settled."""
+        at = self.at
+        if at is None:
+            assert self.at_pass is not None and isinstance(self.base, Passes)
+            at = round(self.at_pass * self.base.n_sequences / batch_size)
+        paused = self.n_batches * self.times * batch_size
+        base = self.base.settled(total=total - paused, batch_size=batch_size)
+        kept = {name: getattr(self, name) for name in ("size", "n_batches", "times", "every", "gap", "arm", "after")}
+        return type(self)(base=base, at=at, **kept)
+
+    def injections(self) -> list[tuple[int, int]]:
+        """(step, batch) of every injection, in order of steps; needs a settled `at`."""
+        assert self.at is not None
+        stride = (self.times - 1) * self.every + self.gap
+        return [
+            (self.at + batch * stride + time * self.every, batch)
+            for batch in range(self.n_batches)
+            for time in range(self.times)
+        ]
+
+    def until(self, step: int) -> "Treatment":
+        """The base alone when `step` is not after the first injection."""
+        assert self.at is not None
+        return self.base.until(step) if step <= self.at else self
+
+
+class Insertion(Spec):
+    """One item of the set `special`, read `count` times at keyed slots of steps [start, stop)."""
+
+    index: int = Field(ge=0)
+    count: int = Field(ge=0)
+    start: int = Field(default=0, ge=0)
+    stop: int | None = None
+
+
+class Insertions(Spec):
+    """Items with their own counts and windows of steps, each replacing one slot of the base.
+
+    Items shorter than a sequence are written into the sequence that the slot would have read.
+    """
+
+    kind: Literal["insertions"] = "insertions"
+    base: Base
+    items: tuple[Insertion, ...]
+
+    def settled(self, *, total: int, batch_size: int) -> Self:
+        """The treatment with its base settled."""
+        return type(self)(base=self.base.settled(total=total, batch_size=batch_size), items=self.items)
+
+    def until(self, step: int) -> "Treatment":
+        """The base alone when no window starts before `step`."""
+        if all(item.count == 0 or item.start >= step for item in self.items):
+            return self.base.until(step)
+        return self
+
+
+Treatment = Annotated[
+    Stream | Passes | RepeatedSubset | SpecialBatch | Insertions, Field(discriminator="kind")
+]

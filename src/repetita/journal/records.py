@@ -1,0 +1,68 @@
+"""What is written down about a run: the lines of its journal, as values."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = 1
+"""Number in `run.json` and in the first line of each journal; raised when a reader must know."""
+
+
+class Reading(NamedTuple):
+    """What a probe yields: one number about one set of sequences.
+
+    `value` is None where the metric is not defined ("not applicable"), `detail` says why or holds
+    small structured extras (JSON types only); `items` are per-sequence or per-token arrays, kept
+    beside the journal.
+    """
+
+    metric: str
+    on: str
+    value: float | None
+    n: int
+    detail: dict[str, Any] | None = None
+    items: dict[str, NDArray[np.generic]] | None = None
+
+
+class Measurement(NamedTuple):
+    """One line of `measurements.jsonl`; `step` counts updates made before it was taken."""
+
+    step: int
+    tokens: int
+    probe: str
+    metric: str
+    on: str
+    value: float | None
+    n: int
+    detail: dict[str, Any] | None = None
+
+
+class StepRecord(NamedTuple):
+    """One line of `steps.jsonl`: the batch of `step`, before its update.
+
+    `sets` maps a lane label (train, repeated, special, placebo, novel) to `[loss sum in nats,
+    hits, scored tokens]`. `tokens` counts scored tokens before this step. `seconds` is wall time
+    and the only field in which a resumed run may differ from an uninterrupted one.
+    """
+
+    step: int
+    tokens: int
+    learning_rate: float
+    gradient_norm: float
+    sets: dict[str, list[float]]
+    seconds: float
+
+
+class Event(NamedTuple):
+    """One line of `events.jsonl`: something happened (resumed, spike, probe failed, damaged)."""
+
+    step: int
+    kind: str
+    message: str
+
+
+class JournalPosition(NamedTuple):
+    """Length in bytes and SHA-256 of each journal file up to there; the part a resume keeps."""
+
+    files: dict[str, tuple[int, str]]
