@@ -1,0 +1,175 @@
+"""The whole transformer in one file: pre-norm, causal, with or without MLP; shapes in names.
+
+Shapes: B rows, L tokens, D width of the model, H heads, K width of a head, M width of the MLP,
+V vocabulary. Padding stands at the end of a row and is never scored, so that causal attention
+needs no mask for it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repetita import seeds
+from repetita.model import attention
+from repetita.model.config import ModelConfig
+
+INIT_STD = 0.02
+"""Standard deviation of the initial matrices (GPT-2)."""
+
+ROTARY_BASE = 10_000.0
+"""Base of the rotary frequencies (Su et al. 2021)."""
+
+
+class Transformer(nn.Module):
+    """A language model with `config`'s shape and the initial weights that `seed` decides.
+
+    `hidden` and `output_weight` are all that training and scoring ask of a model: the logits are
+    `hidden @ output_weight.T`, which no code here ever computes whole. Weights are float32 on the
+    CPU; the same seed gives two models the same value of every parameter that they share in name
+    and shape, whatever the rest of their configs. No global generator is touched.
+    """
+
+    def __init__(self, config: ModelConfig, *, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        D, V = config.d_model, config.vocab_size
+        # Built on the meta device: torch's own initialisation would draw from the global generator.
+        self.embedding = nn.Embedding(V, D, device="meta")
+        learned = config.position == "learned"
+        self.position = nn.Embedding(config.context, D, device="meta") if learned else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = nn.LayerNorm(D, device="meta")
+        self.output = nn.Linear(D, V, bias=False, device="meta") if config.output == "untied" else None
+        self.to_empty(device="cpu")
+        _initialise(self, n_layer=config.n_layer, seed=seed)
+        self.rotary: Rotary | None = None if learned else Rotary(config)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output matrix (V D)."""
+        return self.embedding.weight if self.output is None else self.output.weight
+
+    def hidden(
+        self, tokens_BL: Tensor, *, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """States after the final norm (B L D) for token ids (B L), L at most `context`.
+
+        With `dropout` above 0 the embedding and what each branch adds to the residual stream are
+        dropped with that probability, drawn from `generator` (which must then be given); attention
+        patterns are not dropped.
+        """
+        drop = Dropout(dropout, generator)
+        x_BLD = drop(self._embed(tokens_BL))
+        for block in self.blocks:
+            x_BLD = block(x_BLD, rotary=self.rotary, drop=drop)
+        return self.final_norm(x_BLD)
+
+    def patterns(self, tokens_BL: Tensor) -> Iterator[Tensor]:
+        """Attention patterns (B H L L) of one layer after the other, by explicit attention."""
+        x_BLD = self._embed(tokens_BL)
+        for block in self.blocks:
+            x_BLD, pattern_BHLL = block.explain(x_BLD, rotary=self.rotary)
+            yield pattern_BHLL
+
+    def _embed(self, tokens_BL: Tensor) -> Tensor:
+        x_BLD = self.embedding(tokens_BL)
+        return x_BLD if self.position is None else x_BLD + self.position.weight[: tokens_BL.shape[1]]
+
+
+class Block(nn.Module):
+    """One layer: attention, then (where d_mlp is not 0) an MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D, M = config.d_model, config.mlp_width
+        self.n_head = config.n_head
+        self.attention_norm = nn.LayerNorm(D, device="meta")
+        self.qkv = nn.Linear(D, 3 * D, device="meta")
+        self.attention_out = nn.Linear(D, D, device="meta")
+        self.mlp_norm = nn.LayerNorm(D, device="meta") if M else None
+        self.mlp_in = nn.Linear(D, M, device="meta") if M else None
+        self.mlp_out = nn.Linear(M, D, device="meta") if M else None
+
+    def forward(self, x_BLD: Tensor, *, rotary: "Rotary | None", drop: "Dropout") -> Tensor:
+        """The residual stream after this layer."""
+        mixed_BHLK = attention.fused(*self._heads(x_BLD, rotary))
+        return self._finish(x_BLD, mixed_BHLK, drop)
+
+    def explain(self, x_BLD: Tensor, *, rotary: "Rotary | None") -> tuple[Tensor, Tensor]:
+        """The residual stream after this layer and the layer's attention patterns (B H L L)."""
+        mixed_BHLK, pattern_BHLL = attention.explicit(*self._heads(x_BLD, rotary))
+        return self._finish(x_BLD, mixed_BHLK, Dropout(0.0, None)), pattern_BHLL
+
+    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> tuple[Tensor, Tensor, Tensor]:
+        qkv_BLD3 = self.qkv(self.attention_norm(x_BLD))
+        B, L, D3 = qkv_BLD3.shape
+        q_BHLK, k_BHLK, v_BHLK = (
+            qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head)).permute(2, 0, 3, 1, 4).unbind()
+        )
+        if rotary is not None:
+            q_BHLK, k_BHLK = rotary(q_BHLK), rotary(k_BHLK)
+        return q_BHLK, k_BHLK, v_BHLK
+
+    def _finish(self, x_BLD: Tensor, mixed_BHLK: Tensor, drop: "Dropout") -> Tensor:
+        x_BLD = x_BLD + drop(self.attention_out(mixed_BHLK.transpose(1, 2).flatten(2)))
+        if self.mlp_norm is None or self.mlp_in is None or self.mlp_out is None:
+            return x_BLD
+        return x_BLD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BLD)), approximate="tanh")))
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2021), first half of a head paired with the second (as GPT-NeoX)."""
+
+    cos_LK: Tensor
+    sin_LK: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        K = config.d_head
+        frequency = ROTARY_BASE ** -(torch.arange(0, K, 2, dtype=torch.float64) / K)
+        angle = torch.outer(torch.arange(config.context, dtype=torch.float64), frequency).repeat(1, 2)
+        self.register_buffer("cos_LK", angle.cos().float(), persistent=False)
+        self.register_buffer("sin_LK", angle.sin().float(), persistent=False)
+
+    def forward(self, x_BHLK: Tensor) -> Tensor:
+        """Queries or keys turned by their position."""
+        L, K = x_BHLK.shape[-2:]
+        first, second = x_BHLK.split(K // 2, dim=-1)
+        turned_BHLK = torch.cat((-second, first), dim=-1)
+        return x_BHLK * self.cos_LK[:L] + turned_BHLK * self.sin_LK[:L]
+
+
+class Dropout:
+    """Dropout from an explicit generator; probability 0 returns its input itself."""
+
+    def __init__(self, probability: float, generator: torch.Generator | None) -> None:
+        if probability > 0 and generator is None:
+            raise ValueError("dropout above 0 draws from an explicit generator; give one")
+        self.probability, self.generator = probability, generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        return x * torch.empty_like(x).bernoulli_(keep, generator=self.generator).div_(keep)
+
+
+def _initialise(model: Transformer, *, n_layer: int, seed: int) -> None:
+    """GPT-2's initial values: normal of std 0.02, residual projections divided by sqrt(2 n_layer).
+
+    Each matrix has a stream of its own, named by the parameter, so that a larger vocabulary or another
+    output matrix leaves every other parameter as it was.
+    """
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
+                std = INIT_STD / (2 * n_layer) ** 0.5 if residual else INIT_STD
+                generator = torch.Generator().manual_seed(seeds.key(seed, f"init/{name}"))
+                parameter.normal_(0.0, std, generator=generator)
