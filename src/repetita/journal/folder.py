@@ -1,0 +1,299 @@
+"""The folder of one run: its header, journals, items and how it ended, safe against any kill."""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repetita.errors import DamagedError, RepetitaError, RunFolderError
+from repetita.journal.disk import storage_errors, sync_folder, write_atomic
+from repetita.journal.lines import JournalFile, decode, encode
+from repetita.journal.records import SCHEMA, Event, JournalPosition, Measurement, Reading, StepRecord
+
+__all__ = ["RunFolder", "run_path", "status", "verify", "write_atomic"]
+
+Status = Literal["missing", "unfinished", "done", "failed"]
+
+JOURNALS = ("steps", "measurements", "events")
+HEADER = frozenset("fingerprint slug spec corpus corpus_card semantics versions git device trunk".split())
+"""The only keys of `run.json` beside `schema`: no environment, command line, host, user or path."""
+
+
+def run_path(root: Path, spec_fingerprint: str, slug: str) -> Path:
+    """The folder of a run: `<root>/runs/<slug>-<first 12 hex digits of the fingerprint>`."""
+    return root / "runs" / f"{slug}-{spec_fingerprint[:12]}"
+
+
+def items_name(probe: str, *, step: int) -> str:
+    """The file, relative to the run's folder, that holds the items of one probe at one step."""
+    return f"items/{probe}-{step:08d}.safetensors"
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The content of a folder's `run.json`; DamagedError where it cannot be read."""
+    return _read_json(path / "run.json")
+
+
+def status(path: Path) -> Status:
+    """How far the run in a folder is; anything that neither ended nor failed is unfinished."""
+    if (path / "done").exists():
+        return "done"
+    if (path / "failed").exists():
+        return "failed"
+    return "unfinished" if (path / "run.json").exists() else "missing"
+
+
+def final_position(path: Path) -> JournalPosition | None:
+    """The journal position in a finished run's `done`; None where the run is not done."""
+    if not (path / "done").exists():
+        return None
+    return JournalPosition(files={k: (v[0], v[1]) for k, v in _read_json(path / "done")["journal"].items()})
+
+
+def failure(path: Path) -> str:
+    """The message of a failed run."""
+    return str(_read_json(path / "failed")["message"])
+
+
+def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
+    """The verified lines of one journal ("steps", "measurements", "events") of the run in `path`.
+
+    Of a finished run exactly what `done` covers, its hash verified; of any other run all whole lines.
+    Raises DamagedError with file and line.
+    """
+    file = path / f"{journal}.jsonl"
+    data = file.read_bytes() if file.exists() else b""
+    position = final_position(path)
+    if position is not None:
+        length, digest = position.files[file.name]
+        data = data[:length]
+        if hashlib.sha256(data).hexdigest() != digest:
+            for _ in decode(data, path=file):
+                pass
+            raise _damaged(file)
+    yield from decode(data, path=file)
+
+
+def measured(path: Path) -> frozenset[tuple[str, int]]:
+    """(probe fingerprint, step) of every measurement in a run's journal."""
+    return frozenset((line["probe"], line["step"]) for line in read_journal(path, journal="measurements"))
+
+
+def verify(path: Path) -> None:
+    """Checks header, journals and items of a finished run; DamagedError names the first bad file."""
+    read_header(path)
+    for journal in JOURNALS:
+        for _ in read_journal(path, journal=journal):
+            pass
+    position = final_position(path)
+    for name, (length, digest) in (position.files if position else {}).items():
+        if not _prefix_matches(path / name, length=length, digest=digest):
+            raise _damaged(path / name)
+
+
+class RunFolder:
+    """A run's folder, open for writing by this process alone.
+
+    Lines are buffered; only `commit` makes them durable, and what a `JournalPosition` covers survives
+    whatever happens later. Every writing method raises StorageError when the disk refuses; the run is
+    then plainly unfinished and continues from its newest checkpoint.
+    """
+
+    def __init__(self, path: Path, *, attempt: int, lock: int) -> None:
+        self.path = path
+        self.attempt = attempt
+        self._lock = lock
+        self._journals = {name: JournalFile(path / f"{name}.jsonl") for name in JOURNALS}
+        self._items: dict[str, tuple[int, str]] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, header: Mapping[str, Any]) -> Self:
+        """Opens the folder, makes it when missing, and locks it against other processes.
+
+        `header` becomes `run.json` (keys of `HEADER` only; `fingerprint` is required). Raises
+        RunFolderError where the folder belongs to another fingerprint or another process writes it.
+        The journals then end wherever the last process left them: call `truncate` before writing.
+        """
+        strangers = set(header) - HEADER
+        if strangers or "fingerprint" not in header:
+            raise ValueError(f"run.json: fingerprint is required and {sorted(strangers)} not allowed")
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _take(lock, path=path)
+            if (path / "run.json").exists():
+                _same_run(path, fingerprint=header["fingerprint"])
+            else:
+                _write_json(path / "run.json", dict(header))
+            return cls(path, attempt=_new_attempt(path), lock=lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def write_step(self, record: StepRecord) -> None:
+        """Appends a line to `steps.jsonl`."""
+        self._journals["steps"].append(encode(record._asdict()))
+
+    def write_measurements(self, readings: Iterable[Reading], *, step: int, tokens: int, probe: str) -> None:
+        """Appends the readings of one probe (its fingerprint) at one step, all or none of them.
+
+        Items of all readings go into one file, each array under `<on>/<name>`. Raises ValueError where
+        a value is not finite or two arrays have one name.
+        """
+        lines, arrays = bytearray(), dict[str, NDArray[np.generic]]()
+        for reading in readings:
+            value = None if reading.value is None else float(reading.value)
+            line = Measurement(
+                step, tokens, probe, reading.metric, reading.on, value, int(reading.n), reading.detail
+            )
+            lines += encode(line._asdict())
+            for name, array in (reading.items or {}).items():
+                if f"{reading.on}/{name}" in arrays:
+                    raise ValueError(f"two items of one probe are named {reading.on}/{name}")
+                arrays[f"{reading.on}/{name}"] = array
+        if arrays:
+            self.save_items(arrays, probe=probe, step=step)
+        self._journals["measurements"].append(bytes(lines))
+
+    def save_items(self, arrays: Mapping[str, NDArray[np.generic]], *, probe: str, step: int) -> None:
+        """Writes per-sequence or per-token arrays beside the journal (safetensors, atomic)."""
+        from safetensors.numpy import save
+
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        name = items_name(probe, step=step)
+        write_atomic(self.path / name, data=data)
+        self._items[name] = (len(data), hashlib.sha256(data).hexdigest())
+
+    def write_event(self, event: Event) -> None:
+        """Appends a line to `events.jsonl`."""
+        self._journals["events"].append(encode(event._asdict()))
+
+    def commit(self) -> JournalPosition:
+        """Makes all that was written durable and says how far the journals reach.
+
+        Raises RunFolderError where a later attempt has taken the folder over (a lock can fail on a
+        network file system); this one then must stop.
+        """
+        newest = _attempts(self.path)[-1]
+        if newest != self.attempt:
+            raise RunFolderError(
+                f"{self.path}: attempt {newest} has taken over; attempt {self.attempt} stops"
+            )
+        with suppress(OSError):
+            os.utime(self.path / "attempts" / f"{self.attempt:04d}.json")
+        files = {f"{name}.jsonl": journal.commit() for name, journal in self._journals.items()}
+        with storage_errors(self.path):
+            sync_folder(self.path)
+        return JournalPosition(files=files | dict(sorted(self._items.items())))
+
+    def truncate(self, position: JournalPosition | None) -> None:
+        """Takes journals and items back to `position`, or to nothing (None).
+
+        Raises DamagedError, and changes nothing, where a part to keep is not as it was committed.
+        """
+        files = position.files if position else {}
+        for name, (length, digest) in files.items():
+            if not _prefix_matches(self.path / name, length=length, digest=digest):
+                raise _damaged(self.path / name)
+        for name, journal in self._journals.items():
+            journal.cut(files.get(f"{name}.jsonl", (0, ""))[0])
+        self._items = {name: at for name, at in files.items() if name.startswith("items/")}
+        for stale in (self.path / "items").glob("*"):
+            if f"items/{stale.name}" not in self._items:
+                with storage_errors(stale):
+                    stale.unlink()
+
+    def finish(self, how: Literal["done", "failed"], *, message: str = "") -> None:
+        """Commits and writes the file that says how the run ended; the last write of a run."""
+        _write_json(self.path / how, {"message": message, "journal": self.commit().files})
+
+    def reopen(self) -> None:
+        """Makes a failed run unfinished again, for a retry."""
+        with storage_errors(self.path):
+            (self.path / "failed").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Gives the folder free; what was not committed may be lost."""
+        for journal in self._journals.values():
+            with suppress(RepetitaError):
+                journal.flush()
+            os.close(journal.descriptor)
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _take(lock: int, *, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunFolderError(
+            f"{path}: another process is writing this run; wait until it ends or stop it"
+        ) from None
+    except OSError:  # a file system without locks: attempt numbers still keep two writers apart
+        return
+
+
+def _same_run(path: Path, *, fingerprint: str) -> None:
+    found = read_header(path)["fingerprint"]
+    if found != fingerprint:
+        raise RunFolderError(
+            f"{path}: the folder holds run {found[:12]}, not {fingerprint[:12]}; choose another --root"
+        )
+
+
+def _attempts(path: Path) -> list[int]:
+    return sorted(int(file.stem) for file in (path / "attempts").glob("*.json"))
+
+
+def _new_attempt(path: Path) -> int:
+    """The next attempt's number, taken by creating its file, which nobody else then can."""
+    with storage_errors(path):
+        (path / "attempts").mkdir(exist_ok=True)
+    attempt = (_attempts(path) or [0])[-1]
+    while True:
+        attempt += 1
+        name = path / "attempts" / f"{attempt:04d}.json"
+        with storage_errors(path), suppress(FileExistsError), name.open("x") as file:
+            file.write(time.strftime('{"started": "%Y-%m-%dT%H:%M:%SZ"}\n', time.gmtime()))
+            return attempt
+
+
+def _prefix_matches(path: Path, *, length: int, digest: str) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        data = file.read(length)
+    return len(data) == length and hashlib.sha256(data).hexdigest() == digest
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    text = json.dumps({"schema": SCHEMA} | values, indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomic(path, text.encode() + b"\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise _damaged(path) from None
+    return values
+
+
+def _damaged(path: Path) -> DamagedError:
+    return DamagedError(
+        f"{path} is damaged (not as it was written); restore it, or delete the run's folder and run again"
+    )
