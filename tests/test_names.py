@@ -34,7 +34,7 @@ def name_of(file: Path) -> str:
 
 
 def defined_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Functions, classes, arguments and assigned names, with their lines; a library's own are not among them."""
+    """Names of functions, classes, arguments and variables with their lines; none of a library's own."""
     for node in ast.walk(tree):
         if isinstance(node, Public):
             yield node.name, node.lineno
