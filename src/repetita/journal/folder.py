@@ -23,7 +23,9 @@ __all__ = ["RunFolder", "run_path", "status", "verify", "write_atomic"]
 Status = Literal["missing", "unfinished", "done", "failed"]
 
 JOURNALS = ("steps", "measurements", "events")
-HEADER = frozenset("fingerprint slug spec corpus corpus_card semantics versions git device trunk".split())
+HEADER = frozenset(
+    {"fingerprint", "slug", "spec", "corpus", "semantics", "versions", "git", "device", "trunk"}
+)
 """The only keys of `run.json` beside `schema`: no environment, command line, host, user or path."""
 
 
@@ -73,10 +75,10 @@ def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
     data = file.read_bytes() if file.exists() else b""
     position = final_position(path)
     if position is not None:
-        length, digest = position.files[file.name]
-        data = data[:length]
-        if hashlib.sha256(data).hexdigest() != digest:
-            for _ in decode(data, path=file):
+        committed = position.files[file.name]
+        data = data[: committed[0]]
+        if not prefix_matches(data, committed):
+            for _ in decode(data, path=file):  # names the line, where one line is bad
                 pass
             raise _damaged(file)
     yield from decode(data, path=file)
@@ -94,8 +96,8 @@ def verify(path: Path) -> None:
         for _ in read_journal(path, journal=journal):
             pass
     position = final_position(path)
-    for name, (length, digest) in (position.files if position else {}).items():
-        if not _prefix_matches(path / name, length=length, digest=digest):
+    for name, committed in (position.files if position else {}).items():
+        if not _file_matches(path / name, committed):
             raise _damaged(path / name)
 
 
@@ -201,8 +203,8 @@ class RunFolder:
         Raises DamagedError, and changes nothing, where a part to keep is not as it was committed.
         """
         files = position.files if position else {}
-        for name, (length, digest) in files.items():
-            if not _prefix_matches(self.path / name, length=length, digest=digest):
+        for name, committed in files.items():
+            if not _file_matches(self.path / name, committed):
                 raise _damaged(self.path / name)
         for name, journal in self._journals.items():
             journal.cut(files.get(f"{name}.jsonl", (0, ""))[0])
@@ -272,12 +274,17 @@ def _new_attempt(path: Path) -> int:
             return attempt
 
 
-def _prefix_matches(path: Path, *, length: int, digest: str) -> bool:
+def prefix_matches(data: bytes, committed: tuple[int, str]) -> bool:
+    """Whether `data` begins with what was committed (its length and SHA-256)."""
+    length, digest = committed
+    return len(data) >= length and hashlib.sha256(data[:length]).hexdigest() == digest
+
+
+def _file_matches(path: Path, committed: tuple[int, str]) -> bool:
     if not path.exists():
         return False
     with path.open("rb") as file:
-        data = file.read(length)
-    return len(data) == length and hashlib.sha256(data).hexdigest() == digest
+        return prefix_matches(file.read(committed[0]), committed)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

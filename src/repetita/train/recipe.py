@@ -1,15 +1,28 @@
 """A run as a value: corpus, model, treatment, optimizer recipe and seed (torch-free)."""
 
 import math
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.treatment import Treatment
 from repetita.errors import SpecError
-from repetita.model.config import ModelConfig
-from repetita.spec import Spec
+from repetita.journal import folder
+from repetita.model.config import ModelConfig, count
+from repetita.spec import Spec, fingerprint, plain
+
+SEMANTICS = {
+    "seeds": 1,
+    "schedule": 1,
+    "sequences": 1,
+    "transformer": 1,
+    "loss": 1,
+    "optimizer": 1,
+    "loop": 1,
+}
+"""A number per module that is raised when its golden values move; part of every run's identity."""
 
 
 class Recipe(Spec):
@@ -77,3 +90,44 @@ class RunSpec(Spec):
     def until(self, step: int) -> Self:
         """The run of the first `step` steps: the trunk that this run shares with its forks."""
         return self.edit(steps=step, treatment=self.treatment.until(step))
+
+
+def run_identity(spec: RunSpec, *, corpus_fingerprint: str) -> dict[str, Any]:
+    """What the fingerprint of a run is taken of: spec, content of the corpus, semantics of the code.
+
+    Where the text lies (`corpus.source`) is left out: its content is in `corpus_fingerprint`, and a
+    corpus that was moved is the same corpus.
+    """
+    values = plain(spec)
+    del values["corpus"]["source"]
+    return {"spec": values, "corpus": corpus_fingerprint, "semantics": SEMANTICS}
+
+
+def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str) -> str:
+    """The identity of a run: 64 hex digits."""
+    return fingerprint(run_identity(spec, corpus_fingerprint=corpus_fingerprint))
+
+
+def run_slug(spec: RunSpec) -> str:
+    """A run's name for people: non-embedding parameters, treatment and seed, as in `25k-stream-s0`."""
+    n_params = count(spec.model).non_embedding
+    size = f"{n_params / 1e6:.3g}m" if n_params >= 999_500 else f"{n_params / 1e3:.3g}k"
+    return f"{size}-{spec.treatment.kind}-s{spec.seed}"
+
+
+def run_path(root: Path, *, spec: RunSpec, corpus_fingerprint: str) -> Path:
+    """The folder in which this run is, or will be."""
+    name = run_fingerprint(spec, corpus_fingerprint=corpus_fingerprint)
+    return folder.run_path(root, name, run_slug(spec))
+
+
+def same_start(one: RunSpec, *, other: RunSpec, step: int) -> bool:
+    """Whether two runs are sure to be equal, bit for bit, in their first `step` steps."""
+    if step > min(one.steps, other.steps):
+        return False
+
+    def start(spec: RunSpec) -> dict[str, Any]:
+        values: dict[str, Any] = run_identity(spec, corpus_fingerprint="")["spec"]
+        return values | {"steps": step, "treatment": plain(spec.treatment.until(step))}
+
+    return start(one) == start(other)
