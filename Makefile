@@ -28,8 +28,8 @@ setup: $(READY) ## the virtual environment, once
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; install one or say make PYTHON=..."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV): two to four minutes, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[corpora,dev]'
+	@echo "setting up $(VENV): one to four minutes, once"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[corpora,dev]'
 	@touch $@
 
 demo: $(READY) ## double descent and a forgetting curve from a real text, in five minutes
