@@ -1,4 +1,4 @@
-"""When something is due: every n steps, at given steps or passes, log-spaced; a cadence becomes a set of steps.
+"""When something is due: every n steps, at steps or passes, log-spaced; a cadence becomes a set of steps.
 
 Step s is the state after s updates, so a run of n steps has the states 0 to n; the first and the last are
 always due.

@@ -11,9 +11,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from repetita.errors import SpecError
-from repetita.spec import ExactFraction, Spec
+from repetita.spec import ExactFraction, Spec, introduced
 
 Unit = Literal["sequence", "document", "paragraph", "sentence"]
+Part = Literal["whole", "beginning"]
+"""Whether the run is the whole treatment or, as `until` says, the first steps of a longer run."""
 
 INTEGER_PASSES_BELOW = 20
 """Below this many passes E must be a whole number (experiment design, rule 3)."""
@@ -52,17 +54,20 @@ class Passes(Spec):
 
 
 class RepeatedSubset(Spec):
-    """A fraction f of the slots re-reads a small subset: E * S = f * T (repeated-data paper).
+    """A fraction f of the slots re-reads a small subset: E * S = f * T (repeated-data paper, section 2).
 
-    Give any three of fraction f, passes E, n_sequences S and total T (in slots); `settled` solves for
-    the rest and rejects contradictions, and keeps f and S only. Slot g is in the repeated lane iff
+    Give three of fraction f, passes E, n_sequences S and total T (in slots; the run gives T); `settled`
+    solves for the rest, rejects contradictions, and keeps f and S only. Slot g is in the repeated lane iff
     floor((g+1)f) > floor(g f). For unit `sequence`, lane position k reads what the control reads at
     lane position k mod S, permuted anew each pass after the first; so subsets are nested in S and
-    E = 1 is the control. Other units come from the set `units`: documents are read whole, in an order
-    drawn anew each pass; paragraphs and sentences are written into the unique sequence of their slot,
-    at the lane rate that makes f the share of tokens.
+    E = 1 is the control.
 
-    `slots = "empty"` is the starvation control: the same steps with the repeated slots empty.
+    Other units come from the set `units`, in a keyed order, and S is always their text in sequences.
+    Documents are read whole (the last one up to S), their order drawn anew each pass. Paragraphs and
+    sentences, as many as come nearest to S sequences of tokens, are each written into the unique sequence
+    of its slot, at the lane rate that makes the share of tokens f.
+
+    `slots = "empty"` is the starvation control: the same steps with nothing trained on where the subset was.
     """
 
     kind: Literal["repeated_subset"] = "repeated_subset"
@@ -72,6 +77,7 @@ class RepeatedSubset(Spec):
     total: PositiveInt | None = None
     unit: Unit = "sequence"
     slots: Literal["repeated", "empty"] = "repeated"
+    part: Part = introduced("whole")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -82,10 +88,13 @@ class RepeatedSubset(Spec):
             )
         if self.passes is not None:
             if self.passes < 1:
-                raise SpecError(f"RepeatedSubset: passes = {self.passes} is below 1; the first reading counts as 1")
+                raise SpecError(
+                    f"RepeatedSubset: passes = {self.passes} is below 1; the first reading counts as 1"
+                )
             if self.passes < INTEGER_PASSES_BELOW and self.passes.denominator != 1:
                 raise SpecError(
-                    f"RepeatedSubset: passes = {self.passes} must be a whole number below {INTEGER_PASSES_BELOW}"
+                    f"RepeatedSubset: passes = {self.passes} must be a whole number below "
+                    f"{INTEGER_PASSES_BELOW}"
                 )
         return self
 
@@ -96,14 +105,22 @@ class RepeatedSubset(Spec):
                 f"RepeatedSubset: total = {self.total} contradicts the run, whose steps x batch_size "
                 f"are {total} slots; leave total out or change the steps"
             )
-        fraction, n_sequences = solve_repetition(
-            fraction=self.fraction, passes=self.passes, n_sequences=self.n_sequences, total=total
+        part: Part = "whole"
+        if self.part == "beginning" and self.fraction is not None and self.n_sequences is not None:
+            fraction, n_sequences = self.fraction, self.n_sequences
+            if n_sequences > (fraction * total).__floor__():
+                part = "beginning"
+        else:
+            fraction, n_sequences = solve_repetition(
+                fraction=self.fraction, passes=self.passes, n_sequences=self.n_sequences, total=total
+            )
+        return type(self)(
+            fraction=fraction, n_sequences=n_sequences, unit=self.unit, slots=self.slots, part=part
         )
-        return type(self)(fraction=fraction, n_sequences=n_sequences, unit=self.unit, slots=self.slots)
 
     def until(self, step: int) -> Self:  # noqa: ARG002
-        """See `Stream.until`."""
-        return self
+        """The treatment whose first `step` steps are these, of a run that may end in its first pass."""
+        return self.edit(part="beginning")
 
 
 def solve_repetition(
@@ -120,36 +137,30 @@ def solve_repetition(
     """
     if fraction is None:
         if passes is None or n_sequences is None:
-            raise SpecError("RepeatedSubset: give two of fraction, passes and n_sequences (the run gives the total)")
-        fraction = passes * n_sequences / total
-        if fraction > 1:
             raise SpecError(
-                f"RepeatedSubset: passes {passes} x n_sequences {n_sequences} = {passes * n_sequences} slots, more "
-                f"than the {total} of the run; lower one or lengthen the run"
+                "RepeatedSubset: give two of fraction, passes and n_sequences (the run gives the total)"
             )
-        return fraction, n_sequences
+        if passes * n_sequences > total:
+            raise SpecError(
+                f"RepeatedSubset: passes {passes} x n_sequences {n_sequences} = {passes * n_sequences} "
+                f"slots, more than the {total} of the run; lower one or lengthen the run"
+            )
+        return passes * n_sequences / total, n_sequences
     lane = (fraction * total).__floor__()
     if lane < 1:
-        raise SpecError(f"RepeatedSubset: fraction {fraction} of {total} slots is less than one slot; raise either")
+        raise SpecError(
+            f"RepeatedSubset: fraction {fraction} of {total} slots is less than one slot; raise either"
+        )
     if n_sequences is None:
         if passes is None:
             raise SpecError("RepeatedSubset: give passes or n_sequences beside the fraction")
-        size = Fraction(lane) / passes
-        if passes < INTEGER_PASSES_BELOW and size.denominator != 1:
-            raise SpecError(
-                f"RepeatedSubset: {lane} repeated slots are not {passes} whole passes; choose steps x batch_size so "
-                f"that fraction x slots is a multiple of {passes}"
-            )
-        n_sequences = round(size)
-        if n_sequences < 1:
-            raise SpecError(f"RepeatedSubset: passes = {passes} exceeds the {lane} repeated slots; at most {lane}")
-        return fraction, n_sequences
+        return fraction, _subset_size(lane, passes)
     if n_sequences > lane:
         raise SpecError(
-            f"RepeatedSubset: n_sequences = {n_sequences} exceeds the {lane} repeated slots (fraction {fraction} of "
-            f"{total}), so it would not be read once; lower it"
+            f"RepeatedSubset: n_sequences = {n_sequences} exceeds the {lane} repeated slots (fraction "
+            f"{fraction} of {total}), so it would not be read once; lower it"
         )
-    if passes is not None and round(Fraction(lane) / passes) != n_sequences:
+    if passes is not None and _subset_size(lane, passes) != n_sequences:
         raise SpecError(
             f"RepeatedSubset: E * S = f * T does not hold: {passes} passes x {n_sequences} sequences against "
             f"{fraction} x {total} = {lane} slots; leave one of the three out"
@@ -157,11 +168,26 @@ def solve_repetition(
     return fraction, n_sequences
 
 
+def _subset_size(lane: int, passes: Fraction) -> int:
+    """S = K / E, whole by rule below 20 passes and rounded above."""
+    size = Fraction(lane) / passes
+    if passes < INTEGER_PASSES_BELOW and size.denominator != 1:
+        raise SpecError(
+            f"RepeatedSubset: {lane} repeated slots are not {passes} whole passes; choose steps x batch_size "
+            f"so that fraction x slots is a multiple of {passes}"
+        )
+    if size < 1:
+        raise SpecError(
+            f"RepeatedSubset: passes = {passes} exceeds the {lane} repeated slots; at most {lane} passes fit"
+        )
+    return round(size)
+
+
 Base = Annotated[Stream | Passes | RepeatedSubset, Field(discriminator="kind")]
 
 
 class SpecialBatch(Spec):
-    """A set that is not in the training data is trained on at given steps (memorization paper, 5).
+    """A set that is not in the training data is trained on at given steps (memorization paper, section 5).
 
     At an injection the batch of that step is `size` sequences of the special set alone, one update,
     and the base schedule pauses. `n_batches` disjoint special batches (batch b is sequences
@@ -184,25 +210,48 @@ class SpecialBatch(Spec):
     gap: PositiveInt = 1
     arm: Literal["special", "placebo"] = "special"
     after: Literal["same", "novel"] = "same"
+    part: Part = introduced("whole")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.at is None) == (self.at_pass is None):
             raise SpecError("SpecialBatch: give either at (a step) or at_pass (a pass of the base), not both")
         if self.at_pass is not None and not isinstance(self.base, Passes):
-            raise SpecError(f"SpecialBatch: at_pass needs base passes, not {self.base.kind}; give at (a step)")
+            raise SpecError(
+                f"SpecialBatch: at_pass needs base passes, not {self.base.kind}; give at (a step)"
+            )
+        if self.at_pass is not None and self.at_pass < 0:
+            raise SpecError(f"SpecialBatch: at_pass = {self.at_pass} is below 0; passes are counted from 0")
         return self
 
     def settled(self, *, total: int, batch_size: int) -> Self:
-        """The treatment with `at` as a step and its base settled."""
+        """The treatment with `at` as a step, its base settled, and unused spacings at 1.
+
+        Raises SpecError when an injection lies outside the run.
+        """
+        steps = total // batch_size
         at = self.at
         if at is None:
-            assert self.at_pass is not None and isinstance(self.base, Passes)
+            assert self.at_pass is not None
+            assert isinstance(self.base, Passes)
             at = round(self.at_pass * self.base.n_sequences / batch_size)
-        paused = self.n_batches * self.times * batch_size
-        base = self.base.settled(total=total - paused, batch_size=batch_size)
-        kept = {name: getattr(self, name) for name in ("size", "n_batches", "times", "every", "gap", "arm", "after")}
-        return type(self)(base=base, at=at, **kept)
+        values: dict[str, object] = {name: getattr(self, name) for name in ("size", "arm", "after")}
+        values |= {"at": at, "n_batches": self.n_batches, "times": self.times, "part": "whole"}
+        values |= {"every": self.every if self.times > 1 else 1, "gap": self.gap if self.n_batches > 1 else 1}
+        placed = type(self)(base=self.base, **values)
+        last = placed.injections()[-1][0]
+        made = self.n_batches * self.times
+        if last >= steps:
+            if self.part == "whole":
+                raise SpecError(
+                    f"SpecialBatch: the injection at step {last} is outside the run of {steps} steps; inject "
+                    f"earlier or lengthen the run to at least {last + 1}"
+                )
+            values["part"] = "beginning"
+            made = sum(step < steps for step, _ in placed.injections())
+        read = at if self.after == "novel" else steps - made
+        base = self.base.settled(total=min(read, steps) * batch_size, batch_size=batch_size)
+        return type(self)(base=base, **values)
 
     def injections(self) -> list[tuple[int, int]]:
         """(step, batch) of every injection, in order of steps; needs a settled `at`."""
@@ -215,9 +264,15 @@ class SpecialBatch(Spec):
         ]
 
     def until(self, step: int) -> "Treatment":
-        """The base alone when `step` is not after the first injection."""
+        """The base alone when `step` is not after the first injection, else the injections before `step`."""
         assert self.at is not None
-        return self.base.until(step) if step <= self.at else self
+        if step <= self.at:
+            return self.base.until(step)
+        begun = sum(batch_step < step for batch_step, _ in self.injections()[:: self.times])
+        changes: dict[str, object] = {"base": self.base.until(step), "n_batches": begun, "part": "beginning"}
+        if begun == 1:
+            changes["times"] = sum(made < step for made, _ in self.injections()[: self.times])
+        return self.edit(**changes)
 
 
 class Insertion(Spec):
@@ -227,29 +282,70 @@ class Insertion(Spec):
     count: int = Field(ge=0)
     start: int = Field(default=0, ge=0)
     stop: int | None = None
+    """End of the window; the end of the run when left out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stop is not None and self.stop <= self.start:
+            raise SpecError(
+                f"Insertion: the window [{self.start}, {self.stop}) of item {self.index} is empty; "
+                f"stop must be after start"
+            )
+        return self
 
 
 class Insertions(Spec):
     """Items with their own counts and windows of steps, each replacing one slot of the base.
 
     Items shorter than a sequence are written into the sequence that the slot would have read.
+    The slots of an item do not depend on its count: the slots of 4 are among those of 16 (slots that two
+    items draw go to the one named first).
     """
 
     kind: Literal["insertions"] = "insertions"
     base: Base
     items: tuple[Insertion, ...]
+    part: Part = introduced("whole")
 
     def settled(self, *, total: int, batch_size: int) -> Self:
-        """The treatment with its base settled."""
-        return type(self)(base=self.base.settled(total=total, batch_size=batch_size), items=self.items)
+        """The treatment with its base and the ends of its windows settled.
+
+        Raises SpecError when a window lies outside the run.
+        """
+        steps = total // batch_size
+        items = tuple(item if item.stop is not None else item.edit(stop=steps) for item in self.items)
+        late = [item for item in items if item.count and item.stop is not None and item.stop > steps]
+        if late and self.part == "whole":
+            raise SpecError(
+                f"Insertions: the window [{late[0].start}, {late[0].stop}) of item {late[0].index} ends "
+                f"after the run of {steps} steps; end it at {steps} or lengthen the run"
+            )
+        return type(self)(
+            base=self.base.settled(total=total, batch_size=batch_size),
+            items=items,
+            part="beginning" if late else "whole",
+        )
 
     def until(self, step: int) -> "Treatment":
         """The base alone when no window starts before `step`."""
         if all(item.count == 0 or item.start >= step for item in self.items):
             return self.base.until(step)
-        return self
+        return self.edit(base=self.base.until(step), part="beginning")
 
 
 Treatment = Annotated[
     Stream | Passes | RepeatedSubset | SpecialBatch | Insertions, Field(discriminator="kind")
 ]
+
+
+def steps_per_pass(treatment: Treatment, *, batch_size: int) -> Fraction | None:
+    """Steps in one pass over the repeated set of a settled treatment, pauses left out; None for a stream."""
+    if isinstance(treatment, SpecialBatch | Insertions):
+        return steps_per_pass(treatment.base, batch_size=batch_size)
+    if isinstance(treatment, Passes):
+        return Fraction(treatment.n_sequences, batch_size)
+    if isinstance(treatment, RepeatedSubset):
+        assert treatment.fraction is not None
+        assert treatment.n_sequences is not None
+        return treatment.n_sequences / treatment.fraction / batch_size
+    return None
