@@ -1,0 +1,203 @@
+"""The Probe protocol, the sets that a probe reads, and one full pass of a subject over a set.
+
+Shapes: B sequences of a batch, L tokens of a sequence, S sequences of a set.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+
+from repetita import seeds
+from repetita.cadence import Cadence, LogSpaced
+from repetita.errors import SpecError, nearest
+from repetita.journal.records import Reading
+from repetita.spec import Spec, fingerprint, plain
+from repetita.subject import Rows, Subject
+
+ROWS_PER_BATCH = 64
+"""Sequences that a subject is asked about at once; results do not depend on it beyond rounding."""
+
+SAMPLE_SEED = 0
+"""Root seed of the rows that a probe reads: the same in every run, so that runs pair by sequence."""
+
+
+class Sequences(Protocol):
+    """What a probe needs of a `corpus.sequences.SequenceSet`."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def length(self) -> int:
+        """Tokens L of a sequence."""
+        ...
+
+    def rows(self, indices: NDArray[np.int64], /) -> Rows:
+        """The sequences of these indices, arrays of shape (B, L)."""
+        ...
+
+    def scored_bytes(self, rows: Rows, /) -> int | NDArray[np.int64]:
+        """Bytes of text behind the scored targets, in all or by row."""
+        ...
+
+
+class EvalSet(NamedTuple):
+    """A named set as one run sees it: `indices` into `sequences` (the repeated subset, the test set ...)."""
+
+    name: str
+    sequences: Sequences
+    indices: NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, name: str, *, sequences: Sequences) -> "EvalSet":
+        """All sequences of a set."""
+        return cls(name, sequences, np.arange(len(sequences), dtype=np.int64))
+
+    def sample(self, max_sequences: int | None) -> "EvalSet":
+        """The same `max_sequences` rows at every evaluation and in every run, sorted by index.
+
+        A prefix of a keyed permutation of the set: a larger sample holds every smaller one.
+        """
+        n = len(self.indices)
+        if max_sequences is None or n <= max_sequences:
+            return self
+        order = seeds.Permutation(n, key=seeds.key(SAMPLE_SEED, f"sample/{self.name}"))
+        chosen = np.sort(order(np.arange(max_sequences, dtype=np.int64)))
+        return self._replace(indices=self.indices[chosen])
+
+
+class Probe(Protocol):
+    """An instrument: asks a subject about sets and yields readings; usually a `Spec`.
+
+    A measurement is keyed by (run, fingerprint, step). `cadence` says when and is not part of the
+    fingerprint.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its readings are filed under."""
+        ...
+
+    @property
+    def cadence(self) -> Cadence:
+        """The steps at which it measures."""
+        ...
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The sets that it reads."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits of what changes the readings."""
+        ...
+
+    def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
+        """Tokens that one measurement sends through the subject."""
+        ...
+
+    def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
+        """One measurement. Raises SpecError when a set of `on` is not in `sets`."""
+        ...
+
+
+class Pass(NamedTuple):
+    """One teacher-forced pass over a set of S sequences of L tokens, summed over scored tokens only."""
+
+    on: str
+    indices: NDArray[np.int64]
+    """Which sequences, shape (S,)."""
+    loss_sums: NDArray[np.float64]
+    """Nats, shape (S,)."""
+    hits: NDArray[np.int64]
+    """Scored tokens whose most likely token is the target, shape (S,)."""
+    n_scored: NDArray[np.int64]
+    """Scored tokens, shape (S,)."""
+    n_bytes: int
+    """Bytes of text behind all scored targets."""
+    index_loss: NDArray[np.float64]
+    """Nats summed over sequences at each token index, shape (L,)."""
+    index_n: NDArray[np.int64]
+    """Scored tokens at each token index, shape (L,)."""
+
+    @property
+    def tokens(self) -> int:
+        """Scored tokens in all."""
+        return int(self.n_scored.sum())
+
+    @property
+    def loss(self) -> float | None:
+        """Nats a scored token; None where nothing is scored."""
+        return float(self.loss_sums.sum()) / self.tokens if self.tokens else None
+
+
+def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
+    """Score every row of `over` once, `ROWS_PER_BATCH` at a time; sums are kept in double precision."""
+    n, length = len(over.indices), over.sequences.length
+    loss_sums, hits, n_scored = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    index_loss, index_n, n_bytes = np.zeros(length), np.zeros(length, np.int64), 0
+    for start in range(0, n, ROWS_PER_BATCH):
+        part = slice(start, min(start + ROWS_PER_BATCH, n))
+        rows = over.sequences.rows(over.indices[part])
+        scores = subject.score(rows)
+        loss_BL = np.where(rows.scored, scores.loss, 0).astype(np.float64)
+        hit_BL = scores.hit & rows.scored
+        loss_sums[part], hits[part] = loss_BL.sum(1), hit_BL.sum(1)
+        n_scored[part] = rows.scored.sum(1)
+        index_loss += loss_BL.sum(0)
+        index_n += rows.scored.sum(0)
+        n_bytes += int(np.sum(over.sequences.scored_bytes(rows)))
+    return Pass(over.name, over.indices, loss_sums, hits, n_scored, n_bytes, index_loss, index_n)
+
+
+class PassProbe(Spec):
+    """Base of the probes that read each of their sets once; a subclass says what a pass yields."""
+
+    semantics: ClassVar[int] = 1
+    """Raised when the readings of an unchanged subject move."""
+
+    name: str = "pass"
+    on: tuple[str, ...] = Field(min_length=1)
+    max_sequences: PositiveInt | None = None
+    """Largest number of sequences read of each set: always the same ones. None reads all."""
+    cadence: Cadence = LogSpaced(per_decade=6)
+
+    @model_validator(mode="after")
+    def _check(self) -> "PassProbe":
+        if len(set(self.on)) != len(self.on):
+            raise SpecError(
+                f"{type(self).__name__}: 'on' names a set twice ({', '.join(self.on)}); name it once"
+            )
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits over the probe's kind, its fields but for the cadence, and its semantics."""
+        values: dict[str, Any] = dict(plain(self))
+        values.pop("cadence", None)
+        return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
+
+    def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
+        """Tokens (with padding) that one measurement sends through the subject."""
+        return sum(len(over.indices) * over.sequences.length for over in self.chosen(sets))
+
+    def chosen(self, sets: Mapping[str, EvalSet], /) -> list[EvalSet]:
+        """The rows that are read of each set of `on`; raises SpecError when a set is missing."""
+        for name in self.on:
+            if name not in sets:
+                raise SpecError(
+                    f"probe '{self.name}' reads the set '{name}', which this run lacks; {nearest(name, sets)}"
+                )
+        return [sets[name].sample(self.max_sequences) for name in self.on]
+
+    def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
+        """One pass over each set of `on`, in that order."""
+        for over in self.chosen(sets):
+            yield from self.readings(full_pass(subject, over=over))
+
+    def readings(self, taken: Pass, /) -> Iterable[Reading]:
+        """What one pass yields."""
+        raise NotImplementedError
