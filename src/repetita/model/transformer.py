@@ -94,15 +94,15 @@ class Block(nn.Module):
 
     def forward(self, x_BLD: Tensor, *, rotary: "Rotary | None", drop: "Dropout") -> Tensor:
         """The residual stream after this layer."""
-        mixed_BHLK = attention.fused(*self._heads(x_BLD, rotary))
+        mixed_BHLK = attention.fused(self._heads(x_BLD, rotary))
         return self._finish(x_BLD, mixed_BHLK, drop)
 
     def explain(self, x_BLD: Tensor, *, rotary: "Rotary | None") -> tuple[Tensor, Tensor]:
         """The residual stream after this layer and the layer's attention patterns (B H L L)."""
-        mixed_BHLK, pattern_BHLL = attention.explicit(*self._heads(x_BLD, rotary))
+        mixed_BHLK, pattern_BHLL = attention.explicit(self._heads(x_BLD, rotary))
         return self._finish(x_BLD, mixed_BHLK, Dropout(0.0, None)), pattern_BHLL
 
-    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> attention.Heads:
         qkv_BLD3 = self.qkv(self.attention_norm(x_BLD))
         B, L, D3 = qkv_BLD3.shape
         q_BHLK, k_BHLK, v_BHLK = (
@@ -110,13 +110,13 @@ class Block(nn.Module):
         )
         if rotary is not None:
             q_BHLK, k_BHLK = rotary(q_BHLK), rotary(k_BHLK)
-        return q_BHLK, k_BHLK, v_BHLK
+        return attention.Heads(q_BHLK, k_BHLK, v_BHLK)
 
     def _finish(self, x_BLD: Tensor, mixed_BHLK: Tensor, drop: "Dropout") -> Tensor:
         x_BLD = x_BLD + drop(self.attention_out(mixed_BHLK.transpose(1, 2).flatten(2)))
         if self.mlp_norm is None or self.mlp_in is None or self.mlp_out is None:
             return x_BLD
-        return x_BLD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BLD)), approximate="tanh")))
+        return x_BLD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BLD)))))
 
 
 class Rotary(nn.Module):
