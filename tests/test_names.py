@@ -19,7 +19,6 @@ FORBIDDEN = {
     "callback": "probe, or a plain argument named on_something",
     "ckpt": "checkpoint",
     "cfg": "config",
-    "trainer": "the loop is a function",
     "hparam": "recipe",
     "memorisation": "memorization",
 }
@@ -99,5 +98,4 @@ def test_inner_packages_say_nothing() -> None:
 def test_words_of_names() -> None:
     assert "epoch" in words("n_epochs")
     assert "finetune" in words("fine_tune_steps")
-    assert "trainer" in words("LanguageTrainer")
     assert not words("number_of_passes") & FORBIDDEN.keys()
