@@ -76,8 +76,8 @@ class Layer(Spec):
 
     `y` names another column than the figure's axis (a fitted line beside measured points); rows in
     which it is None are left out. `band` and `interval` run from `low` to `high`; None in one of them
-    is a bound that is open and is drawn to the edge of the panel. Both run along the value axis: y, or x where y is
-    a category.
+    is a bound that is open and is drawn to the edge of the panel. Both run along the value axis: y, or x
+    where y is a category.
     """
 
     kind: Literal["line", "point", "band", "interval", "bar"]
@@ -92,7 +92,9 @@ class Layer(Spec):
         if ranged and (self.low is None or self.high is None):
             raise SpecError(f"Layer: a {self.kind} needs the columns low and high; name both")
         if not ranged and (self.low is not None or self.high is not None):
-            raise SpecError(f"Layer: low and high have no effect on a {self.kind}; add a band or interval layer")
+            raise SpecError(
+                f"Layer: low and high have no effect on a {self.kind}; add a band or interval layer"
+            )
         return self
 
 
@@ -144,7 +146,9 @@ class Figure(Spec):
     def _check(self) -> Self:
         where = f"Figure '{self.name}'"
         if not _NAME.match(self.name):
-            raise SpecError(f"{where}: the name must be lower-case words joined by hyphens, like 'loss-by-passes'")
+            raise SpecError(
+                f"{where}: the name must be lower-case words joined by hyphens, like 'loss-by-passes'"
+            )
         if not self.rows:
             raise SpecError(f"{where}: it has no rows; leave it out and say why in a warning")
         if len(self.rows) >= MAX_ROWS:
@@ -152,7 +156,9 @@ class Figure(Spec):
         known = self.columns()
         for column in known:
             if not _COLUMN.match(column):
-                raise SpecError(f"{where}: column '{column}' must be letters, digits and underscores, like 'n_params'")
+                raise SpecError(
+                    f"{where}: column '{column}' must be letters, digits and underscores, like 'n_params'"
+                )
         for column in self.used_columns():
             if column not in known:
                 raise SpecError(f"{where}: no row has the column '{column}'; {nearest(column, known)}")
@@ -160,7 +166,7 @@ class Figure(Spec):
             self._check_axis(axis, where)
         if self.series is not None and len(self.series_values()) > MAX_SERIES:
             raise SpecError(
-                f"{where}: {len(self.series_values())} series, {MAX_SERIES} can be told apart; split them into panels"
+                f"{where}: {len(self.series_values())} series, {MAX_SERIES} can be told apart; use panels"
             )
         return self
 
@@ -171,8 +177,8 @@ class Figure(Spec):
                 for index, row in enumerate(self.rows):
                     if isinstance(row.get(column), str):
                         raise SpecError(
-                            f"{where}: row {index} has text in '{column}', which is drawn on a {axis.scale} axis; "
-                            f"give numbers or set scale='category'"
+                            f"{where}: row {index} has text in '{column}', which is drawn on a "
+                            f"{axis.scale} axis; give numbers or set scale='category'"
                         )
         if axis.domain is not None and (
             axis.domain[0] >= axis.domain[1] or (axis.scale == "log" and axis.domain[0] <= 0)
@@ -187,8 +193,12 @@ class Figure(Spec):
 
     def used_columns(self) -> list[str]:
         """Columns that an axis, a series, a panel, a layer or a tooltip draws."""
-        keys = [key.column for key in (self.x, self.y, self.series, self.style, self.panels) if key is not None]
-        layers = [name for layer in self.layers for name in (layer.y, layer.low, layer.high) if name is not None]
+        keys = [
+            key.column for key in (self.x, self.y, self.series, self.style, self.panels) if key is not None
+        ]
+        layers = [
+            name for layer in self.layers for name in (layer.y, layer.low, layer.high) if name is not None
+        ]
         return list(dict.fromkeys([*keys, *layers, *self.tooltip]))
 
     @property
@@ -200,7 +210,9 @@ class Figure(Spec):
         """All columns whose numbers are drawn along `axis`."""
         columns = [axis.column]
         if axis is getattr(self, self.value_axis):
-            columns += [name for layer in self.layers for name in (layer.low, layer.high, layer.y) if name is not None]
+            columns += [
+                name for layer in self.layers for name in (layer.low, layer.high, layer.y) if name is not None
+            ]
         return list(dict.fromkeys(columns))
 
     def series_values(self) -> list[Cell]:
@@ -265,9 +277,12 @@ def _plain_row(row: Any, index: int) -> Row:
         value = given.item() if hasattr(given, "item") and getattr(given, "ndim", None) == 0 else given
         if isinstance(value, bool) or not isinstance(value, str | int | float | None):
             raise SpecError(
-                f"Figure: row {index}, column '{column}': {type(value).__name__} cannot be drawn; give a number, text or None"
+                f"Figure: row {index}, column '{column}': {type(value).__name__} cannot be drawn; give a "
+                f"number, text or None"
             )
         if isinstance(value, float) and not math.isfinite(value):
-            raise SpecError(f"Figure: row {index}, column '{column}' is {value}; write None where there is no value")
+            raise SpecError(
+                f"Figure: row {index}, column '{column}' is {value}; write None where there is no value"
+            )
         plain[str(column)] = value
     return plain
