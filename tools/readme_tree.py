@@ -34,14 +34,15 @@ PACKAGES = {
 
 READING = """
 errors spec seeds cadence subject
-records lines folder table
-documents synthetic tokenizer shards sequences splits treatment schedule
+records lines disk folder table
+documents synthetic tokenizer sentences shards splits breaks sequences
+treatment lanes subsets injections schedule
 config transformer attention loss device checkpoint live
-recipe optimizer loop
+recipe optimizer spikes stopping loop
 probe planted memorization
 estimate curves solve laws effective_size claim
-figure draw page
-plan execute engines work collect
+figure palette scale draw page
+plan expand find execute engines work collect
 demo corpus train measure study fit
 """
 """Files in the order in which to read them; a file that is not listed comes after, by name."""
