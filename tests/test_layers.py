@@ -20,13 +20,18 @@ HEAVY = ("torch", "transformers")
 BLOCKED = """
 import sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is out of reach here")
-        return None
+class Without:
+    # As if not installed: a library may ask whether torch is there (polars does), and hears no.
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Blocker())
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in BLOCKED else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 

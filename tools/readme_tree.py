@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def first_sentence(module: Path) -> str:
     """The first sentence of a module's docstring on one line, without its full stop."""
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return paragraph.split(". ")[0].removesuffix(".")
+    return re.split(r"\.(?=\s+[A-Z`*])", paragraph)[0].removesuffix(".")  # "Figs. 2" ends no sentence
 
 
 def modules(folder: Path) -> list[Path]:
@@ -92,7 +93,7 @@ def tree() -> str:
     """The block that the README holds, markers included."""
     drawn = []
     for branch, name, text in lines():
-        wrapped = textwrap.wrap(text, WIDTH - COLUMN - 1) or [""]
+        wrapped = textwrap.wrap(text, WIDTH - COLUMN - 1, break_on_hyphens=False) or [""]
         drawn.append(f"{branch}{name:<{COLUMN - len(branch)}} {wrapped[0]}".rstrip())
         below = branch.replace("├─", "│ ").replace("└─", "  ")
         drawn += [f"{below:<{COLUMN}} {more}" for more in wrapped[1:]]
