@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,9 +18,29 @@ from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.lines import JournalFile, decode, encode
 from repetita.journal.records import SCHEMA, Event, JournalPosition, Measurement, Reading, StepRecord
 
-__all__ = ["RunFolder", "run_path", "status", "verify", "write_atomic"]
+__all__ = [
+    "HEADER",
+    "JOURNALS",
+    "Key",
+    "RunFolder",
+    "Status",
+    "failure",
+    "final_position",
+    "items_name",
+    "measured",
+    "prefix_matches",
+    "read_header",
+    "read_journal",
+    "run_path",
+    "status",
+    "verify",
+    "write_atomic",
+]
 
 Status = Literal["missing", "unfinished", "done", "failed"]
+
+Key = tuple[str, int]
+"""What names a measurement within its run: the probe's fingerprint and the step."""
 
 JOURNALS = ("steps", "measurements", "events")
 HEADER = frozenset(
@@ -84,7 +104,7 @@ def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
     yield from decode(data, path=file)
 
 
-def measured(path: Path) -> frozenset[tuple[str, int]]:
+def measured(path: Path) -> frozenset[Key]:
     """(probe fingerprint, step) of every measurement in a run's journal."""
     return frozenset((line["probe"], line["step"]) for line in read_journal(path, journal="measurements"))
 
@@ -151,7 +171,7 @@ class RunFolder:
         Items of all readings go into one file, each array under `<on>/<name>`. Raises ValueError where
         a value is not finite or two arrays have one name.
         """
-        lines, arrays = bytearray(), dict[str, NDArray[np.generic]]()
+        lines, arrays = bytearray(), dict[str, NDArray[Any]]()
         for reading in readings:
             value = None if reading.value is None else float(reading.value)
             line = Measurement(
@@ -163,21 +183,36 @@ class RunFolder:
                     raise ValueError(f"two items of one probe are named {reading.on}/{name}")
                 arrays[f"{reading.on}/{name}"] = array
         if arrays:
-            self.save_items(arrays, probe=probe, step=step)
+            name = items_name(probe, step=step)
+            self._items[name] = _write_items(self.path / name, arrays)
         self._journals["measurements"].append(bytes(lines))
-
-    def save_items(self, arrays: Mapping[str, NDArray[np.generic]], *, probe: str, step: int) -> None:
-        """Writes per-sequence or per-token arrays beside the journal (safetensors, atomic)."""
-        from safetensors.numpy import save
-
-        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        name = items_name(probe, step=step)
-        write_atomic(self.path / name, data=data)
-        self._items[name] = (len(data), hashlib.sha256(data).hexdigest())
 
     def write_event(self, event: Event) -> None:
         """Appends a line to `events.jsonl`."""
         self._journals["events"].append(encode(event._asdict()))
+
+    def adopt(
+        self, source: Path, *, position: JournalPosition, measured: Collection[Key], steps: bool
+    ) -> None:
+        """Takes over from another run's folder what its journals hold up to `position`.
+
+        That is the measurements in `measured` with their items and, with `steps`, the lines of
+        `steps.jsonl`. Raises DamagedError where the source is not as it was committed.
+        """
+        for name, committed in position.files.items():
+            if not _file_matches(source / name, committed):
+                raise _damaged(source / name)
+        for journal in ("steps", "measurements") if steps else ("measurements",):
+            file = source / f"{journal}.jsonl"
+            data = file.read_bytes()[: position.files[file.name][0]]
+            for line in decode(data, path=file):
+                if journal == "steps" or (line["probe"], line["step"]) in measured:
+                    self._journals[journal].append(encode(line))
+        for probe, step in measured:
+            name = items_name(probe, step=step)
+            if name in position.files:
+                write_atomic(self.path / name, (source / name).read_bytes())
+                self._items[name] = position.files[name]
 
     def commit(self) -> JournalPosition:
         """Makes all that was written durable and says how far the journals reach.
@@ -218,11 +253,6 @@ class RunFolder:
         """Commits and writes the file that says how the run ended; the last write of a run."""
         _write_json(self.path / how, {"message": message, "journal": self.commit().files})
 
-    def reopen(self) -> None:
-        """Makes a failed run unfinished again, for a retry."""
-        with storage_errors(self.path):
-            (self.path / "failed").unlink(missing_ok=True)
-
     def close(self) -> None:
         """Gives the folder free; what was not committed may be lost."""
         for journal in self._journals.values():
@@ -236,6 +266,15 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _write_items(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
+    """Writes arrays as safetensors; length and SHA-256 of the file."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_atomic(path, data)
+    return len(data), hashlib.sha256(data).hexdigest()
 
 
 def _take(lock: int, *, path: Path) -> None:

@@ -1,8 +1,8 @@
 """What is written down about a run: the lines of its journal, as values."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA = 1
@@ -22,7 +22,7 @@ class Reading(NamedTuple):
     value: float | None
     n: int
     detail: dict[str, Any] | None = None
-    items: dict[str, NDArray[np.generic]] | None = None
+    items: Mapping[str, NDArray[Any]] | None = None
 
 
 class Measurement(NamedTuple):
@@ -41,7 +41,7 @@ class Measurement(NamedTuple):
 class StepRecord(NamedTuple):
     """One line of `steps.jsonl`: the batch of `step`, before its update.
 
-    `sets` maps a lane label (train, repeated, special, placebo, novel) to `[loss sum in nats,
+    `sets` maps a lane label (train, repeated, special, placebo, novel, inserted) to `[loss sum in nats,
     hits, scored tokens]`. `tokens` counts scored tokens before this step. `seconds` is wall time
     and the only field in which a resumed run may differ from an uninterrupted one.
     """

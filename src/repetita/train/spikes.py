@@ -1,0 +1,53 @@
+"""Spikes of loss or gradient norm: named as events, never acted upon."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repetita.journal.records import StepRecord
+
+WINDOW = 128
+"""Steps before the one that is judged."""
+LEAST = 32
+"""Steps there must be before any is judged."""
+SIGMAS = 6.0
+"""Standard deviations above the window's mean that make a spike (as in OLMo-core)."""
+
+
+class Spikes:
+    """Watches the steps of a run; a pure function of their records, so that a resumed run agrees."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, deque[float]] = {
+            "loss": deque(maxlen=WINDOW),
+            "gradient norm": deque(maxlen=WINDOW),
+        }
+
+    def see(self, record: StepRecord) -> list[str]:
+        """Adds a step; a sentence for each of its values that stands out. Empty steps do not count."""
+        return self._see(record.sets, record.gradient_norm)
+
+    def recall(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Adds the steps of a journal, to go on from there."""
+        for line in lines:
+            self._see(line["sets"], line["gradient_norm"])
+
+    def _see(self, sets: Mapping[str, Sequence[float]], gradient_norm: float) -> list[str]:
+        n = sum(lane[2] for lane in sets.values())
+        if n == 0:
+            return []
+        found = []
+        loss = sum(lane[0] for lane in sets.values()) / n
+        for (name, recent), value in zip(self._recent.items(), (loss, gradient_norm), strict=True):
+            if len(recent) >= LEAST:
+                # fsum is exact, so that the result does not depend on the order of the window.
+                mean = math.fsum(recent) / len(recent)
+                variance = math.fsum([(x - mean) ** 2 for x in recent]) / len(recent)
+                limit = mean + SIGMAS * max(math.sqrt(variance), 1e-3 * mean)
+                if value > limit:
+                    found.append(
+                        f"{name} {value:.6g}, {SIGMAS:.0f} sigmas above the last {len(recent)} steps"
+                    )
+            recent.append(value)
+        return found
