@@ -12,7 +12,7 @@ from repetita.train.recipe import RunSpec
 if TYPE_CHECKING:  # workers read plans, and reach neither polars, scipy nor altair
     from repetita.fit.claim import Claim
     from repetita.report.figure import Figure
-    from repetita.report.page import Table
+    from repetita.report.page import Deviation, Table
     from repetita.study.collect import Collected
 
 Label = str | int | float | None
@@ -48,7 +48,7 @@ class Analysis(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-def _no_deviations(scale: str) -> Sequence[Mapping[str, str]]:  # noqa: ARG001
+def _no_deviations(scale: str) -> Sequence["Deviation"]:  # noqa: ARG001
     return ()
 
 
@@ -76,8 +76,8 @@ class Study:
     """The planned runs of each scale (tiny, laptop, overnight, gpu, paper), made when asked for."""
     analyse: Callable[["Collected"], Analysis]
     """Claims, figures and tables from the measurements there are; called on unfinished studies too."""
-    deviations: Callable[[str], Sequence[Mapping[str, str]]] = _no_deviations
-    """Rows of the deviation table of a scale, for example {"what": ..., "paper": ..., "here": ..., "why": ...}."""
+    deviations: Callable[[str], Sequence["Deviation"]] = _no_deviations
+    """Rows of the deviation table of a scale: the paper's value and ours, parameter by parameter."""
     detectable: Callable[[str], Mapping[str, str]] = _no_powers
     """For a scale: claim -> the smallest effect it can detect, in words (experiment design, rule 32)."""
 

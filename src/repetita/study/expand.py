@@ -1,0 +1,249 @@
+"""From planned runs to jobs: equal runs once, what forks share as their trunk, trunks before forks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.treatment import Insertions, Passes, SpecialBatch, steps_per_pass
+from repetita.errors import SpecError
+from repetita.measure.probe import Probe
+from repetita.model.config import count
+from repetita.spec import Spec, fingerprint, plain
+from repetita.study.plan import Label, PlannedRun
+from repetita.train.recipe import RunSpec, run_fingerprint, run_path, run_slug
+
+BY_BATCH = ("special", "twin", "placebo")
+"""Sets that a run with special batches sees batch by batch, as special/0, special/1, twin/0 ..."""
+
+
+class ProbeSteps(NamedTuple):
+    """When one probe measures in one job."""
+
+    probe: Probe
+    key: str
+    """Names the probe and the sets that it is given, 12 hex digits; a measurement is (run, key, step)."""
+    steps: frozenset[int]
+    sets_of: RunSpec
+    """The run whose treatment says what `special` and the like are; for a trunk, that of its fork."""
+
+
+class Job(NamedTuple):
+    """One run to be there in the end, however many planned runs share it."""
+
+    fingerprint: str
+    slug: str
+    path: Path
+    spec: RunSpec
+    corpus: str
+    """Fingerprint of its corpus."""
+    arms: tuple[Mapping[str, Label], ...]
+    """Labels of each planned run that it serves; none for a run that is only a trunk."""
+    probes: tuple[ProbeSteps, ...]
+    keep: frozenset[int]
+    trunk: str | None
+    """Fingerprint of the job whose last state this one starts from."""
+
+
+class _Draft:
+    """A job while planned runs are added to it."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.arms: list[Mapping[str, Label]] = []
+        self.probes: dict[str, ProbeSteps] = {}
+        self.keep: set[int] = set()
+        self.trunk: str | None = None
+
+    def measure(self, probe: Probe, *, steps: frozenset[int], sets_of: RunSpec) -> None:
+        key = measurement_key(probe, spec=sets_of)
+        before = self.probes[key].steps if key in self.probes else frozenset()
+        self.probes[key] = ProbeSteps(probe, key, before | steps, sets_of)
+
+
+def measurement_key(probe: Probe, *, spec: RunSpec) -> str:
+    """What a measurement is kept under in a run's journal: the probe, and what its sets are in `spec`.
+
+    A trunk is measured on sets of forks that it knows nothing of, and these may differ between forks; so what
+    a set depends on beyond seed, corpus and the shared start is part of the key.
+    """
+    return fingerprint([probe.fingerprint, [_depends(name, spec=spec) for name in probe.on]])[:12]
+
+
+def _depends(name: str, *, spec: RunSpec) -> object:
+    treatment = spec.treatment
+    if isinstance(treatment, SpecialBatch) and "/" in name:
+        return treatment.size
+    base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
+    if (name == "train" and not isinstance(base, Passes)) or name in ("inserted", "novel"):
+        return [spec.steps, plain(treatment)]
+    return None
+
+
+def by_batch(probe: Probe, *, spec: RunSpec) -> Probe:
+    """The probe as this run takes it: `special`, `twin` and `placebo` become one set a special batch.
+
+    Twin and placebo batches have the size of the special batch with the same number.
+    """
+    treatment = spec.treatment
+    if not isinstance(treatment, SpecialBatch) or not set(probe.on) & set(BY_BATCH):
+        return probe
+    if not isinstance(probe, Spec):
+        raise SpecError(
+            f"probe '{probe.name}' reads special batches and is no Spec; derive its class from Spec"
+        )
+    on: list[str] = []
+    for name in probe.on:
+        on += [f"{name}/{batch}" for batch in range(treatment.n_batches)] if name in BY_BATCH else [name]
+    changed: Probe = probe.edit(on=tuple(on))
+    return changed
+
+
+def expand(
+    planned: Sequence[PlannedRun],
+    *,
+    root: Path,
+    corpora: Callable[[CorpusSpec], str],
+) -> tuple[Job, ...]:
+    """The jobs behind `planned`, a trunk before its forks, else in the order of the study.
+
+    `corpora` gives the fingerprint of a corpus. Equal specs are one job with the probes of all. A trunk that
+    a single run would start from is not worth its own folder, so that run is run straight.
+    """
+    drafts: dict[str, _Draft] = {}
+
+    def key_of(spec: RunSpec) -> str:
+        return run_fingerprint(spec, corpus_fingerprint=corpora(spec.corpus))
+
+    trunks: dict[str, dict[str, PlannedRun]] = {}
+    for run in planned:
+        name = key_of(run.spec)
+        draft = drafts.setdefault(name, _Draft(run.spec))
+        draft.arms.append(labels_of(run))
+        _due(draft, run, until=run.spec.steps)
+        trunk = _trunk_spec(run)
+        if trunk is not None:
+            trunks.setdefault(key_of(trunk), {})[name] = run
+
+    for trunk_name, forks in trunks.items():
+        if len(forks) < 2 and trunk_name not in drafts:
+            continue
+        example = next(iter(forks.values()))
+        spec = _trunk_spec(example)
+        assert spec is not None
+        draft = drafts.setdefault(trunk_name, _Draft(spec))
+        for name, fork in forks.items():
+            _due(draft, fork, until=spec.steps)
+            drafts[name].trunk = trunk_name
+    _chain(drafts, key_of=key_of)
+
+    def job(name: str, draft: _Draft) -> Job:
+        corpus = corpora(draft.spec.corpus)
+        return Job(
+            fingerprint=name,
+            slug=run_slug(draft.spec),
+            path=run_path(root, spec=draft.spec, corpus_fingerprint=corpus),
+            spec=draft.spec,
+            corpus=corpus,
+            arms=tuple(draft.arms),
+            probes=tuple(draft.probes.values()),
+            keep=frozenset(draft.keep),
+            trunk=draft.trunk,
+        )
+
+    return _trunks_first({name: job(name, draft) for name, draft in drafts.items()})
+
+
+def labels_of(run: PlannedRun) -> dict[str, Label]:
+    """Labels of a planned run, completed by what its spec says."""
+    spec = run.spec
+    given = dict(run.labels)
+    for name in given:
+        if name in RESERVED:
+            raise SpecError(
+                f"a planned run is labelled '{name}', which is a column of its own; choose another name"
+            )
+    said: dict[str, Label] = {
+        "seed": spec.seed,
+        "n_params": count(spec.model).non_embedding,
+        "steps": spec.steps,
+        "batch_size": spec.batch_size,
+    }
+    return given | {name: value for name, value in said.items() if name not in given}
+
+
+RESERVED = frozenset(
+    {
+        "run",
+        "path",
+        "step",
+        "tokens",
+        "probe",
+        "metric",
+        "on",
+        "set",
+        "batch",
+        "value",
+        "n",
+        "detail",
+        "state",
+    }
+)
+"""Columns of the table that no label may be called."""
+
+
+def _trunk_spec(run: PlannedRun) -> RunSpec | None:
+    """The run of the shared steps, None where there is nothing to share or the start cannot be cut there."""
+    if run.fork_at is None or not 0 < run.fork_at < run.spec.steps:
+        return None
+    try:
+        return run.spec.until(run.fork_at)
+    except SpecError:
+        return None
+
+
+def _due(draft: _Draft, run: PlannedRun, *, until: int) -> None:
+    """Adds what `run` wants measured and kept in its first `until` steps."""
+    length = steps_per_pass(run.spec.treatment, batch_size=run.spec.batch_size)
+    for probe in run.probes:
+        steps = probe.cadence.steps(run.spec.steps, steps_per_pass=length)
+        due = frozenset(step for step in steps if step <= until)
+        draft.measure(by_batch(probe, spec=run.spec), steps=due, sets_of=run.spec)
+    if run.keep is not None:
+        kept = run.keep.steps(run.spec.steps, steps_per_pass=length)
+        draft.keep.update(step for step in kept if step <= until)
+
+
+def _chain(drafts: dict[str, _Draft], *, key_of: Callable[[RunSpec], str]) -> None:
+    """Lets a trunk start from a shorter trunk of the same run."""
+    used = {draft.trunk for draft in drafts.values() if draft.trunk}
+    for name in used:
+        longer = drafts[name]
+        if longer.trunk is not None:
+            continue
+        shorter = [other for other in used if drafts[other].spec.steps < longer.spec.steps]
+        for other in sorted(shorter, key=lambda other: -drafts[other].spec.steps):
+            try:
+                start = longer.spec.until(drafts[other].spec.steps)
+            except SpecError:
+                continue
+            if key_of(start) == other:
+                longer.trunk = other
+                for probes in longer.probes.values():
+                    steps = frozenset(step for step in probes.steps if step <= start.steps)
+                    drafts[other].measure(probes.probe, steps=steps, sets_of=probes.sets_of)
+                drafts[other].keep.update(step for step in longer.keep if step <= start.steps)
+                break
+
+
+def _trunks_first(jobs: dict[str, Job]) -> tuple[Job, ...]:
+    ordered: dict[str, Job] = {}
+
+    def place(job: Job) -> None:
+        if job.trunk is not None and job.trunk not in ordered:
+            place(jobs[job.trunk])
+        ordered.setdefault(job.fingerprint, job)
+
+    for job in jobs.values():
+        place(job)
+    return tuple(ordered.values())

@@ -1,0 +1,81 @@
+"""The sets that probes read, as one run sees them: what it trains on, what it repeats, what it never sees."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repetita.corpus.schedule import SETS, Schedule
+from repetita.corpus.sequences import Corpus
+from repetita.corpus.treatment import SpecialBatch
+from repetita.errors import CorpusError
+from repetita.measure.probe import EvalSet
+from repetita.seeds import Permutation, key
+from repetita.study.expand import BY_BATCH
+from repetita.train.recipe import RunSpec
+
+LANES_OF_A_RUN = ("train", "repeated", "inserted", "novel")
+
+
+class RunSets(Mapping[str, EvalSet]):
+    """Named sets of one run, worked out when asked for.
+
+    `train` is what the base of the run reads (without the repeated subset), `repeated` the subset, `inserted`
+    the inserted items, `novel` what is read after an injection, or the whole set where nothing of it is. With
+    special batches `special/0` is the first batch and `twin/0`, `placebo/0` are never-seen ones of the same
+    size (in the placebo arm `placebo/0` is what is trained on instead). All other names are whole sets of
+    the corpus. Names that this run does not have are not in the mapping.
+    """
+
+    def __init__(self, spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> None:
+        self._spec = spec
+        self._corpus = corpus
+        self._schedule = schedule
+        self._names = tuple(self._valid())
+
+    def __getitem__(self, name: str) -> EvalSet:
+        if name not in self._names:
+            raise KeyError(name)
+        name_of_set, _, batch = name.partition("/")
+        if batch:
+            return EvalSet(name, self._corpus.sets[name_of_set], self._batch(name_of_set, int(batch)))
+        if name in LANES_OF_A_RUN:
+            members = self._schedule.members(name)
+            if len(members):
+                return EvalSet(name, self._corpus.sets[self._schedule.set_of(name)], members)
+        return EvalSet.whole(name, sequences=self._corpus.sets[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def _valid(self) -> Iterator[str]:
+        """Names of the sets of this run."""
+        treatment = self._spec.treatment
+        yield from (name for name in SETS if name in self._corpus.sets and len(self._corpus.sets[name]))
+        yield from (lane for lane in ("repeated", "inserted") if len(self._schedule.members(lane, n=1)))
+        if isinstance(treatment, SpecialBatch):
+            for name in BY_BATCH:
+                if name in self._corpus.sets and len(self._corpus.sets[name]):
+                    yield from (f"{name}/{batch}" for batch in range(treatment.n_batches))
+
+    def _batch(self, name: str, batch: int) -> NDArray[np.int64]:
+        """Sequences of one special batch, or of the never-seen batch that stands beside it."""
+        treatment = self._spec.treatment
+        assert isinstance(treatment, SpecialBatch)
+        if name in ("special", treatment.arm):
+            return self._schedule.special_batches(name)[batch]
+        pool, stop = len(self._corpus.sets[name]), (batch + 1) * treatment.size
+        if stop > pool:
+            raise CorpusError(
+                f"{name}/{batch}: {stop} sequences are needed and the set {name} has {pool}; give the split "
+                f"{name} a larger share, or make the special batches smaller or fewer"
+            )
+        # The key of the schedule's own special batches: placebo/0 is one batch, whichever arm looks at it.
+        order = Permutation(pool, key(self._spec.seed, "special"))
+        return order(np.arange(batch * treatment.size, stop, dtype=np.int64))
