@@ -333,7 +333,7 @@ def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int,
             reachable = float(Fraction(size, subset.size))
             raise SpecError(
                 f"RepeatedSubset: fraction {fraction} is out of reach for unit {treatment.unit}, one a "
-                f"sequence, which is at most {reachable:.3f} of the tokens; lower fraction or take longer units"
+                f"sequence, which is at most {reachable:.3f} of the tokens; lower fraction or lengthen units"
             )
         fraction = rate
     return Base(order=order, fraction=fraction, subset=subset, slots=slots, filled=treatment.slots)
