@@ -16,7 +16,7 @@ def planted(n: int = 100, length: int = 16) -> PlantedSet:
     return PlantedSet(np.random.default_rng(0).integers(1, 50, (n, length)))
 
 
-def test_probes_satisfy_the_protocols():
+def test_probes_satisfy_the_protocols() -> None:
     def takes(probe: Probe, subject: Subject) -> str:
         return probe.fingerprint
 
@@ -26,7 +26,7 @@ def test_probes_satisfy_the_protocols():
 
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 300), small=st.integers(1, 300), more=st.integers(0, 100))
-def test_a_sample_is_fixed_distinct_and_nested(n, small, more):
+def test_a_sample_is_fixed_distinct_and_nested(n, small, more) -> None:
     over = EvalSet.whole("test", sequences=planted(n, 2))
     few, many = over.sample(small).indices, over.sample(small + more).indices
     assert len(few) == min(n, small) == len(set(few.tolist()))
@@ -35,19 +35,19 @@ def test_a_sample_is_fixed_distinct_and_nested(n, small, more):
     assert np.all(np.diff(few) > 0)
 
 
-def test_a_sample_reads_indices_of_the_set_not_positions():
+def test_a_sample_reads_indices_of_the_set_not_positions() -> None:
     over = EvalSet("repeated", planted(50, 2), np.arange(10, 50, 2))
     assert set(over.sample(5).indices.tolist()) <= set(range(10, 50, 2))
 
 
-def test_different_sets_take_different_rows():
+def test_different_sets_take_different_rows() -> None:
     sets = [
         EvalSet.whole(name, sequences=planted(1000, 2)).sample(50).indices.tolist() for name in ("a", "b")
     ]
     assert sets[0] != sets[1]
 
 
-def test_the_fingerprint_ignores_the_cadence_only():
+def test_the_fingerprint_ignores_the_cadence_only() -> None:
     plain = ScoreProbe(on=("test",))
     assert plain.fingerprint == plain.edit(cadence=Every(n=3)).fingerprint
     others = [
@@ -60,7 +60,7 @@ def test_the_fingerprint_ignores_the_cadence_only():
     assert len({plain.fingerprint, *(probe.fingerprint for probe in others)}) == 6
 
 
-def test_cost_counts_every_token_of_the_chosen_rows():
+def test_cost_counts_every_token_of_the_chosen_rows() -> None:
     sets = {
         "a": EvalSet.whole("a", sequences=planted(100, 16)),
         "b": EvalSet.whole("b", sequences=planted(5, 8)),
@@ -69,7 +69,7 @@ def test_cost_counts_every_token_of_the_chosen_rows():
     assert ScoreProbe(on=("a", "b"), max_sequences=10).cost_tokens(sets) == 10 * 16 + 5 * 8
 
 
-def test_a_missing_set_is_named_with_the_nearest_one():
+def test_a_missing_set_is_named_with_the_nearest_one() -> None:
     probe = ScoreProbe(on=("tset",))
     with pytest.raises(SpecError, match=r"'tset'.*did you mean 'test'"):
         list(
@@ -77,12 +77,12 @@ def test_a_missing_set_is_named_with_the_nearest_one():
         )
 
 
-def test_a_set_named_twice_is_an_error():
+def test_a_set_named_twice_is_an_error() -> None:
     with pytest.raises(SpecError, match="twice"):
         ScoreProbe(on=("test", "test"))
 
 
-def test_a_pass_asks_each_row_once_in_batches():
+def test_a_pass_asks_each_row_once_in_batches() -> None:
     asked = []
 
     class Counting(UniformSubject):
@@ -96,7 +96,7 @@ def test_a_pass_asks_each_row_once_in_batches():
     assert taken.tokens == 150 * 4
 
 
-def test_one_pass_serves_all_metrics():
+def test_one_pass_serves_all_metrics() -> None:
     calls = []
 
     class Counting(LookupSubject):
@@ -113,7 +113,7 @@ def test_one_pass_serves_all_metrics():
     assert loss.value == found["loss"].value
 
 
-def test_what_is_not_scored_counts_nowhere():
+def test_what_is_not_scored_counts_nowhere() -> None:
     targets = np.random.default_rng(1).integers(1, 50, (20, 12))
     cut = targets.copy()
     cut[:, 7:] = 0  # padding

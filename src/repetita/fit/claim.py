@@ -1,8 +1,8 @@
 """Claims: a statement, the rule fixed beforehand that decides it, the verdict, and how sure it is."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -227,7 +227,7 @@ def seeds_needed(
     return None
 
 
-def by_seed(effects: Mapping[Hashable, float], /) -> list[float]:
+def by_seed(effects: Mapping[Any, float], /) -> list[float]:
     """Effects in the order of their seeds: what `directional` and `equivalent` take."""
     return [effects[key] for key in sorted(effects, key=str)]
 

@@ -5,8 +5,8 @@ instead of 95% (experiment design, rule 28). A bound that the data do not give i
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ FEW_CLUSTERS = 10
 """Under this many clusters a bootstrap over them is replaced by a t interval (rule 28)."""
 
 Scale = Literal["linear", "log"]
-BySeed = Mapping[Hashable, float] | Sequence[float]
+BySeed = Mapping[Any, float] | Sequence[float]
 
 
 class Estimate(NamedTuple):

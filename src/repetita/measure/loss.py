@@ -57,7 +57,8 @@ def index_reading(taken: Pass, /) -> Reading:
     The value is the loss around the last token minus the loss around a tenth of the length, in nats, negative
     where context helps: Olsson et al. 2022 take tokens 500 and 50 of 512, here each is a window a tenth of
     the length wide. None under 20 tokens. `detail` holds `edges` (bin i covers
-    edges[i] <= index < edges[i+1]), `loss` and `n`; the item `loss` is the curve itself (L,), NaN where nothing is scored.
+    edges[i] <= index < edges[i+1]), `loss` and `n`; the item `loss` is the curve itself (L,), NaN where
+    nothing is scored.
     """
     length = len(taken.index_n)
     edges = index_edges(length)
