@@ -133,9 +133,9 @@ def test_readings_of_a_probe_are_written_all_or_none(tmp_path: Path) -> None:
         twice = good._replace(items={"a": np.zeros(2)})
         with pytest.raises(ValueError, match="train/a"):
             run.write_measurements([twice, twice], step=0, tokens=0, probe=PROBE)
-        run.write_measurements(
-            [good._replace(value=np.float32(0.5), n=np.int64(3))], step=5, tokens=0, probe=PROBE
-        )
+        half: Any = np.float32(0.5)
+        three: Any = np.int64(3)
+        run.write_measurements([Reading("m", "train", half, three)], step=5, tokens=0, probe=PROBE)
         run.commit()
     assert folder.measured(tmp_path) == {(PROBE, 5)}
 

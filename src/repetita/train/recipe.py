@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.schedule import Schedule
+from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.treatment import Treatment
 from repetita.errors import SpecError
 from repetita.journal import folder
@@ -131,3 +132,18 @@ def same_start(one: RunSpec, *, other: RunSpec, step: int) -> bool:
         return values | {"steps": step, "treatment": plain(spec.treatment.until(step))}
 
     return start(one) == start(other)
+
+
+def open_schedule(spec: RunSpec, *, corpus: Corpus) -> Schedule:
+    """What every step of the run reads; CorpusError where the corpus is too small for it."""
+    sets = corpus.sets
+    return Schedule(
+        treatment=spec.treatment,
+        pools=corpus.pools(),
+        batch_size=spec.batch_size,
+        steps=spec.steps,
+        seed=spec.seed,
+        length=spec.corpus.length,
+        lengths={name: sets[name].lengths() for name in ("units", "special") if name in sets},
+        documents=sets["units"].document() if "units" in sets else None,
+    )
