@@ -1,0 +1,84 @@
+"""A model made to answer as a Subject, in the middle of its training or from a checkpoint of a run."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from repetita.errors import RunFolderError, SpecError
+from repetita.model.checkpoint import checkpoint_path, load, steps_on_disk
+from repetita.model.loss import scored_cross_entropy
+from repetita.model.transformer import Transformer
+from repetita.subject import Rows, Scores
+
+BATCH_TOKENS = 2048
+"""Tokens scored at once on a CPU: the states of a small model then stay in the caches."""
+
+
+class Model(Protocol):
+    """All that scoring asks of a model."""
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output matrix (V D)."""
+        ...
+
+    def hidden(self, tokens_BL: Tensor, /) -> Tensor:
+        """States after the final norm (B L D)."""
+        ...
+
+
+class LiveSubject:
+    """A model in memory as a Subject; asking it leaves weights, gradients and generators as they are.
+
+    Rows are scored `batch_rows` at a time (default: as many as make 2,048 tokens), always in the
+    same way for the same rows, so that equal weights give equal bits.
+    """
+
+    def __init__(
+        self, model: Model, *, device: torch.device | None = None, batch_rows: int | None = None
+    ) -> None:
+        if batch_rows is not None and batch_rows < 1:
+            raise SpecError(f"batch_rows = {batch_rows} scores nothing; give 1 or more")
+        self.model = model
+        self.device = device or torch.device("cpu")
+        self.batch_rows = batch_rows
+
+    @torch.no_grad()
+    def score(self, rows: Rows) -> Scores:
+        """Teacher-forced loss and top-1 hit at every scored position; see `Subject.score`."""
+        n, length = rows.tokens.shape
+        size = self.batch_rows or max(1, BATCH_TOKENS // length)
+        loss_BL = torch.zeros(n, length)
+        hit_BL = torch.zeros(n, length, dtype=torch.bool)
+        for start in range(0, n, size):
+            part = slice(start, start + size)
+            tokens_BL, targets_BL, scored_BL = (
+                torch.as_tensor(values[part]).to(self.device) for values in rows
+            )
+            scores = scored_cross_entropy(
+                self.model.hidden(tokens_BL),
+                weight_VD=self.model.output_weight,
+                targets_BL=targets_BL,
+                scored_BL=scored_BL,
+            )
+            loss_BL[part], hit_BL[part] = scores.loss_BL, scores.hit_BL
+        return Scores(loss=loss_BL.numpy(), hit=hit_BL.numpy())
+
+
+def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:
+    """The model of a run after `step` updates, from the checkpoint that was kept there.
+
+    Raises RunFolderError where the run has none at this step and DamagedError where it does not verify.
+    """
+    if step not in steps_on_disk(run):
+        kept = ", ".join(map(str, steps_on_disk(run))) or "none"
+        raise RunFolderError(
+            f"{run}: no checkpoint of step {step} (kept: {kept}); ask for one of those steps"
+        )
+    checkpoint = load(checkpoint_path(run, step=step))
+    model = Transformer(checkpoint.config, seed=0)
+    model.load_state_dict(checkpoint.model)
+    place = device or torch.device("cpu")
+    return LiveSubject(model.to(place), device=place)
