@@ -1,12 +1,14 @@
 """Figures drawn: Vega-Lite for the page (one spec a panel, light and dark) and SVG for a paper, offline."""
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any
 
 import vl_convert
 
 from repetita.report.figure import Axis, Cell, Figure, Layer, Row, Rule
-from repetita.report.palette import THEMES, ThemeName, config, shades
+from repetita.report.legend import DASHES, all_drawn, drawn_cell, label, palette, series_dashes
+from repetita.report.palette import THEMES, ThemeName, config
 from repetita.report.scale import domain, log_ticks, position, value_axis
 
 if TYPE_CHECKING:
@@ -20,28 +22,16 @@ VERSION = "6.4"
 STATIC_WIDTH = 720
 """Width of an SVG in pixels, about that of a paper's text."""
 
-_DASHES: tuple[list[int], ...] = ([1, 0], [6, 4], [2, 3], [10, 3, 2, 3], [12, 6])
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
-_MUTED_DASH = [5, 4]
 _LAYER_DASH = {"solid": [1, 0], "dashed": [6, 4], "dotted": [2, 3]}
-_SOLID: list[int] = [1, 0]
 
 _NUMBER = (
     "abs(datum.value) >= 1e3 ? replace(format(datum.value, '.3~s'), 'G', 'B') : "
     "datum.value != 0 && abs(datum.value) < 1e-3 ? format(datum.value, '.1~e') : format(datum.value, '.4~r')"
 )
 _LABEL = "isNumber(datum.value) ? format(datum.value, ',.6~g') : datum.label"
-
-
-class KeyEntry(NamedTuple):
-    """An entry of a legend: one series, or one style."""
-
-    label: str
-    value: Cell
-    light: str
-    """Colour; a style has that of text."""
-    dark: str
-    dash: list[int]
+_WRAPPED = f"split(replace({_LABEL}, regexp('(.{{10,20}}?) ', 'g'), '$1\\n'), '\\n')"
+"""Labels of a category axis, broken after 10 to 20 characters so that they fit on a phone."""
 
 
 def chart(figure: Figure) -> "altair.Chart":
@@ -54,7 +44,10 @@ def chart(figure: Figure) -> "altair.Chart":
 
 def svg(figure: Figure, *, theme: ThemeName = "light") -> str:
     """The figure as SVG text, without its title and caption; needs neither network nor browser."""
-    return str(vl_convert.vegalite_to_svg(static_spec(figure, theme=theme), vl_version=VERSION))
+    text = str(vl_convert.vegalite_to_svg(static_spec(figure, theme=theme), vl_version=VERSION))
+    # Vega numbers clip paths through the life of a process; a figure must not depend on those before.
+    first = min((int(number) for number in re.findall(r'id="clip(\d+)"', text)), default=0)
+    return re.sub(r'(id="|url\(#)clip(\d+)', lambda found: f"{found[1]}clip{int(found[2]) - first}", text)
 
 
 @functools.cache
@@ -106,7 +99,7 @@ def rows_drawn(figure: Figure) -> list[Row]:
     ranged = [(i, layer) for i, layer in enumerate(figure.layers) if layer.low is not None]
     drawn = []
     for row in figure.rows:
-        kept = {column: _seven(row.get(column)) for column in used}
+        kept = {column: drawn_cell(row.get(column)) for column in used}
         for i, layer in ranged:
             kept[f"_low{i}"], kept[f"_high{i}"] = _ends(figure, layer, row)
         drawn.append(kept)
@@ -116,46 +109,6 @@ def rows_drawn(figure: Figure) -> list[Row]:
 def panel_values(figure: Figure) -> list[Cell]:
     """The panels in order; [None] for a figure without them."""
     return [None] if figure.panels is None else figure.values(figure.panels.column, figure.panels.order)
-
-
-def palette(figure: Figure, theme: ThemeName) -> list[str]:
-    """The colour of each of `figure.series_values()`."""
-    if figure.series is None:
-        return []
-    colours, values = THEMES[theme], figure.series_values()
-    loud = [value for value in values if value not in figure.series.muted]
-    chosen = shades(len(loud), theme) if figure.series.kind == "sequence" else list(colours.categories)
-    of = dict(zip(loud, chosen, strict=False))
-    return [of.get(value, colours.muted) for value in values]
-
-
-def legend(figure: Figure) -> list[KeyEntry]:
-    """Entries of the colour legend, in order; empty without series."""
-    pairs = zip(figure.series_values(), palette(figure, "light"), palette(figure, "dark"), strict=True)
-    dashes = _series_dashes(figure)
-    return [
-        KeyEntry(label(value), value, light, dark, dashes[i]) for i, (value, light, dark) in enumerate(pairs)
-    ]
-
-
-def style_legend(figure: Figure) -> list[KeyEntry]:
-    """Entries of the legend of dashes and shapes, in order; empty without a style."""
-    if figure.style is None:
-        return []
-    light, dark = THEMES["light"].quiet, THEMES["dark"].quiet
-    values = figure.values(figure.style.column, figure.style.order)
-    return [KeyEntry(label(v), v, light, dark, _DASHES[i % len(_DASHES)]) for i, v in enumerate(values)]
-
-
-def label(value: Cell) -> str:
-    """A cell as a reader sees it: thousands grouped, at most five significant digits, None an en dash."""
-    if value is None:
-        return "\N{EN DASH}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if 1e4 <= abs(value) < 1e15 else f"{value:.5g}"
 
 
 def _panel(figure: Figure, theme: ThemeName, panel: Cell, *, legends: bool) -> VegaLite:
@@ -211,9 +164,8 @@ def _channel(figure: Figure, axis: Axis, panel: Cell) -> VegaLite:
     above = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleX": 0, "titleY": -12}
     look: VegaLite = {} if axis is figure.x else above
     if axis.scale == "category":
-        values = figure.values(axis.column, axis.order)
-        crowded = axis is figure.x and sum(len(label(value)) for value in values) > 60
-        look |= {"labelAngle": -30 if crowded else 0, "labelLimit": 200, "grid": False}
+        values = all_drawn(figure.values(axis.column, axis.order))
+        look |= {"labelAngle": 0, "labelLimit": 170, "labelExpr": _WRAPPED, "grid": False}
         scale: VegaLite = {"domain": values}
         return {
             "field": axis.column,
@@ -248,7 +200,7 @@ def _series_channels(figure: Figure, layer: Layer, theme: ThemeName, *, legends:
     )
     solid_line = layer.kind == "line" and layer.dash == "solid"
     if (series := figure.series) is not None:
-        values = figure.series_values()
+        values = all_drawn(figure.series_values())
         common = {
             "field": series.column,
             "type": "nominal",
@@ -257,7 +209,7 @@ def _series_channels(figure: Figure, layer: Layer, theme: ThemeName, *, legends:
         }
         channels["color"] = common | {"scale": {"domain": values, "range": palette(figure, theme)}}
         if solid_line and figure.style is None and series.muted:
-            channels["strokeDash"] = common | {"scale": {"domain": values, "range": _series_dashes(figure)}}
+            channels["strokeDash"] = common | {"scale": {"domain": values, "range": series_dashes(figure)}}
         category = figure.y if figure.value_axis == "x" else figure.x
         if (
             category.scale == "category"
@@ -267,7 +219,7 @@ def _series_channels(figure: Figure, layer: Layer, theme: ThemeName, *, legends:
             offset = "yOffset" if category is figure.y else "xOffset"
             channels[offset] = {"field": series.column, "type": "nominal", "scale": {"domain": values}}
     if (style := figure.style) is not None:
-        values = figure.values(style.column, style.order)
+        values = all_drawn(figure.values(style.column, style.order))
         common = {
             "field": style.column,
             "type": "nominal",
@@ -276,7 +228,7 @@ def _series_channels(figure: Figure, layer: Layer, theme: ThemeName, *, legends:
         }
         if solid_line:
             channels["strokeDash"] = common | {
-                "scale": {"domain": values, "range": list(_DASHES[: len(values)])}
+                "scale": {"domain": values, "range": list(DASHES[: len(values)])}
             }
         elif layer.kind == "point":
             if legends and lines:
@@ -350,17 +302,11 @@ def _only(figure: Figure, column: str, panel: Cell, *, hiding: bool) -> list[Veg
     for axis, name in ((other, other.column), (value_axis(figure), column)):
         filters.append(f"isValid(datum.{name})" + (f" && datum.{name} > 0" if axis.scale == "log" else ""))
     if figure.panels is not None:
-        filters.append({"field": figure.panels.column, "equal": panel})
+        filters.append({"field": figure.panels.column, "equal": drawn_cell(panel)})
     for parameter, key in (("hidden", figure.series), ("hidden_style", figure.style)):
         if hiding and key is not None:
             filters.append(f"indexof({parameter}, datum.{key.column}) < 0")
     return [{"filter": test} for test in filters]
-
-
-def _series_dashes(figure: Figure) -> list[list[int]]:
-    """Dash of each series: muted ones dashed, unless a style column decides dashes."""
-    muted = () if figure.series is None or figure.style is not None else figure.series.muted
-    return [_MUTED_DASH if value in muted else _SOLID for value in figure.series_values()]
 
 
 def _ends(figure: Figure, layer: Layer, row: Row) -> tuple[Cell, Cell]:
@@ -374,9 +320,4 @@ def _ends(figure: Figure, layer: Layer, row: Row) -> tuple[Cell, Cell]:
         low = edge[0]
     if not isinstance(high, int | float):
         high = edge[1]
-    return _seven(low), _seven(high)
-
-
-def _seven(value: Cell) -> Cell:
-    """Seven significant digits are enough for a drawing; the CSV keeps all."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    return drawn_cell(low), drawn_cell(high)

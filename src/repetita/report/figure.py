@@ -164,6 +164,12 @@ class Figure(Spec):
                 raise SpecError(f"{where}: no row has the column '{column}'; {nearest(column, known)}")
         for axis in (self.x, self.y):
             self._check_axis(axis, where)
+        for key in (self.series, self.style, self.panels):
+            for index, row in enumerate(self.rows):
+                if key is not None and row.get(key.column) is None:
+                    raise SpecError(
+                        f"{where}: row {index} has no '{key.column}'; every row needs one to be drawn"
+                    )
         if self.series is not None and len(self.series_values()) > MAX_SERIES:
             raise SpecError(
                 f"{where}: {len(self.series_values())} series, {MAX_SERIES} can be told apart; use panels"

@@ -12,7 +12,7 @@ import jinja2
 
 from repetita.errors import SpecError
 from repetita.fit.claim import Claim
-from repetita.report import draw
+from repetita.report import draw, legend
 from repetita.report.figure import Cell, Figure, csv_text
 from repetita.report.palette import THEMES, config
 
@@ -111,10 +111,10 @@ class _Colours:
 
     def take(self, figure: Figure) -> None:
         """Know the colours of a figure's legends."""
-        for entry in [*draw.legend(figure), *draw.style_legend(figure)]:
+        for entry in [*legend.legend(figure), *legend.style_legend(figure)]:
             self.name(entry)
 
-    def name(self, entry: draw.KeyEntry) -> str:
+    def name(self, entry: legend.KeyEntry) -> str:
         """The class of an entry's colours."""
         return self._pairs.setdefault((entry.light, entry.dark), f"c{len(self._pairs)}")
 
@@ -168,8 +168,8 @@ def _figure(figure: Figure, number: int) -> dict[str, Any]:
     """A figure's words, legend and static drawing as the template reads them."""
     off = figure.n_off_log()
     keys = [
-        (figure.series, "hidden", draw.legend(figure)),
-        (figure.style, "hidden_style", draw.style_legend(figure)),
+        (figure.series, "hidden", legend.legend(figure)),
+        (figure.style, "hidden_style", legend.style_legend(figure)),
     ]
     n_panels = len(draw.panel_values(figure))
     return {
@@ -204,7 +204,7 @@ def _table(table: Table, number: int) -> dict[str, Any]:
         "number": number,
         "columns": [{"title": c, "numeric": numeric[i]} for i, c in enumerate(table.columns)],
         "rows": [
-            [{"text": draw.label(cell), "numeric": numeric[i]} for i, cell in enumerate(row)]
+            [{"text": legend.label(cell), "numeric": numeric[i]} for i, cell in enumerate(row)]
             for row in table.rows
         ],
     }
@@ -229,10 +229,11 @@ def _figure_data(figure: Figure) -> dict[str, Any]:
         panels.append(specs)
     return {
         "panels": panels,
+        "columns": figure.used_columns(),
         "rows": draw.rows_drawn(figure),
         "fields": _fields(figure),
-        "hidden": figure.series_values(),
-        "hidden_style": [entry.value for entry in draw.style_legend(figure)],
+        "hidden": [entry.value for entry in legend.legend(figure)],
+        "hidden_style": [entry.value for entry in legend.style_legend(figure)],
         "csv": figure.csv(),
     }
 
@@ -272,7 +273,7 @@ def _fact(value: object) -> str:
         return ", ".join(f"{key}: {_fact(item)}" for key, item in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(_fact(item) for item in value)
-    return draw.label(value) if isinstance(value, float | None) else str(value)
+    return legend.label(value) if isinstance(value, float | None) else str(value)
 
 
 def _check_names(names: Sequence[str], what: str) -> None:

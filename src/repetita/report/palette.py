@@ -45,7 +45,7 @@ THEMES: dict[ThemeName, Theme] = {
             "#4fa9e6", "#f28a45", "#33c79a", "#e08fc4", "#e8bd4a", "#93d4fb",
             "#a899f0", "#cf9d6b", "#a9cc55", "#f2788d", "#6cc6d3", "#a3a8b0",
         ),
-        sequence=("#ffd07a", "#f58d62", "#d266ac", "#9a80f0"),
+        sequence=("#ffd07a", "#f59068", "#e075b6", "#9277ee"),
     ),
 }  # fmt: skip
 

@@ -20,7 +20,9 @@ def domain(figure: Figure, axis: Axis, panel: Cell = None) -> tuple[float, float
     bars = axis is value_axis(figure) and any(layer.kind == "bar" for layer in figure.layers)
     if axis.start == "zero" or bars:
         low, high = min(low, 0.0), max(high, 0.0)
-    air = 0.02 * (high - low) or 0.1 * abs(high) or 0.5
+    if low == high:
+        low, high = low - (0.1 * abs(low) or 0.5), high + (0.1 * abs(high) or 0.5)
+    air = 0.02 * (high - low)
     low, high = (low if low == 0 else low - air), (high if high == 0 else high + air)
     if axis.scale == "symlog":
         return low, high
