@@ -36,7 +36,7 @@ class Text:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def take(self, positions: Ints) -> NDArray[np.unsignedinteger]:  # type: ignore[type-arg]
+    def take(self, positions: Ints) -> NDArray[np.unsignedinteger]:
         """The ids at these positions, of the same shape."""
         if self._laid_out is not None:
             return self._laid_out.take(positions)
@@ -54,7 +54,7 @@ class Text:
         pieces = [ends[a:b] - shift for a, b, shift in zip(low, high, self._shift, strict=True)]
         return np.concatenate([np.zeros(0, np.int64), *pieces])
 
-    def _read(self) -> NDArray[np.unsignedinteger]:  # type: ignore[type-arg]
+    def _read(self) -> NDArray[np.unsignedinteger]:
         laid_out = np.empty(len(self), dtype=self.shards.tokens.dtype)
         for start, stop, shift in zip(self.starts[:-1], self.starts[1:], self._shift, strict=True):
             laid_out[start:stop] = self.shards.tokens[start + shift : stop + shift]

@@ -146,7 +146,7 @@ def _folder(root: Path) -> Source:
     paths = _text_files(root, skip=frozenset({"__pycache__"}), suffixes=TEXT_SUFFIXES)
     if not paths:
         raise CorpusError(
-            f"the folder {root} has no text file (such as .txt, .md or .py); give a JSONL file by its own path"
+            f"the folder {root} has no text file (.txt, .md, .py, ...); give a JSONL file by its own path"
         )
 
     def documents() -> Iterator[Document]:

@@ -29,7 +29,8 @@ def paragraph_ends(text: str) -> Offsets:
     ends = [match.end() for match in _BLANK_LINE.finditer(text)]
     if not ends:
         ends = [match.end() for match in _LINE.finditer(text)]
-    return np.array(sorted({end for end in ends if 0 < end < len(text)} | {len(text)}), dtype=np.int64)
+    inside = {end for end in ends if end < len(text) and not text[:end].isspace()}
+    return np.array(sorted(inside | {len(text)}), dtype=np.int64)
 
 
 def sentence_ends(text: str) -> Offsets:

@@ -31,6 +31,7 @@ SEMANTICS = 1
 
 
 SEQUENCE_FIELDS = ("tokenizer", "length", "breaks", "units", "splits")
+"""Fields of a CorpusSpec that change its sequences beyond the text itself."""
 
 
 class CorpusSpec(Spec):
@@ -131,7 +132,7 @@ class SequenceSet:
         if indices is not None:
             self._check(indices)
         starts = self._table.starts if indices is None else self._table.starts[indices]
-        return starts + (self._text.take(starts) == 0)
+        return np.asarray(starts + (self._text.take(starts) == 0))
 
     def _check(self, indices: Ints) -> None:
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
@@ -223,8 +224,8 @@ class Corpus:
             table = cut.at_sentences(text, ends=text.ends_of(self._shards.sentence_ends), length=length)
         if not len(table.starts):
             raise CorpusError(
-                f"the set '{name}' has {len(text)} tokens, too few for one sequence of length {length}; raise "
-                f"its share, shorten the length, or give more text"
+                f"the set '{name}' has {len(text)} tokens, too few for one sequence of length {length}; "
+                f"raise its share, shorten the length, or give more text"
             )
         return SequenceSet(name, text=text, table=table, length=length, token_bytes=self.token_bytes)
 
@@ -233,7 +234,8 @@ def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = No
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 
     What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer, so
-    that specs that differ in splits, length or breaks share it. Raises CorpusError, DamagedError, StorageError.
+    that specs that differ in splits, length or breaks share it.
+    Raises CorpusError, DamagedError, StorageError.
     """
     source = find_source(spec.source, text_field=spec.text_field, synthetic=spec.synthetic)
     named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": plain(spec.tokenizer)}

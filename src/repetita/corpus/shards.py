@@ -227,7 +227,7 @@ def _write_tokens(
 ) -> list[int]:
     """Write the ids and the ends of sentences and paragraphs; tokens of each document."""
     n_tokens: list[int] = []
-    position = done = 0
+    position, done, total = 0, 0, sum(texts.bytes)
     with (
         texts.path.open("rb") as source,
         (folder / "tokens.bin").open("wb") as tokens,
@@ -235,7 +235,7 @@ def _write_tokens(
         (folder / "paragraphs.bin").open("wb") as paragraphs,
     ):
         for batch in _batches(texts.bytes):
-            progress("tokenizing", done / max(1, sum(texts.bytes)))
+            progress("tokenizing", done / total)
             decoded = [source.read(n).decode() for n in batch]
             for text, ids in zip(decoded, tokenizer.encode_all(decoded), strict=True):
                 reached = np.cumsum(tokenizer.token_bytes[ids])
@@ -256,11 +256,13 @@ def _write_tokens(
 def _batches(sizes: list[int]) -> Iterator[list[int]]:
     """Consecutive sizes in groups of about BATCH_BYTES."""
     batch: list[int] = []
+    total = 0
     for size in sizes:
         batch.append(size)
-        if sum(batch) >= BATCH_BYTES:
+        total += size
+        if total >= BATCH_BYTES:
             yield batch
-            batch = []
+            batch, total = [], 0
     if batch:
         yield batch
 
@@ -272,14 +274,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         sound = recorded == fingerprint(manifest)
     except FileNotFoundError:
         raise _damaged(path, "manifest.json", "is missing") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise _damaged(path, "manifest.json", "does not match its recorded hash")
     if manifest["schema"] != SCHEMA:
         raise CorpusError(
-            f"{path} was built by another version (schema {manifest['schema']}, here {SCHEMA}); delete it and "
-            f"build again"
+            f"{path} was built by another version (schema {manifest['schema']}, here {SCHEMA}); delete it "
+            f"and build again"
         )
     return manifest
 

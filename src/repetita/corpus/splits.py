@@ -15,6 +15,7 @@ from repetita.errors import CorpusError, SpecError
 from repetita.spec import ExactFraction, Spec
 
 LONGEST_PHASE = 1000
+"""Places of the sequence of sets that are skipped at most."""
 
 
 class Splits(Spec):
@@ -79,8 +80,8 @@ def deal(
         share = 1 - sum(splits.shares().values()) if name == "train" else splits.shares()[name]
         if share and not (given == code).any():
             raise CorpusError(
-                f"the set '{name}' would be empty: its share {share} of {len(originals)} distinct documents is "
-                f"less than one; raise it, set it to 0, or give the text as more documents (folder or JSONL)"
+                f"the set '{name}' would be empty: its share {share} of {len(originals)} distinct "
+                f"documents is less than one; raise it, set it to 0, or give the text as more documents (folder or JSONL)"
             )
     return given
 
@@ -88,8 +89,8 @@ def deal(
 def _shuffled_in_blocks(row: NDArray[np.int64], splits: Splits) -> NDArray[np.int64]:
     """The row with each block of neighbours in an order drawn by the seed.
 
-    A block is as long as it takes to give the largest of the sets but train one document: larger blocks would
-    match the sets less, smaller ones would draw nothing.
+    A block is as long as it takes to give the largest of the sets but train one document: larger blocks
+    would match the sets less, smaller ones would draw nothing.
     """
     largest = max(splits.shares().values())
     block = max(2, round(1 / largest)) if largest else 2

@@ -43,8 +43,8 @@ class SyntheticSpec(Spec):
     def _check(self) -> Self:
         if self.burst_rate and self.burst_length > self.lag:
             raise SpecError(
-                f"SyntheticSpec: burst_length = {self.burst_length} is longer than lag = {self.lag}, so a burst "
-                f"would copy itself; raise the lag"
+                f"SyntheticSpec: burst_length = {self.burst_length} is longer than lag = {self.lag}, so a "
+                f"burst would copy itself; raise the lag"
             )
         if self.burst_rate and self.lag >= self.n_words:
             raise SpecError(

@@ -164,8 +164,8 @@ def train_tokenizer(spec: TokenizerSpec, *, texts: Iterable[str]) -> Tokenizer:
     library.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer=trainer)
     if library.get_vocab_size() != spec.vocab_size:
         raise CorpusError(
-            f"the text yields {library.get_vocab_size()} tokens, not the vocab_size of {spec.vocab_size}; lower "
-            f"it to {library.get_vocab_size()}, or give more text"
+            f"the text yields {library.get_vocab_size()} tokens, not the vocab_size of {spec.vocab_size}; "
+            f"lower it to {library.get_vocab_size()}, or give more text"
         )
     trained: dict[str, Any] = json.loads(library.to_str())
     trained["added_tokens"] = []

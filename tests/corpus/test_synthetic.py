@@ -1,0 +1,123 @@
+"""Synthetic text has the entropy that is claimed and copies where it says."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repetita.corpus import synthetic
+from repetita.corpus.synthetic import (
+    SyntheticSpec,
+    bayes_loss,
+    canaries,
+    facts,
+    lexicon,
+    source_entropy,
+    synthetic_documents,
+    word_probabilities,
+)
+from repetita.errors import SpecError
+
+
+def test_text_is_the_same_every_time_and_another_with_another_seed() -> None:
+    spec = SyntheticSpec(n_documents=3, n_words=50)
+    assert list(synthetic_documents(spec)) == list(synthetic_documents(spec))
+    assert list(synthetic_documents(spec)) != list(synthetic_documents(spec.edit(seed=1)))
+    # A longer corpus begins with the shorter one.
+    assert list(synthetic_documents(spec.edit(n_documents=5)))[:3] == list(synthetic_documents(spec))
+
+
+def test_golden_text() -> None:
+    text = next(synthetic_documents(SyntheticSpec(n_words=6, sentence_words=3)))[1]
+    assert text == "Tina fuva puze. Giga losi gira."
+
+
+def test_words_are_distinct_and_drawn_as_their_probabilities_say() -> None:
+    spec = SyntheticSpec(n_documents=40, vocabulary=20, sentence_words=0)
+    words = lexicon(20)
+    assert len(set(words)) == 20
+    text = " ".join(text for _, text in synthetic_documents(spec)).split(" ")
+    counts = np.array([text.count(word) for word in words])
+    p = word_probabilities(spec)
+    assert counts.sum() == 40_000
+    np.testing.assert_array_less(np.abs(counts - 40_000 * p), 5 * np.sqrt(40_000 * p))
+
+
+def test_entropy_and_bytes_match_the_text() -> None:
+    spec = SyntheticSpec(n_documents=50, vocabulary=100)
+    entropy, loss = source_entropy(spec), bayes_loss(spec)
+    assert loss.with_copying == pytest.approx(loss.without_copying, abs=1e-12)
+    assert loss.without_copying == pytest.approx(entropy.nats_per_word, abs=0.05)
+    n_bytes = sum(len(text) for _, text in synthetic_documents(spec))
+    assert n_bytes / loss.n_words == pytest.approx(entropy.bytes_per_word, abs=0.01)
+    uniform = source_entropy(spec.edit(exponent=0.0))
+    assert uniform.nats_per_word == pytest.approx(math.log(100))
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.sampled_from([0.05, 0.3]), length=st.integers(1, 3), data=st.data())
+def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
+    rate: float, length: int, data: st.DataObject
+) -> None:
+    """Against brute force: P(text) summed over all choices of where bursts begin."""
+    lag = data.draw(st.integers(length, 3))
+    spec = SyntheticSpec(
+        n_documents=1,
+        n_words=9,
+        vocabulary=3,
+        burst_rate=rate,
+        burst_length=length,
+        lag=lag,
+        sentence_words=0,
+    )
+    words = lexicon(3)
+    ranks = [words.index(word) for word in next(synthetic_documents(spec))[1].split()]
+    p = word_probabilities(spec)
+    total = 0.0
+    for begins in itertools.product([False, True], repeat=9 - lag):
+        probability, left = float(np.prod(p[ranks[:lag]])), 0
+        for t, begin in enumerate(begins, start=lag):
+            if left:
+                probability *= (not begin) * (ranks[t] == ranks[t - lag])
+                left -= 1
+            elif begin:
+                probability *= rate * (ranks[t] == ranks[t - lag])
+                left = length - 1
+            else:
+                probability *= (1 - rate) * p[ranks[t]]
+        total += probability
+    assert bayes_loss(spec).with_copying * 9 == pytest.approx(-math.log(total))
+
+
+def test_bursts_copy_and_make_the_text_easier() -> None:
+    spec = SyntheticSpec(n_documents=10, n_words=400, burst_rate=0.02, sentence_words=0)
+    loss = bayes_loss(spec)
+    assert loss.with_copying < loss.without_copying - 0.3
+    text = next(synthetic_documents(spec))[1].split()
+    same = [a == b for a, b in zip(text[32:], text, strict=False)]
+    assert max(len(list(run)) for value, run in itertools.groupby(same) if value) >= 16
+
+
+def test_contradictory_bursts_are_refused() -> None:
+    with pytest.raises(SpecError, match="raise the lag"):
+        SyntheticSpec(burst_rate=0.1, burst_length=10, lag=5)
+    with pytest.raises(SpecError, match="lower it"):
+        SyntheticSpec(burst_rate=0.1, n_words=20)
+
+
+def test_facts_and_canaries_are_distinct_and_whole() -> None:
+    many = facts(500)
+    assert len({fact.prompt for fact in many}) == 500
+    assert all(fact.text == fact.prompt + fact.answer for fact in many)
+    secrets = canaries(200, n_digits=4)
+    assert len({canary.secret for canary in secrets}) == 200
+    assert all(len(canary.secret) == 8 and canary.text == canary.prefix + canary.secret for canary in secrets)
+    for kind in ("facts", "canaries"):
+        assert len(list(synthetic_documents(SyntheticSpec(kind=kind, n_documents=4)))) == 4
+
+
+def test_every_word_has_four_letters() -> None:
+    assert {len(word) for word in lexicon(len(synthetic.SYLLABLES) ** 2)} == {4}
