@@ -171,7 +171,9 @@ def _remove(folder: Path) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Writes a safetensors file and returns its SHA-256."""
-    data = safetensors.torch.save({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+    data = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    )
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
 

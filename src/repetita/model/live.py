@@ -55,7 +55,7 @@ class LiveSubject:
         for start in range(0, n, size):
             part = slice(start, start + size)
             tokens_BL, targets_BL, scored_BL = (
-                torch.as_tensor(values[part]).to(self.device) for values in rows
+                torch.tensor(values[part], device=self.device) for values in rows
             )
             scores = scored_cross_entropy(
                 self.model.hidden(tokens_BL),

@@ -1,0 +1,97 @@
+"""A live subject answers as the model does, disturbs nothing, and comes back from a checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repetita.errors import RunFolderError, SpecError
+from repetita.journal.records import JournalPosition
+from repetita.model.checkpoint import save
+from repetita.model.config import ModelConfig
+from repetita.model.live import LiveSubject, checkpoint_subject
+from repetita.model.transformer import Transformer
+from repetita.subject import Rows, Subject
+
+CONFIG = ModelConfig(n_layer=2, d_model=16, n_head=2, vocab_size=40, context=10)
+
+
+def rows(n_rows: int = 7) -> Rows:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(1, 40, (n_rows, 10))
+    tokens = np.concatenate([np.zeros((n_rows, 1), dtype=np.int64), targets[:, :-1]], axis=1)
+    return Rows(tokens=tokens, targets=targets, scored=generator.random((n_rows, 10)) < 0.8)
+
+
+def test_answers_as_the_model_does() -> None:
+    model, given = Transformer(CONFIG, seed=0), rows()
+    scores = LiveSubject(model, batch_rows=3).score(given)
+    with torch.no_grad():
+        logits = (
+            (model.hidden(torch.from_numpy(given.tokens)) @ model.output_weight.T).log_softmax(-1).numpy()
+        )
+    expected = -np.take_along_axis(logits, given.targets[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(scores.loss, expected * given.scored, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(scores.hit, (logits.argmax(-1) == given.targets) & given.scored)
+    assert scores.loss.dtype == np.float32 and scores.hit.dtype == np.bool_
+
+
+def test_is_a_subject() -> None:
+    assert isinstance(LiveSubject(Transformer(CONFIG, seed=0)), Subject)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 7, 100])
+def test_batching_changes_next_to_nothing(batch_rows: int) -> None:
+    model = Transformer(CONFIG, seed=0)
+    one, other = LiveSubject(model).score(rows()), LiveSubject(model, batch_rows=batch_rows).score(rows())
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+
+
+def test_no_rows() -> None:
+    empty = Rows(*(values[:0] for values in rows()))  # type: ignore[arg-type]
+    assert LiveSubject(Transformer(CONFIG, seed=0)).score(empty).loss.shape == (0, 10)
+
+
+def test_read_only_and_foreign_arrays_are_read() -> None:
+    """Memory-mapped sequences are read-only, and transposed or narrow ones are legal too."""
+    given = rows()
+    odd = Rows(np.asfortranarray(given.tokens), given.targets.astype(np.int32).astype(np.int64), given.scored)
+    for values in odd:
+        values.setflags(write=False)
+    subject = LiveSubject(Transformer(CONFIG, seed=0))
+    assert np.array_equal(subject.score(odd).loss, subject.score(given).loss)
+
+
+def test_asking_disturbs_nothing() -> None:
+    model = Transformer(CONFIG, seed=0)
+    model.embedding.weight.grad = torch.ones_like(model.embedding.weight)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    LiveSubject(model).score(rows())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.embedding.weight.grad, torch.ones_like(model.embedding.weight))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state) and torch.is_grad_enabled()
+
+
+def test_checkpoint_answers_as_its_model_did(tmp_path: Path) -> None:
+    model = Transformer(CONFIG, seed=5)
+    save(
+        tmp_path,
+        step=20,
+        tokens=999,
+        config=CONFIG,
+        journal=JournalPosition(files={}),
+        model=model.state_dict(),
+        optimizer=None,
+    )
+    live, kept = LiveSubject(model).score(rows()), checkpoint_subject(tmp_path, step=20).score(rows())
+    assert np.array_equal(live.loss, kept.loss) and np.array_equal(live.hit, kept.hit)
+    with pytest.raises(RunFolderError, match=r"no checkpoint of step 21 \(kept: 20\)"):
+        checkpoint_subject(tmp_path, step=21)
+
+
+def test_batch_of_no_rows_is_refused() -> None:
+    with pytest.raises(SpecError, match="batch_rows = 0"):
+        LiveSubject(Transformer(CONFIG, seed=0), batch_rows=0)
