@@ -112,7 +112,8 @@ def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str) -> str:
 def run_slug(spec: RunSpec) -> str:
     """A run's name for people: non-embedding parameters, treatment and seed, as in `25k-stream-s0`."""
     n_params = count(spec.model).non_embedding
-    size = f"{n_params / 1e6:.3g}m" if n_params >= 999_500 else f"{n_params / 1e3:.3g}k"
+    scale, unit = (1e6, "m") if n_params >= 999_500 else (1e3, "k") if n_params >= 1000 else (1, "")
+    size = f"{n_params / scale:.3g}{unit}"
     return f"{size}-{spec.treatment.kind}-s{spec.seed}"
 
 

@@ -2,8 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from repetita.journal.records import StepRecord
 
@@ -26,20 +25,12 @@ class Spikes:
 
     def see(self, record: StepRecord) -> list[str]:
         """Adds a step; a sentence for each of its values that stands out. Empty steps do not count."""
-        return self._see(record.sets, record.gradient_norm)
-
-    def recall(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Adds the steps of a journal, to go on from there."""
-        for line in lines:
-            self._see(line["sets"], line["gradient_norm"])
-
-    def _see(self, sets: Mapping[str, Sequence[float]], gradient_norm: float) -> list[str]:
-        n = sum(lane[2] for lane in sets.values())
+        n = sum(lane[2] for lane in record.sets.values())
         if n == 0:
             return []
         found = []
-        loss = sum(lane[0] for lane in sets.values()) / n
-        for (name, recent), value in zip(self._recent.items(), (loss, gradient_norm), strict=True):
+        loss = sum(lane[0] for lane in record.sets.values()) / n
+        for (name, recent), value in zip(self._recent.items(), (loss, record.gradient_norm), strict=True):
             if len(recent) >= LEAST:
                 # fsum is exact, so that the result does not depend on the order of the window.
                 mean = math.fsum(recent) / len(recent)
@@ -51,3 +42,8 @@ class Spikes:
                     )
             recent.append(value)
         return found
+
+    def recall(self, records: Sequence[StepRecord]) -> None:
+        """Adds steps of before, to go on from there."""
+        for record in [record for record in records if record.sets][-WINDOW:]:
+            self.see(record)

@@ -1,0 +1,190 @@
+"""The only training loop: measure, save, stop, or take the step's sequences and make one update."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from repetita.corpus.sequences import Corpus, compose
+from repetita.errors import RunStopped, SpecError, TrainingDiverged
+from repetita.journal import folder
+from repetita.journal.records import Event
+from repetita.model import checkpoint
+from repetita.train.recipe import RunSpec, run_path
+from repetita.train.replay import lacking, measure_missing
+from repetita.train.run import Due, Options, Run
+from repetita.train.stopping import StopRequests
+
+__all__ = ["Due", "Options", "Outcome", "Progress", "train"]
+
+AS_USUAL = Options()
+
+PROGRESS_SECONDS = 0.2
+"""Least time between two reports of progress."""
+
+
+class Progress(NamedTuple):
+    """How far a run is, given to `on_progress` a few times a second."""
+
+    step: int
+    steps: int
+    tokens: int
+    loss: float | None
+    """Mean loss of the newest batch in nats a token, None before the first."""
+    tokens_per_second: float
+    """Of this process so far, probes and checkpoints included."""
+
+
+class Outcome(NamedTuple):
+    """Where a finished run is, and how much of it this call had to do."""
+
+    path: Path
+    trained_steps: int
+    """Steps that this call trained; 0 where the run was done before."""
+    failed: tuple[tuple[str, int], ...]
+    """(probe fingerprint, step) of probes that failed in this call; each is an event of the run."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def train(
+    spec: RunSpec,
+    *,
+    corpus: Corpus,
+    root: Path,
+    probes: Sequence[Due] = (),
+    keep: frozenset[int] = frozenset(),
+    options: Options = AS_USUAL,
+    trunk: Path | None = None,
+    forkable: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Outcome:
+    """Brings a run to its end, from wherever its folder says it is, and measures what is due.
+
+    The folder is `run_path(root, spec, corpus_fingerprint)`. A run that is done is not trained again;
+    measurements that it lacks are added (from kept checkpoints, else by `replay`). A run that was
+    stopped or killed goes on from its newest intact checkpoint and ends with the same weights and
+    journal, bit for bit, as one that never stopped. `keep` are steps whose weights are kept, beside
+    the last. `trunk` is the folder of a run that begins in the same way, to start from its newest
+    common state; `forkable` keeps the optimizer at the end, so that this run can be a trunk.
+
+    Raises RunStopped after SIGTERM or SIGINT, the state saved; TrainingDiverged for a loss or gradient
+    that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`);
+    RunFolderError, StorageError, CorpusError, SpecError.
+    """
+    path = run_path(root, spec=spec, corpus_fingerprint=corpus.fingerprint)
+    beyond = {step for probe in probes for step in probe.steps if not 0 <= step <= spec.steps}
+    if beyond:
+        raise SpecError(
+            f"probes are due at step {min(beyond)}, but the run ends at {spec.steps}; leave it out"
+        )
+    if folder.status(path) == "failed" and not options.retry_failed:
+        raise TrainingDiverged(folder.failure(path))
+    failed = set[folder.Key]()
+    with StopRequests() as stop:
+
+        def follow(run: Run, due: Sequence[Due], until: int, keep: Collection[int] = ()) -> None:
+            _follow(run, due, until, stop=stop, options=options, keep=keep, on_progress=on_progress)
+            failed.update(run.failed)
+
+        began = spec.steps
+        if folder.status(path) != "done":
+            run = Run.open(path, spec=spec, corpus=corpus, options=options)
+            with run.folder:
+                if folder.status(path) != "done":  # another process may have got there before the lock
+                    began = _begin(run, trunk=trunk, probes=probes, keep=keep)
+                    with _failure_kept(run):
+                        follow(run, probes, spec.steps, keep)
+                    _finish(run, keep=keep, forkable=forkable)
+        missing = lacking(path, probes=probes, but=failed)
+        if missing:
+            failed |= measure_missing(
+                path, spec=spec, corpus=corpus, probes=missing, options=options, follow=follow
+            )
+    return Outcome(path=path, trained_steps=spec.steps - began, failed=tuple(sorted(failed)))
+
+
+def _follow(
+    run: Run,
+    probes: Sequence[Due],
+    until: int,
+    *,
+    stop: StopRequests,
+    options: Options,
+    keep: Collection[int],
+    on_progress: OnProgress | None,
+) -> None:
+    """The loop: from the run's step to the step `until`, which is measured and not trained."""
+    began, saved = run.step, time.monotonic()
+    pace = _Pace(run, on_progress)
+    for step in range(run.step, until + 1):
+        run.step = step
+        for probe in probes:
+            if step in probe.steps:
+                run.measure(probe)
+        if step in keep and step != until and not step == began > 0:
+            run.save(optimizer=False)
+        if step == until:
+            break
+        if stop.asked:
+            run.save(optimizer=True)
+            raise RunStopped(f"stopped by {stop.asked} at step {step} of {until}; run it again to continue")
+        if time.monotonic() - saved > options.resume_every_seconds:
+            run.save(optimizer=True)
+            checkpoint.prune(run.folder.path, weights=keep)
+            saved = time.monotonic()
+        batch = run.schedule.batch(step)
+        rows = compose(batch, run.corpus.sets)
+        run.record(run.updater.update(rows, batch=batch, tokens=run.tokens))
+        pace.report(run, until)
+
+
+def _begin(run: Run, *, trunk: Path | None, probes: Sequence[Due], keep: Collection[int]) -> int:
+    """Puts the run where it can start from, at best: its own checkpoint, the trunk's, or step 0."""
+    (run.folder.path / "failed").unlink(missing_ok=True)
+    if not run.resume() and trunk is not None:
+        if run.fork(trunk, probes=probes, keep=keep):
+            run.save(optimizer=True)
+        else:
+            run.folder.write_event(
+                Event(0, "straight", f"{trunk.name} has no state that this run could start from")
+            )
+    return run.step
+
+
+@contextmanager
+def _failure_kept(run: Run) -> Iterator[None]:
+    """Writes down that a run diverged, so that it is not tried again unasked."""
+    try:
+        yield
+    except TrainingDiverged as error:
+        run.folder.write_event(Event(run.step, "diverged", str(error)))
+        run.folder.finish("failed", message=str(error))
+        raise
+
+
+def _finish(run: Run, *, keep: Collection[int], forkable: bool) -> None:
+    """Keeps the last weights, says `done`, and removes what only an unfinished run needs."""
+    last = run.spec.steps
+    run.save(optimizer=forkable)
+    run.folder.finish("done")
+    checkpoint.prune(run.folder.path, newest=0, whole={last}, weights=keep)
+
+
+class _Pace:
+    """Reports progress now and then."""
+
+    def __init__(self, run: Run, on_progress: OnProgress | None) -> None:
+        self.on_progress = on_progress
+        self.began, self.tokens = time.monotonic(), run.tokens
+        self.last = self.began
+
+    def report(self, run: Run, until: int) -> None:
+        now = time.monotonic()
+        if self.on_progress is None or (now - self.last < PROGRESS_SECONDS and run.step < until):
+            return
+        self.last = now
+        rate = (run.tokens - self.tokens) / max(now - self.began, 1e-9)
+        self.on_progress(Progress(run.step, until, run.tokens, run.loss, rate))

@@ -1,0 +1,264 @@
+"""A run under way: its folder, model, optimizer and place, started afresh, resumed or forked."""
+
+import platform
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import repetita
+from repetita.corpus.schedule import Schedule
+from repetita.corpus.sequences import Corpus
+from repetita.errors import DamagedError, SpecError, StorageError
+from repetita.journal.folder import Key, RunFolder, measured, read_header, read_journal
+from repetita.journal.records import Event, Reading, StepRecord
+from repetita.model import checkpoint, device
+from repetita.model.live import LiveSubject
+from repetita.model.transformer import Transformer
+from repetita.spec import canonical_json, plain
+from repetita.subject import Subject
+from repetita.train.optimizer import Optimizer
+from repetita.train.recipe import RunSpec, open_schedule, run_fingerprint, run_identity, run_slug, same_start
+from repetita.train.spikes import Spikes
+from repetita.train.update import Updater, check_micro_batch
+
+LIBRARIES = ("repetita", "torch", "numpy", "tokenizers", "safetensors")
+
+
+class Due(NamedTuple):
+    """A probe as the loop sees it: anything that turns a subject into readings, at certain steps."""
+
+    fingerprint: str
+    """12 hex digits; with the step it names a measurement of the run."""
+    name: str
+    """For people, in events."""
+    steps: frozenset[int]
+    measure: Callable[[Subject], Iterable[Reading]]
+
+
+class Options(NamedTuple):
+    """How to compute a run: what does not change its result (beyond the last bits)."""
+
+    threads: int = 1
+    micro_batch: int | None = None
+    """Sequences in one forward pass; None takes the whole batch at once."""
+    resume_every_seconds: float = 60.0
+    device: str = "cpu"
+    retry_failed: bool = False
+    """Whether a run that failed before is tried again from its newest checkpoint."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything that changes while a run is trained, and what it is made of."""
+
+    spec: RunSpec
+    corpus: Corpus
+    schedule: Schedule
+    folder: RunFolder
+    updater: Updater
+    step: int = 0
+    tokens: int = 0
+    measured: set[Key] = field(default_factory=set)
+    failed: set[Key] = field(default_factory=set)
+    spikes: Spikes = field(default_factory=Spikes)
+    loss: float | None = None
+    """Mean loss of the newest batch, in nats a token."""
+
+    @classmethod
+    def open(cls, path: Path, *, spec: RunSpec, corpus: Corpus, options: Options) -> Self:
+        """The run in `path` with its initial weights; the folder's journals are not yet at any place.
+
+        Raises SpecError, CorpusError, RunFolderError and StorageError before anything is computed.
+        """
+        check_micro_batch(options.micro_batch, spec=spec)
+        _check_sizes(spec, corpus)
+        schedule = open_schedule(spec, corpus=corpus)
+        place = device.setup(options.device, threads=options.threads)
+        model = Transformer(spec.model, seed=spec.seed).to(place.torch_device)
+        optimizer = Optimizer(model, recipe=spec.recipe)
+        return cls(
+            spec=spec,
+            corpus=corpus,
+            schedule=schedule,
+            folder=RunFolder.open(path, header=header(spec, corpus=corpus, place=place)),
+            updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
+        )
+
+    def record(self, record: StepRecord) -> None:
+        """Writes what an update was and counts it."""
+        self.folder.write_step(record)
+        for message in self.spikes.see(record):
+            self.folder.write_event(Event(record.step, "spike", message))
+        n = sum(int(lane[2]) for lane in record.sets.values())
+        if n:
+            self.loss = sum(lane[0] for lane in record.sets.values()) / n
+        self.tokens += n
+        self.step = record.step + 1
+
+    def measure(self, probe: Due) -> None:
+        """Lets a probe measure the weights of this step, unless the journal has that already.
+
+        A probe that fails becomes an event: a mistake in one must not cost the run.
+        """
+        name = (probe.fingerprint, self.step)
+        if name in self.measured:
+            return
+        try:
+            subject = LiveSubject(self.updater.model, device=self.updater.device)
+            readings = list(probe.measure(subject))
+            if not readings:
+                raise ValueError("it yielded no reading; yield one with value None where none is defined")
+            self.folder.write_measurements(
+                readings, step=self.step, tokens=self.tokens, probe=probe.fingerprint
+            )
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            message = f"{probe.name} ({probe.fingerprint}): {type(error).__name__}: {error}"
+            self.folder.write_event(Event(self.step, "probe_failed", message))
+            self.failed.add(name)
+        else:
+            self.measured.add(name)
+
+    def save(self, *, optimizer: bool) -> None:
+        """Commits the journal and keeps the state after `step` updates as a checkpoint."""
+        checkpoint.save(
+            self.folder.path,
+            step=self.step,
+            tokens=self.tokens,
+            config=self.spec.model,
+            journal=self.folder.commit(),
+            model=self.updater.model.state_dict(),
+            optimizer=self.updater.optimizer.tensors() if optimizer else None,
+        )
+
+    def resume(self) -> bool:
+        """Goes to the newest checkpoint that verifies, journal and all; False where there is none.
+
+        One that does not verify, or whose part of the journal does not, becomes an event.
+        """
+        damaged: list[str] = []
+        for step in reversed(checkpoint.steps_on_disk(self.folder.path, kind="resume")):
+            try:
+                found = checkpoint.load(checkpoint.checkpoint_path(self.folder.path, step=step))
+                if found.optimizer is None:
+                    continue
+                self.folder.truncate(found.journal)
+            except DamagedError as error:
+                damaged.append(str(error))
+                continue
+            self._take(found)
+            break
+        else:
+            found = None
+            self.folder.truncate(None)
+        for message in damaged:
+            self.folder.write_event(Event(self.step, "damaged", message))
+        if found:
+            self.folder.write_event(Event(self.step, "resumed", f"attempt {self.folder.attempt}"))
+        return found is not None
+
+    def fork(self, trunk: Path, *, probes: Sequence[Due], keep: Collection[int]) -> bool:
+        """Goes to the newest checkpoint of another run that this run shares; False where there is none.
+
+        Takes the trunk's steps, those of its measurements that are due here, and the weights of the
+        steps in `keep`, which all must be there.
+        """
+        if not (trunk / "run.json").exists():
+            return False
+        identity = read_header(trunk)
+        ours = run_identity(self.spec, corpus_fingerprint=self.corpus.fingerprint)
+        if any(identity[name] != ours[name] for name in ("corpus", "semantics")):
+            return False
+        other = RunSpec.from_json(canonical_json(identity["spec"]))
+        on_disk = set(checkpoint.steps_on_disk(trunk))
+        for step in reversed(checkpoint.steps_on_disk(trunk, kind="resume")):
+            kept = {at for at in keep if at < step}
+            if not same_start(self.spec, other=other, step=step) or not kept <= on_disk:
+                continue
+            due = {(probe.fingerprint, at) for probe in probes for at in probe.steps if at <= step}
+            try:
+                found = checkpoint.load(checkpoint.checkpoint_path(trunk, step=step))
+                self.folder.adopt(trunk, position=found.journal, measured=due, steps=True)
+                for at in kept:
+                    weights = checkpoint.load(checkpoint.checkpoint_path(trunk, step=at))
+                    checkpoint.save(self.folder.path, **weights._replace(optimizer=None)._asdict())
+            except DamagedError as error:
+                self.folder.truncate(None)
+                self.folder.write_event(Event(0, "damaged", str(error)))
+                continue
+            self._take(found)
+            self.folder.write_event(
+                Event(step, "forked", f"from {identity['slug']}-{identity['fingerprint'][:12]}")
+            )
+            return True
+        return False
+
+    def _take(self, found: checkpoint.Checkpoint) -> None:
+        """Takes weights, optimizer and place of a checkpoint; the journal is there already."""
+        assert found.optimizer is not None
+        self.folder.commit()
+        self.updater.model.load_state_dict(found.model)
+        self.updater.optimizer.load(found.optimizer)
+        self.step, self.tokens = found.step, found.tokens
+        self.measured = set(measured(self.folder.path))
+        lines = read_journal(self.folder.path, journal="steps")
+        self.spikes.recall([StepRecord(**line) for line in lines])
+
+
+def header(spec: RunSpec, *, corpus: Corpus, place: device.Device) -> dict[str, Any]:
+    """What `run.json` says; of a corpus that is a path, the last part only."""
+    values = plain(spec)
+    if Path(values["corpus"]["source"]).is_absolute():
+        values["corpus"]["source"] = Path(values["corpus"]["source"]).name
+    return {
+        "fingerprint": run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint),
+        "slug": run_slug(spec),
+        "spec": values,
+        "corpus": corpus.fingerprint,
+        "semantics": run_identity(spec, corpus_fingerprint=corpus.fingerprint)["semantics"],
+        "versions": versions(),
+        "git": git_state(),
+        "device": device.describe(place),
+    }
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of Python and of the libraries that numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+@cache
+def git_state() -> str | None:
+    """Commit of this package's checkout, `+changes` where files differ; None where it is no checkout."""
+    checkout = Path(repetita.__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _check_sizes(spec: RunSpec, corpus: Corpus) -> None:
+    """The model can read the corpus: vocabulary and length fit."""
+    if corpus.tokenizer.vocab_size > spec.model.vocab_size:
+        raise SpecError(
+            f"ModelConfig: vocab_size = {spec.model.vocab_size} is below the tokenizer's "
+            f"{corpus.tokenizer.vocab_size}; set it to that"
+        )
+    if spec.corpus.length > spec.model.context:
+        raise SpecError(
+            f"ModelConfig: context = {spec.model.context} is shorter than the corpus's sequences of "
+            f"{spec.corpus.length} tokens; raise it"
+        )
