@@ -43,6 +43,8 @@ class Job(NamedTuple):
     keep: frozenset[int]
     trunk: str | None
     """Fingerprint of the job whose last state this one starts from."""
+    trunk_steps: int = 0
+    """Steps that the trunk has made."""
 
 
 class _Draft:
@@ -149,6 +151,7 @@ def expand(
             probes=tuple(draft.probes.values()),
             keep=frozenset(draft.keep),
             trunk=draft.trunk,
+            trunk_steps=drafts[draft.trunk].spec.steps if draft.trunk else 0,
         )
 
     return _trunks_first({name: job(name, draft) for name, draft in drafts.items()})

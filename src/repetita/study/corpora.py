@@ -1,0 +1,49 @@
+"""The corpora of a root folder: each opened once, and built when it is missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from repetita.corpus.schedule import Schedule
+from repetita.corpus.sequences import Corpus, CorpusSpec, open_corpus
+from repetita.study.sets import RunSets
+from repetita.train.recipe import RunSpec, open_schedule
+
+Say = Callable[[str], None]
+
+
+def _quiet(_: str) -> None:
+    return
+
+
+class Corpora:
+    """Opens the corpora of `<root>/corpora`; `say` hears of each one that has to be built."""
+
+    def __init__(self, root: Path, *, say: Say = _quiet) -> None:
+        self._cache = root / "corpora"
+        self._say = say
+        self._open: dict[CorpusSpec, Corpus] = {}
+
+    def open(self, spec: CorpusSpec) -> Corpus:
+        """The corpus of a spec; raises CorpusError, DamagedError, StorageError."""
+        if spec not in self._open:
+            said = set[str]()
+
+            def progress(stage: str, _: float) -> None:
+                if stage not in said:
+                    said.add(stage)
+                    self._say(f"corpus {spec.source}: {stage}")
+
+            self._open[spec] = open_corpus(spec, cache=self._cache, progress=progress)
+        return self._open[spec]
+
+    def fingerprint(self, spec: CorpusSpec) -> str:
+        """The fingerprint of the content of a corpus."""
+        return self.open(spec).fingerprint
+
+    def schedule(self, spec: RunSpec) -> Schedule:
+        """What each step of a run reads; raises CorpusError where a set is too small for it."""
+        return open_schedule(spec, corpus=self.open(spec.corpus))
+
+    def sets(self, spec: RunSpec) -> RunSets:
+        """The sets that probes can read in a run."""
+        return RunSets(spec, corpus=self.open(spec.corpus), schedule=self.schedule(spec))

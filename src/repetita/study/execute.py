@@ -1,0 +1,222 @@
+"""Does what is missing of a study: trunks before forks, longest first, each failure alone."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from repetita.errors import RunStopped, SpecError
+from repetita.study.corpora import Corpora
+from repetita.study.display import Display, Running, Silent, View
+from repetita.study.engines import Ended, LocalEngine
+from repetita.study.expand import Job
+from repetita.study.manifest import study_path, write_manifests
+from repetita.study.prepare import Portion, Prepared, portion, prepare
+from repetita.study.price import chains, makespan, time_text
+from repetita.train.stopping import StopRequests
+
+POLL_SECONDS = 0.1
+BUSY_SECONDS = 5.0
+"""How long a run that another process writes is left alone before it is asked for again."""
+TRIES = 2
+"""How often a run is given out whose worker dies without a word."""
+
+
+class Failure(NamedTuple):
+    """A run that did not come to its end."""
+
+    run: str
+    """Slug and first 12 digits of the fingerprint: the name of its folder."""
+    reason: str
+    journal: Path
+    """Where to read on: the events of the run, or the worker's log when it left none."""
+
+
+class Outcome(NamedTuple):
+    """What became of a study."""
+
+    folders: tuple[Path, ...]
+    """Where manifest, table and page of each portion are."""
+    n_runs: int
+    n_present: int
+    """Runs that were complete before."""
+    n_done: int
+    """Runs that were brought to their end now."""
+    failed: tuple[Failure, ...]
+    seconds: float
+
+
+def run_study(
+    study: str | Path,
+    *,
+    scale: str | None = None,
+    root: str | Path = "repetita-out",
+    processes: int | None = None,
+) -> Outcome:
+    """Runs what is missing of a study (a built-in name or the path of a study file) and says how it went.
+
+    `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores. Runs
+    that are complete in `root` are not run again, and those that were stopped continue. Raises UserError before
+    anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
+    """
+    return execute([portion(study, scale=scale)], root=Path(root), processes=processes)
+
+
+def execute(
+    portions: Sequence[Portion], *, root: Path, processes: int | None = None, display: Display | None = None
+) -> Outcome:
+    """`run_study` for several portions at once, which share the runs that they share."""
+    if processes is not None and processes < 1:
+        raise SpecError(f"processes = {processes} is no number of processes; give 1 or more")
+    display = display or Silent()
+    began = time.monotonic()
+    prepared = prepare(portions, root=root, corpora=Corpora(root, say=display.say))
+    write_manifests(prepared, root=root)
+    needed = prepared.needed()
+    folders = tuple(study_path(root, folder=part.folder) for part in portions)
+    desk = Desk(needed, prepared=prepared)
+    if needed:
+        workers = min(processes or os.cpu_count() or 1, len(needed))
+        scratch = folders[0] / f"work-{os.getpid()}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        engine = LocalEngine(workers, portions=portions, root=root, folder=scratch)
+        _say_plan(prepared, needed=needed, processes=workers, display=display)
+        _drive(desk, engine=engine, display=display)
+        if not desk.failed:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return Outcome(
+        folders=folders,
+        n_runs=len(prepared.jobs),
+        n_present=sum(state.complete for state in prepared.states.values()),
+        n_done=len(desk.done),
+        failed=tuple(desk.failed.values()),
+        seconds=time.monotonic() - began,
+    )
+
+
+class Desk:
+    """Which run is given out next, and what became of those that were."""
+
+    def __init__(self, needed: Sequence[Job], *, prepared: Prepared) -> None:
+        self.jobs: Mapping[str, Job] = {job.fingerprint: job for job in needed}
+        self.seconds = {name: prepared.costs[name].seconds for name in self.jobs}
+        self.after = {name: job.trunk for name, job in self.jobs.items()}
+        self.done: set[str] = set()
+        self.failed: dict[str, Failure] = {}
+        self._urgency = chains(self.seconds, after=self.after)
+        self._out: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}
+        self._deaths: dict[str, int] = {}
+        self._worked = self._expected = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether a run is still to be given out or to come back."""
+        return len(self.done) + len(self.failed) < len(self.jobs)
+
+    def take(self) -> str | None:
+        """The run to be given out now: of those whose trunk is there the one with most behind it."""
+        now = time.monotonic()
+        ready = [
+            name
+            for name in self.jobs
+            if name not in self.done
+            and name not in self.failed
+            and name not in self._out
+            and self._not_before.get(name, 0.0) <= now
+            and (self.after[name] not in self.jobs or self.after[name] in self.done)
+        ]
+        if not ready:
+            return None
+        name = max(ready, key=lambda name: self._urgency[name])
+        self._out[name] = now
+        return name
+
+    def take_back(self, ended: Ended, *, log: Path) -> str | None:
+        """Notes how an order ended; a line about it, None where there is nothing to say."""
+        job = self.jobs[ended.run]
+        seconds = time.monotonic() - self._out.pop(ended.run)
+        if ended.state == "done":
+            self.done.add(ended.run)
+            self._worked, self._expected = self._worked + seconds, self._expected + self.seconds[ended.run]
+            more = f" ({ended.message})" if ended.message else ""
+            return f"done {job.path.name} in {time_text(seconds)}{more}"
+        if ended.state == "busy":
+            self._not_before[ended.run] = time.monotonic() + BUSY_SECONDS
+            return None
+        if ended.state == "died":
+            self._deaths[ended.run] = self._deaths.get(ended.run, 0) + 1
+            if self._deaths[ended.run] < TRIES:
+                return f"{ended.message} at {job.path.name}; it is tried once more"
+        self._fail(job, reason=ended.message, log=log)
+        return f"failed {job.path.name}: {ended.message}"
+
+    def left(self, running: Mapping[str, float], *, processes: int) -> float:
+        """Expected seconds to the end; `running` says which share of a run is done."""
+        pace = (self._worked + 1.0) / (self._expected + 1.0)
+        rest = {
+            name: seconds * (1 - running.get(name, 0.0)) * pace
+            for name, seconds in self.seconds.items()
+            if name not in self.done and name not in self.failed
+        }
+        return makespan(rest, after=self.after, processes=processes)
+
+    def _fail(self, job: Job, *, reason: str, log: Path) -> None:
+        events = job.path / "events.jsonl"
+        self.failed[job.fingerprint] = Failure(job.path.name, reason, events if events.exists() else log)
+        for fork in self.jobs.values():
+            if fork.trunk == job.fingerprint and fork.fingerprint not in self.done:
+                self._fail(fork, reason=f"its trunk {job.path.name} failed", log=log)
+
+
+def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
+    """Gives out runs until none is left; on a stop request stops the workers and raises RunStopped."""
+    with StopRequests() as stop:
+        try:
+            while desk.open:
+                if stop.asked:
+                    display.close()
+                    display.say(f"{stop.asked}: the runs write their checkpoints and stop")
+                    engine.stop()
+                    left = len(desk.jobs) - len(desk.done) - len(desk.failed)
+                    raise RunStopped(
+                        f"stopped with {left} runs to go; run the same command again to continue"
+                    )
+                for worker in engine.idle():
+                    name = desk.take()
+                    if name is None:
+                        break
+                    worker.send(name)
+                time.sleep(POLL_SECONDS)
+                for ended, log in engine.poll():
+                    line = desk.take_back(ended, log=log)
+                    if line:
+                        display.say(line)
+                display.update(_view(desk, engine))
+            engine.close()
+        finally:
+            display.close()
+            engine.kill()
+
+
+def _view(desk: Desk, engine: LocalEngine) -> View:
+    running = {worker.run: worker.sight for worker in engine.workers if worker.run is not None}
+    shares = {name: sight.step / sight.steps for name, sight in running.items() if sight.steps}
+    return View(
+        n_runs=len(desk.jobs),
+        n_done=len(desk.done),
+        n_failed=len(desk.failed),
+        running=[Running(desk.jobs[name].path.name, sight) for name, sight in running.items()],
+        seconds_left=desk.left(shares, processes=len(engine.workers)),
+    )
+
+
+def _say_plan(prepared: Prepared, *, needed: Sequence[Job], processes: int, display: Display) -> None:
+    there = len(prepared.jobs) - len(needed)
+    already = f" ({there} are there already)" if there else ""
+    display.say(
+        f"{len(needed)} runs to do{already} on {processes} process{'es' if processes > 1 else ''}, "
+        f"about {time_text(prepared.seconds(processes=processes))}"
+    )

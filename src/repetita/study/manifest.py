@@ -1,0 +1,85 @@
+"""The manifest of a study: which runs it consists of, under which labels, and from which file it came."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.corpus.sequences import CorpusSpec
+from repetita.errors import DamagedError
+from repetita.journal.disk import write_atomic
+from repetita.spec import fingerprint
+from repetita.study.expand import expand
+from repetita.study.prepare import Portion, Prepared
+
+SCHEMA = 1
+
+
+class Manifest(NamedTuple):
+    """What was written down when a study was last run."""
+
+    study: str
+    scale: str
+    reference: str
+    """Built-in name, or the name of the file without its folder."""
+    sha256: str
+    """Hash of the study's file."""
+    repetita: str
+    """Version of the package."""
+    corpora: Mapping[str, str]
+    """Fingerprint of the content of each corpus by fingerprint of its spec."""
+    runs: list[dict[str, Any]]
+    """Fingerprint, folder and labels of each run."""
+
+    def corpus(self, spec: CorpusSpec) -> str:
+        """The fingerprint of a corpus, empty where this study did not have it."""
+        return self.corpora.get(fingerprint(spec), "")
+
+
+def study_path(root: Path, *, folder: str) -> Path:
+    """Where a study at a scale keeps its manifest, table and page."""
+    return root / "studies" / folder
+
+
+def write_manifests(prepared: Prepared, *, root: Path) -> None:
+    """Writes the manifest of each portion; raises StorageError."""
+    for part in prepared.portions:
+        manifest = _manifest(part, prepared=prepared, root=root)
+        text = json.dumps({"schema": SCHEMA} | manifest._asdict(), indent=1, ensure_ascii=False)
+        write_atomic(study_path(root, folder=part.folder) / "manifest.json", text.encode() + b"\n")
+
+
+def read_manifest(root: Path, *, folder: str) -> Manifest | None:
+    """The manifest in a study's folder, None where it was never run; DamagedError where it cannot be read."""
+    file = study_path(root, folder=folder) / "manifest.json"
+    try:
+        values = json.loads(file.read_bytes())
+        del values["schema"]
+        return Manifest(**values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DamagedError(f"{file} is damaged; delete it and run the study again") from None
+
+
+def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
+    corpora = prepared.corpora
+    reference = part.found.reference
+    jobs = expand(part.planned, root=root, corpora=corpora.fingerprint)
+    return Manifest(
+        study=part.found.study.name,
+        scale=part.scale,
+        reference=Path(reference).name if reference.endswith(".py") else reference,
+        sha256=part.found.sha256,
+        repetita=version("repetita"),
+        corpora={fingerprint(run.spec.corpus): corpora.fingerprint(run.spec.corpus) for run in part.planned},
+        runs=[
+            {
+                "fingerprint": job.fingerprint,
+                "folder": job.path.name,
+                "labels": [dict(arm) for arm in job.arms],
+            }
+            for job in jobs
+        ],
+    )

@@ -1,0 +1,240 @@
+"""What a study costs before it is run: tokens, minutes, memory, disk, and what is there already."""
+
+import heapq
+import math
+from collections.abc import Mapping
+from functools import cache
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from repetita.errors import UserError
+from repetita.journal.folder import Status, measured, read_header, read_journal, status
+from repetita.measure.probe import EvalSet
+from repetita.model.config import ModelConfig, count, flops_per_token, ladder
+from repetita.study.expand import Job
+
+TOKENS_PER_SECOND = {"25k": 45_000, "100k": 28_000, "890k": 7_000}
+"""Training tokens a second on one core, batch 16 x 128, BPE 1,024 (experiment design, section 6)."""
+
+MEASURING_SPEED = 2.5
+"""Tokens are scored this much faster than they are trained on: a forward pass is a third of the work, and the
+most likely token has to be found as well."""
+
+PROCESS_BYTES = 350_000_000
+"""A worker with torch loaded and nothing to do."""
+
+RUNS_LOOKED_AT = 40
+STEPS_LOOKED_AT = 200
+
+
+class JobState(NamedTuple):
+    """How far a job is."""
+
+    status: Status
+    steps_done: int
+    """Steps that are not trained again: all of a finished run, else those before its newest checkpoint."""
+    missing: Mapping[str, frozenset[int]]
+    """By key of the measurement, the due steps that a finished run lacks."""
+    replayed: int
+    """Steps that have to be trained again for them, where no checkpoint was kept."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status == "done" and not self.missing
+
+
+class Cost(NamedTuple):
+    """What is still to be done for one job."""
+
+    training_tokens: int
+    measuring_tokens: int
+    seconds: float
+    memory: int
+    """Bytes that the process holds."""
+    disk: int
+    """Bytes in its folder when it is done."""
+
+
+def job_state(job: Job) -> JobState:
+    """How far a job is, read from its folder."""
+    how = status(job.path)
+    steps = _checkpoints(job.path)
+    if how != "done":
+        return JobState(how, max(steps, default=0), {}, 0)
+    there = measured(job.path)
+    missing = {
+        due.key: lacking
+        for due in job.probes
+        if (lacking := frozenset(step for step in due.steps if (due.key, step) not in there))
+    }
+    wanted = {step for lacking in missing.values() for step in lacking} - steps
+    # One replay serves all: from the last checkpoint before the first wanted step to the last wanted step.
+    start = max((step for step in steps if wanted and step <= min(wanted)), default=0)
+    return JobState(how, job.spec.steps, missing, max(wanted) - start if wanted else 0)
+
+
+def job_cost(job: Job, *, state: JobState, sets: Mapping[str, Mapping[str, EvalSet]], rates: "Rates") -> Cost:
+    """What is left of a job. `sets` gives, by key of the measurement, the sets that the probe reads."""
+    spec = job.spec
+    per_step = spec.batch_size * spec.corpus.length
+    shared = state.steps_done or job.trunk_steps
+    if state.status == "done":
+        training = state.replayed * per_step
+        due = {key: len(steps) for key, steps in state.missing.items()}
+    else:
+        training = (spec.steps - shared) * per_step
+        due = {probe.key: sum(step >= shared for step in probe.steps) for probe in job.probes}
+    measuring = sum(
+        due.get(probe.key, 0) * probe.probe.cost_tokens(sets[probe.key])
+        for probe in job.probes
+        if due.get(probe.key)
+    )
+    rate = rates.tokens_per_second(spec.model)
+    seconds = training / rate + measuring / (rate * MEASURING_SPEED)
+    return Cost(training, measuring, seconds, _memory(job), _disk(job))
+
+
+class Rates:
+    """Training tokens a second by model, from runs that finished here or else from a small table."""
+
+    def __init__(self, observed: Mapping[int, float] | None = None) -> None:
+        self._observed = dict(observed or {})
+
+    @classmethod
+    def of(cls, root: Path) -> "Rates":
+        """The rates of the newest finished runs in a root folder."""
+        by_work: dict[int, list[float]] = {}
+        done = sorted((root / "runs").glob("*/done"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in done[:RUNS_LOOKED_AT]:
+            try:
+                spec = read_header(file.parent)["spec"]
+                model = ModelConfig(**spec["model"])
+                lines = list(islice(read_journal(file.parent, journal="steps"), STEPS_LOOKED_AT))
+                seconds = median(line["seconds"] for line in lines[1:])
+            except (UserError, KeyError, ValueError, TypeError):
+                continue  # A damaged run is no reason not to plan; the report names it.
+            if seconds > 0:
+                tokens = spec["batch_size"] * spec["corpus"]["length"]
+                by_work.setdefault(_work(model), []).append(tokens / seconds)
+        return cls({work: median(rates) for work, rates in by_work.items()})
+
+    @property
+    def observed(self) -> bool:
+        """Whether any rate was measured here."""
+        return bool(self._observed)
+
+    def tokens_per_second(self, model: ModelConfig) -> float:
+        """The expected rate of one process: the table's, corrected by the nearest size that ran here."""
+        work = _work(model)
+        if not self._observed:
+            return _expected(work)
+        nearest = min(self._observed, key=lambda other: abs(math.log(other / work)))
+        return _expected(work) * self._observed[nearest] / _expected(nearest)
+
+
+def makespan(seconds: Mapping[str, float], *, after: Mapping[str, str | None], processes: int) -> float:
+    """Seconds until all jobs are done on this many processes, longest first, a trunk before its forks."""
+    ready = [name for name in seconds if after.get(name) not in seconds]
+    waiting = {name: trunk for name in seconds if (trunk := after.get(name)) in seconds}
+    urgency = chains(seconds, after=after)
+    free = [0.0] * max(1, processes)
+    running: list[tuple[float, str]] = []
+    now = end = 0.0
+    while ready or running:
+        ready.sort(key=lambda name: -urgency[name])
+        while ready and free and free[0] <= now:
+            heapq.heappop(free)
+            name = ready.pop(0)
+            heapq.heappush(running, (now + seconds[name], name))
+        if running:
+            now, name = heapq.heappop(running)
+            heapq.heappush(free, now)
+            end = max(end, now)
+            ready += [fork for fork, trunk in waiting.items() if trunk == name]
+            waiting = {fork: trunk for fork, trunk in waiting.items() if trunk != name}
+    return end
+
+
+def chains(seconds: Mapping[str, float], *, after: Mapping[str, str | None]) -> dict[str, float]:
+    """For each job its own seconds and those of the longest chain of jobs that wait for it."""
+    forks: dict[str, list[str]] = {}
+    for name, trunk in after.items():
+        if trunk is not None and name in seconds:
+            forks.setdefault(trunk, []).append(name)
+
+    def chain(name: str) -> float:
+        return seconds[name] + max((chain(fork) for fork in forks.get(name, ())), default=0.0)
+
+    return {name: chain(name) for name in seconds}
+
+
+def _checkpoints(path: Path) -> set[int]:
+    """Steps of the checkpoints that were finished."""
+    folders = (path / "checkpoints").glob("*/position.json")
+    return {int(file.parent.name) for file in folders if file.parent.name.isdigit()}
+
+
+def _work(model: ModelConfig) -> int:
+    return flops_per_token(model).matmul
+
+
+@cache
+def _table() -> tuple[tuple[float, float], ...]:
+    sizes = ladder("laptop", vocab_size=1024, context=128)
+    return tuple((math.log(_work(sizes[name])), math.log(rate)) for name, rate in TOKENS_PER_SECOND.items())
+
+
+def _expected(work: float) -> float:
+    """The table's rate, on straight lines between its logarithms and beyond its ends."""
+    points, x = _table(), math.log(work)
+    pairs = list(pairwise(points))
+    (x0, y0), (x1, y1) = next((pair for pair in pairs if x <= pair[1][0]), pairs[-1])
+    # Below the smallest size the fixed cost of a step rules, so that a smaller model is hardly quicker.
+    slope = (y1 - y0) / (x1 - x0) if x >= points[0][0] else 0.25 * (y1 - y0) / (x1 - x0)
+    return math.exp(y0 + slope * (x - x0))
+
+
+def _memory(job: Job) -> int:
+    """Weights, gradients and two moments, and what a batch keeps for its backward pass, in 4-byte numbers."""
+    model, tokens = job.spec.model, job.spec.batch_size * job.spec.corpus.length
+    activations = tokens * model.n_layer * (14 * model.d_model + 3 * model.mlp_width)
+    logits = 3 * 512 * model.vocab_size
+    return PROCESS_BYTES + 4 * (4 * count(model).total + activations + logits)
+
+
+def _disk(job: Job) -> int:
+    """Kept weights, one resume checkpoint with its moments, and about 250 bytes a line of the journals."""
+    weights = 4 * count(job.spec.model).total
+    kept = len(job.keep | {job.spec.steps})
+    lines = job.spec.steps + sum(len(due.steps) * 3 * len(due.probe.on) for due in job.probes)
+    return weights * (kept + 3) + 250 * lines
+
+
+def size_text(n_bytes: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"
+
+
+def time_text(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count_text(n: float) -> str:
+    """A large number for people."""
+    for unit in ("", "k", "M", "G"):
+        if abs(n) < 1000:
+            return f"{n:.3g}{unit}"
+        n /= 1000
+    return f"{n:.3g}T"

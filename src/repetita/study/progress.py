@@ -1,0 +1,57 @@
+"""What a worker says about its order, in a small file of its own that the driver reads."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+State = Literal["starting", "running", "done", "failed", "busy"]
+
+EVERY_SECONDS = 0.5
+
+
+class Sight(NamedTuple):
+    """What is known of a worker's present order."""
+
+    order: int = 0
+    """Number of the order; an older number means that the worker has not begun with this one."""
+    state: State = "starting"
+    """At its end done, failed, or busy: another process writes that run."""
+    message: str = ""
+    """Why it failed, or which probes did."""
+    step: int = 0
+    steps: int = 0
+    tokens_per_second: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the order came to its end, one way or the other."""
+        return self.state in ("done", "failed", "busy")
+
+
+class ProgressFile:
+    """The writing end: now and then while a run goes on, at once when it ends."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._last = 0.0
+
+    def show(self, sight: Sight) -> None:
+        """Replaces what the file says; does nothing without a path or too soon after the last time."""
+        now = time.monotonic()
+        if self._path is None or (now - self._last < EVERY_SECONDS and sight.state == "running"):
+            return
+        self._last = now
+        # Whole or not at all, but not synced: after a power cut nobody reads it, and a sync stalls the run.
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(sight._asdict()))
+        temporary.replace(self._path)
+
+
+def read_sight(path: Path) -> Sight | None:
+    """What a worker last wrote; None before it wrote anything."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return Sight(**values)

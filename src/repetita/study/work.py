@@ -1,0 +1,142 @@
+"""One worker: it takes the fingerprints of runs, finds them in its plan, and brings them to their end."""
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from repetita.errors import RepetitaError, RunFolderError, RunStopped, SpecError
+from repetita.study.corpora import Corpora
+from repetita.study.expand import Job, expand
+from repetita.study.prepare import Portion, portion, read_by
+from repetita.study.progress import ProgressFile, Sight, State
+from repetita.train.loop import Due, Options, Outcome, Progress, train
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 1.0
+
+
+class Given(NamedTuple):
+    """A portion of work as a worker is told of it: strings only."""
+
+    reference: str
+    scale: str
+    sha256: str
+    """Hash of the study's file when the work was planned."""
+
+
+def work(given: Sequence[Given], *, root: Path, orders: Iterable[str], progress: Path | None = None) -> None:
+    """Does one order after the other until there are no more.
+
+    An order is a line `<number> <fingerprint>`; what becomes of it is written to the file `progress`. Raises
+    SpecError when a study's file is not the one that was planned with, and RunStopped when the process was
+    asked to stop (the state of the run is then saved).
+    """
+    corpora = Corpora(root)
+    planned = [run for part in given for run in _planned(part).planned]
+    jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
+    file = ProgressFile(progress)
+    for line in orders:
+        number, _, name = line.strip().partition(" ")
+        if not name:
+            continue
+        file.show(_order(name, number=int(number), jobs=jobs, corpora=corpora, root=root, file=file))
+
+
+def bring_to_end(
+    job: Job,
+    *,
+    jobs: Mapping[str, Job],
+    corpora: Corpora,
+    root: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Trains what is missing of a job and measures what is due; raises what `train.loop.train` raises.
+
+    A run that failed before is tried again: who runs a study again has changed something.
+    """
+    sets = read_by(job, corpora=corpora)
+    probes = [
+        Due(due.key, due.probe.name, due.steps, partial(due.probe.measure, sets=sets[due.key]))
+        for due in job.probes
+    ]
+    return train(
+        job.spec,
+        corpus=corpora.open(job.spec.corpus),
+        root=root,
+        probes=probes,
+        keep=job.keep,
+        options=Options(retry_failed=True),
+        trunk=jobs[job.trunk].path if job.trunk else None,
+        forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
+        on_progress=on_progress,
+    )
+
+
+def _planned(given: Given) -> Portion:
+    """The portion behind the strings, if its file is still the one that was planned with."""
+    part = portion(given.reference, scale=given.scale)
+    if part.found.sha256 != given.sha256:
+        raise SpecError(f"{given.reference} was changed while the study ran; run the study again")
+    return part
+
+
+def _order(
+    name: str, *, number: int, jobs: Mapping[str, Job], corpora: Corpora, root: Path, file: ProgressFile
+) -> Sight:
+    """Does one order and says how it ended; whatever fails, fails alone."""
+    sight = Sight(order=number, state="running")
+    file.show(sight)
+
+    def on_progress(at: Progress) -> None:
+        now = sight._replace(step=at.step, steps=at.steps, tokens_per_second=at.tokens_per_second)
+        file.show(now)
+
+    if name not in jobs:
+        return sight._replace(state="failed", message=f"no run {name[:12]} in the plan; run the study again")
+    try:
+        outcome = bring_to_end(jobs[name], jobs=jobs, corpora=corpora, root=root, on_progress=on_progress)
+    except RunStopped:
+        raise
+    except RunFolderError as error:
+        state: State = "busy" if _is_locked(jobs[name].path) else "failed"
+        return sight._replace(state=state, message=str(error))
+    except RepetitaError as error:
+        return sight._replace(state="failed", message=str(error))
+    except Exception as error:
+        log.exception("run %s", name[:12])
+        return sight._replace(state="failed", message=f"{type(error).__name__}: {error}")
+    names = {due.key: due.probe.name for due in jobs[name].probes}
+    failed = [f"probe {names[key]} failed at step {step}" for key, step in outcome.failed]
+    return sight._replace(state="done", message="; ".join(failed[:3]))
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process writes the run in this folder."""
+    try:
+        with (path / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def watch_parent() -> None:
+    """Ends this process, as SIGTERM would, when the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
