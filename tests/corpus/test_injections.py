@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from repetita.corpus.treatment import (
     Insertions,
     Stream,
 )
+from repetita.errors import SpecError
 from tests.corpus.plans import (
     INSERTIONS,
     LENGTHS,
@@ -96,3 +98,10 @@ def test_the_slots_of_a_small_count_are_among_those_of_a_large_one() -> None:
 
     assert not Counter(steps(4)) - Counter(steps(16))
     assert len(steps(320)) == 320
+
+
+def test_a_set_without_special_batches_is_refused() -> None:
+    plan = schedule(SpecialBatch(base=Stream(), size=4, at=3))
+    with pytest.raises(SpecError, match="are of the sets special, not 'twin'"):
+        plan.special_batches("twin")
+    assert schedule(Stream()).special_batches() == []

@@ -83,6 +83,8 @@ class Pauses:
 
     def batches(self, set: str) -> list[Ints]:  # noqa: A002
         """The special batches (or, of the set placebo, those that stand in for them) as indices."""
+        if set not in self._orders:
+            raise SpecError(f"special batches are of the sets {', '.join(sorted(self._orders))}, not '{set}'")
         return [self._batch(set, batch) for batch in range(self._n_batches)]
 
     def _batch(self, name: str, batch: int) -> Ints:
