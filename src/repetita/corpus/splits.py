@@ -81,7 +81,8 @@ def deal(
         if share and not (given == code).any():
             raise CorpusError(
                 f"the set '{name}' would be empty: its share {share} of {len(originals)} distinct "
-                f"documents is less than one; raise it, set it to 0, or give the text as more documents (folder or JSONL)"
+                f"documents is less than one; raise it, set it to 0, or give the text as more documents "
+                f"(a folder, or JSONL)"
             )
     return given
 
