@@ -195,7 +195,9 @@ def _series_channels(figure: Figure, layer: Layer, theme: ThemeName, *, legends:
     """Colour, dash, shape and offset of a layer."""
     channels: VegaLite = {}
     lines = any(other.kind == "line" for other in figure.layers)
-    shown = {"labelExpr": _LABEL} | (
+    # Axis titles stand above the panel, where Vega keeps no room for them below a legend.
+    room = {"offset": 34 if figure.panels is None and figure.y.title else 12}
+    shown = {"labelExpr": _LABEL, "symbolOpacity": 1, **room} | (
         {"symbolType": "stroke", "symbolSize": 300} if lines else {"symbolSize": 90}
     )
     solid_line = layer.kind == "line" and layer.dash == "solid"
