@@ -62,7 +62,7 @@ class Worker:
         if self.sight.ended:
             ended = Ended(self.run, self.sight.state, self.sight.message)
         elif code is not None:
-            ended = Ended(self.run, "died", _how(code))
+            ended = Ended(self.run, "died", _how(code, log=self.log))
         else:
             return None
         self.run = None
@@ -147,9 +147,10 @@ class LocalEngine:
             worker.wait(until=until)
 
 
-def _how(code: int) -> str:
+def _how(code: int, *, log: Path) -> str:
     if code >= 0:
-        return f"the worker ended with exit code {code}"
+        lines = log.read_text(errors="replace").splitlines()
+        return f"the worker ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
     name = signal.Signals(-code).name
     hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"the worker was ended by {name}{hint}"

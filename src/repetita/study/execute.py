@@ -58,8 +58,8 @@ def run_study(
     """Runs what is missing of a study (a built-in name or the path of a study file) and says how it went.
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores. Runs
-    that are complete in `root` are not run again, and those that were stopped continue. Raises UserError before
-    anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
+    that are complete in `root` are not run again, and those that were stopped continue. Raises UserError
+    before anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
     """
     return execute([portion(study, scale=scale)], root=Path(root), processes=processes)
 
@@ -102,7 +102,7 @@ class Desk:
     def __init__(self, needed: Sequence[Job], *, prepared: Prepared) -> None:
         self.jobs: Mapping[str, Job] = {job.fingerprint: job for job in needed}
         self.seconds = {name: prepared.costs[name].seconds for name in self.jobs}
-        self.after = {name: job.trunk for name, job in self.jobs.items()}
+        self.after = prepared.after()
         self.done: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self._urgency = chains(self.seconds, after=self.after)
@@ -167,7 +167,7 @@ class Desk:
         events = job.path / "events.jsonl"
         self.failed[job.fingerprint] = Failure(job.path.name, reason, events if events.exists() else log)
         for fork in self.jobs.values():
-            if fork.trunk == job.fingerprint and fork.fingerprint not in self.done:
+            if self.after.get(fork.fingerprint) == job.fingerprint:
                 self._fail(fork, reason=f"its trunk {job.path.name} failed", log=log)
 
 

@@ -27,14 +27,14 @@ class Manifest(NamedTuple):
     """Hash of the study's file."""
     repetita: str
     """Version of the package."""
-    corpora: Mapping[str, str]
-    """Fingerprint of the content of each corpus by fingerprint of its spec."""
+    corpora: Mapping[str, Mapping[str, Any]]
+    """The card of each corpus, its fingerprint among it, by fingerprint of its spec."""
     runs: list[dict[str, Any]]
     """Fingerprint, folder and labels of each run."""
 
     def corpus(self, spec: CorpusSpec) -> str:
-        """The fingerprint of a corpus, empty where this study did not have it."""
-        return self.corpora.get(fingerprint(spec), "")
+        """The fingerprint of a corpus, empty where the study did not have it when it was run."""
+        return str(self.corpora.get(fingerprint(spec), {}).get("fingerprint", ""))
 
 
 def study_path(root: Path, *, folder: str) -> Path:
@@ -73,7 +73,9 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
         reference=Path(reference).name if reference.endswith(".py") else reference,
         sha256=part.found.sha256,
         repetita=version("repetita"),
-        corpora={fingerprint(run.spec.corpus): corpora.fingerprint(run.spec.corpus) for run in part.planned},
+        corpora={
+            fingerprint(spec): corpora.open(spec).card for spec in {run.spec.corpus for run in part.planned}
+        },
         runs=[
             {
                 "fingerprint": job.fingerprint,

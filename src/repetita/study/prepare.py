@@ -12,7 +12,6 @@ from repetita.study.find import Found, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
 
-
 DEFAULT_SCALE = "laptop"
 
 
@@ -52,12 +51,16 @@ class Prepared(NamedTuple):
                     starting.add(job.trunk)
         return tuple(job for name, job in self.jobs.items() if name in needed)
 
+    def after(self) -> dict[str, str | None]:
+        """The trunk that each job has to wait for, None where it has none or is beyond it already."""
+        return {name: None if self.states[name].steps_done else job.trunk for name, job in self.jobs.items()}
+
     def seconds(self, *, processes: int) -> float:
         """Expected wall time of what is needed on this many processes."""
         needed = self.needed()
         return makespan(
             {job.fingerprint: self.costs[job.fingerprint].seconds for job in needed},
-            after={job.fingerprint: job.trunk for job in needed},
+            after=self.after(),
             processes=processes,
         )
 

@@ -1,0 +1,227 @@
+"""Run folders to one table: a study's measurements beside the labels of their runs, and what is missing."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from repetita.errors import DamagedError, SpecError, UserError, nearest
+from repetita.journal import table
+from repetita.journal.folder import failure, measured, read_header, status
+from repetita.study.expand import Job, by_batch, expand, labels_of, measurement_key
+from repetita.study.manifest import Manifest, read_manifest
+from repetita.study.plan import Label, PlannedRun
+from repetita.study.prepare import Portion
+from repetita.train.recipe import run_fingerprint
+
+
+class Absent(NamedTuple):
+    """A planned run that is not in the table, or not with all of its measurements."""
+
+    run: str
+    """Name of its folder."""
+    labels: Mapping[str, Label]
+    state: Literal["missing", "unfinished", "failed", "damaged", "incomplete"]
+    """`incomplete`: it is in the table, but some of its probes failed or were planned later."""
+    reason: str = ""
+
+
+class _Arm(NamedTuple):
+    """A planned run that is there, with its labels and the names of its probes by key."""
+
+    job: Job
+    labels: Mapping[str, Label]
+    probes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What there is of a study. Frames share the columns of the labels; finished runs only."""
+
+    study: str
+    scale: str
+    labels: tuple[str, ...]
+    """Names of the label columns."""
+    runs: pl.DataFrame
+    """One row a planned run that is there: folder, run (fingerprint), path, and its labels."""
+    measurements: pl.DataFrame
+    """One row a measurement and planned run: the labels, folder, run, step, tokens (trained on before),
+    probe (its name), key, metric, on, set and batch (of `special/3`: special and 3), value, n, detail."""
+    absent: tuple[Absent, ...]
+    manifest: Manifest
+
+    def where(self, **labels: Label) -> pl.DataFrame:
+        """The measurements with these values in these columns (labels, probe, metric, on, set, ...)."""
+        frame = self.measurements
+        for name, value in labels.items():
+            if name not in frame.columns:
+                raise SpecError(f"the table has no column '{name}'; {nearest(name, frame.columns)}")
+            frame = frame.filter(pl.col(name).eq_missing(pl.lit(value)))
+        return frame
+
+    @cached_property
+    def steps(self) -> pl.DataFrame:
+        """One row a step and lane of each planned run, beside its labels (see `journal.table.steps`)."""
+        return self._beside_labels(table.steps(self._paths()))
+
+    @cached_property
+    def events(self) -> pl.DataFrame:
+        """One row an event of each planned run, beside its labels (see `journal.table.events`)."""
+        return self._beside_labels(table.events(self._paths()))
+
+    def items(self, folder: str, *, key: str, step: int) -> dict[str, NDArray[np.generic]]:
+        """The arrays that a measurement kept, by `<on>/<name>`; `folder` and `key` as in `measurements`."""
+        return table.items(self._path_of(folder), probe=key, step=step)
+
+    def header(self, folder: str) -> dict[str, Any]:
+        """The `run.json` of a run: spec, versions, device."""
+        return read_header(self._path_of(folder))
+
+    def _path_of(self, folder: str) -> Path:
+        paths = dict(zip(self.runs["folder"].to_list(), self.runs["path"].to_list(), strict=True))
+        if folder not in paths:
+            raise SpecError(f"no run of this study is in the folder '{folder}'; {nearest(folder, paths)}")
+        return Path(paths[folder])
+
+    def _paths(self) -> list[Path]:
+        return [Path(path) for path in self.runs["path"].unique(maintain_order=True)]
+
+    def _beside_labels(self, frame: pl.DataFrame) -> pl.DataFrame:
+        given = self.runs.select("run", "folder", *self.labels)
+        # A journal's own columns win: a run's label `steps` is no column of it, but `tokens` could be.
+        return given.join(frame.drop("path"), on="run", how="inner", suffix="_journal")
+
+
+def collect(part: Portion, *, root: Path) -> Collected:
+    """Everything that `root` holds of a study at a scale.
+
+    Works on a study that is half done, and lists what is missing in `absent`. Raises UserError where the
+    study was never run there.
+    """
+    manifest = read_manifest(root, folder=part.folder)
+    if manifest is None:
+        name = part.found.reference
+        raise UserError(
+            f"{root} has no study {part.folder}; run it first: repetita study run {name} --scale {part.scale}"
+        )
+    jobs = {job.fingerprint: job for job in expand(part.planned, root=root, corpora=manifest.corpus)}
+    arms: list[_Arm] = []
+    absent: list[Absent] = []
+    frames: dict[str, pl.DataFrame] = {}
+    for run in part.planned:
+        job = jobs[run_fingerprint(run.spec, corpus_fingerprint=manifest.corpus(run.spec.corpus))]
+        labels = labels_of(run)
+        missing = _state(job)
+        if missing is None and job.fingerprint not in frames:
+            try:
+                frames[job.fingerprint] = table.measurements([job.path])
+            except DamagedError as error:
+                missing = ("damaged", str(error))
+        if missing is not None:
+            absent.append(Absent(job.path.name, labels, *missing))
+            continue
+        arm = _Arm(job, labels, dict(_keys(run)))
+        arms.append(arm)
+        absent += _incomplete(arm, run)
+    names = tuple(dict.fromkeys(name for run in part.planned for name in labels_of(run)))
+    return Collected(
+        study=part.found.study.name,
+        scale=part.scale,
+        labels=names,
+        runs=_runs(arms, labels=names),
+        measurements=_measurements(arms, frames=frames, labels=names),
+        absent=tuple(absent),
+        manifest=manifest,
+    )
+
+
+def _state(job: Job) -> tuple[Literal["missing", "unfinished", "failed", "damaged"], str] | None:
+    """Why a run cannot be in the table; None when it is done."""
+    found = status(job.path)
+    if found == "done":
+        return None
+    try:
+        return found, failure(job.path) if found == "failed" else ""
+    except DamagedError as error:
+        return "damaged", str(error)
+
+
+def _keys(run: PlannedRun) -> Iterator[tuple[str, str]]:
+    """Key and name of each probe of a planned run."""
+    for probe in run.probes:
+        taken = by_batch(probe, spec=run.spec)
+        yield measurement_key(taken, spec=run.spec), probe.name
+
+
+def _incomplete(arm: _Arm, run: PlannedRun) -> Iterator[Absent]:
+    there = measured(arm.job.path)
+    own = [due for due in arm.job.probes if due.key in arm.probes]
+    lacking = sorted(
+        {due.probe.name for due in own if any((due.key, step) not in there for step in due.steps)}
+    )
+    if lacking:
+        reason = f"measurements of {', '.join(lacking)} are missing; run the study again to add them"
+        yield Absent(arm.job.path.name, labels_of(run), "incomplete", reason)
+
+
+def _runs(arms: Sequence[_Arm], *, labels: Sequence[str]) -> pl.DataFrame:
+    columns = {
+        "folder": pl.Series([arm.job.path.name for arm in arms], dtype=pl.String),
+        "run": pl.Series([arm.job.fingerprint for arm in arms], dtype=pl.String),
+        "path": pl.Series([str(arm.job.path) for arm in arms], dtype=pl.String),
+    }
+    return pl.DataFrame(columns | {name: _column([arm.labels.get(name) for arm in arms]) for name in labels})
+
+
+def _measurements(
+    arms: Sequence[_Arm], *, frames: Mapping[str, pl.DataFrame], labels: Sequence[str]
+) -> pl.DataFrame:
+    """The journals of all arms, only what the arm itself asked for, beside the labels."""
+    runs = _runs(arms, labels=labels).drop("path").with_row_index("arm_")
+    asked = pl.DataFrame(
+        [(place, key, name) for place, arm in enumerate(arms) for key, name in arm.probes.items()],
+        schema={"arm_": pl.UInt32, "key": pl.String, "probe": pl.String},
+        orient="row",
+    )
+    empty = table.measurements([])
+    lines = pl.concat([empty, *frames.values()]).drop("path").rename({"probe": "key"})
+    joined = runs.join(asked, on="arm_").join(
+        lines, on=["run", "key"], how="inner", maintain_order="left_right"
+    )
+    parts = pl.col("on").str.split_exact("/", 1).struct
+    return joined.with_columns(
+        set=parts.field("field_0"), batch=parts.field("field_1").cast(pl.Int64)
+    ).select(
+        *labels,
+        *(
+            "folder",
+            "run",
+            "step",
+            "tokens",
+            "probe",
+            "key",
+            "metric",
+            "on",
+            "set",
+            "batch",
+            "value",
+            "n",
+            "detail",
+        ),
+    )
+
+
+def _column(values: Iterable[Label]) -> pl.Series:
+    """Labels as one column: whole numbers, numbers or else text."""
+    given = list(values)
+    kinds = {type(value) for value in given if value is not None}
+    if kinds <= {int}:
+        return pl.Series(given, dtype=pl.Int64)
+    if kinds <= {int, float}:
+        return pl.Series(given, dtype=pl.Float64, strict=False)
+    return pl.Series([None if value is None else str(value) for value in given], dtype=pl.String)

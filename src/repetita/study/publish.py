@@ -1,0 +1,141 @@
+"""From a collected study to what a person reads: its report, the page and the table beside it."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.errors import RepetitaError, UserError
+from repetita.journal.disk import write_atomic
+from repetita.report.page import Report, page
+from repetita.study.collect import Collected, collect
+from repetita.study.manifest import study_path
+from repetita.study.plan import Analysis
+from repetita.study.prepare import Portion
+
+NAMED = 5
+"""Runs of one kind of absence that are named before the rest is only counted."""
+
+
+class Published(NamedTuple):
+    """What was written, and what the study found."""
+
+    page: Path
+    reports: tuple[Report, ...]
+    collected: tuple[Collected, ...]
+
+
+def publish(
+    portions: Sequence[Portion], *, root: Path, title: str | None = None, lead: str = ""
+) -> Published:
+    """Writes `page.html` (of all portions, in the folder of the first) and each portion's `table.parquet`.
+
+    Works on studies that are half done: the page says what is missing. Raises UserError where a study was
+    never run in `root`, StorageError where it cannot be written.
+    """
+    collected = tuple(collect(part, root=root) for part in portions)
+    reports = [report_of(part, collected=there) for part, there in zip(portions, collected, strict=True)]
+    for part, there in zip(portions, collected, strict=True):
+        buffer = io.BytesIO()
+        there.measurements.write_parquet(buffer)
+        write_atomic(study_path(root, folder=part.folder) / "table.parquet", buffer.getvalue())
+    path = study_path(root, folder=portions[0].folder) / "page.html"
+    write_atomic(path, page(reports, title=title, lead=lead).encode())
+    return Published(path, tuple(reports), collected)
+
+
+def report_of(part: Portion, *, collected: Collected) -> Report:
+    """What a study says about what there is of it.
+
+    An analysis that fails on a study that is half done becomes a warning; on a whole one it is an error.
+    """
+    study = part.found.study
+    analysis, trouble = Analysis(), list[str]()
+    if collected.runs.is_empty():
+        trouble.append("No run of this study is finished yet.")
+    else:
+        try:
+            analysis = study.analyse(collected)
+        except Exception as error:
+            if not collected.absent:
+                if isinstance(error, RepetitaError):
+                    raise
+                raise UserError(
+                    f"the analysis of study {study.name} failed: {type(error).__name__}: {error}; mend it"
+                ) from error
+            trouble.append(f"The analysis needs the missing runs ({type(error).__name__}: {error}).")
+    return Report(
+        name=study.name.replace("_", "-"),
+        title=study.title,
+        question=study.question,
+        prediction=study.prediction,
+        source=study.source,
+        findings=analysis.claims,
+        figures=analysis.figures,
+        tables=analysis.tables,
+        deviations=study.deviations(part.scale),
+        provenance=_provenance(part, collected=collected),
+        warnings=[*trouble, *absence(collected), *_mixtures(collected), *analysis.warnings],
+    )
+
+
+def absence(collected: Collected) -> Iterator[str]:
+    """A sentence for each kind of absence."""
+    by_state: dict[str, list[str]] = {}
+    for one in collected.absent:
+        by_state.setdefault(one.state, []).append(one.run + (f" ({one.reason})" if one.reason else ""))
+    said = {
+        "missing": "not started",
+        "unfinished": "not finished",
+        "failed": "failed",
+        "damaged": "damaged",
+        "incomplete": "without some measurements",
+    }
+    planned = len(collected.runs) + sum(one.state != "incomplete" for one in collected.absent)
+    for state, runs in by_state.items():
+        more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+        yield f"{len(runs)} of {planned} planned runs {said[state]}: {', '.join(runs[:NAMED])}{more}."
+
+
+def _headers(collected: Collected) -> dict[str, dict[str, Any]]:
+    return {folder: collected.header(folder) for folder in dict.fromkeys(collected.runs["folder"].to_list())}
+
+
+def _mixtures(collected: Collected) -> Iterator[str]:
+    """Arms that were not computed alike: pairs of them may differ by more than their treatment."""
+    headers = _headers(collected).values()
+    torch = Counter(str(header["versions"].get("torch")) for header in headers)
+    devices = Counter(
+        f"{header['device'].get('name')}, {header['device'].get('threads')} threads" for header in headers
+    )
+    for what, found in (("versions of torch", torch), ("devices", devices)):
+        if len(found) > 1:
+            listed = ", ".join(f"{name} ({n} runs)" for name, n in found.most_common())
+            yield f"Runs of this study were computed with different {what}: {listed}."
+
+
+def _provenance(part: Portion, *, collected: Collected) -> Mapping[str, Mapping[str, object]]:
+    headers = _headers(collected)
+    manifest = collected.manifest
+    facts: dict[str, Mapping[str, object]] = {
+        "Study": {
+            "name": part.found.study.name,
+            "scale": part.scale,
+            "file": manifest.reference,
+            "sha256 of the file": manifest.sha256,
+            "planned runs": len(part.planned),
+            "in the table": len(collected.runs),
+        }
+    }
+    if headers:
+        first = next(iter(headers.values()))
+        git = {} if first.get("git") is None else {"git": first["git"]}
+        facts["Software"] = {**first["versions"], **git}
+        facts["Device"] = first["device"]
+    for card in manifest.corpora.values():
+        facts[f"Corpus {card.get('source', '')}"] = {
+            name: value for name, value in card.items() if isinstance(value, str | int | float)
+        }
+    facts["Runs"] = {folder: header["fingerprint"] for folder, header in headers.items()}
+    return facts
