@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repetita.corpus.schedule import EMPTY, LANES, SETS
-from repetita.corpus.treatment import (
-    Insertion,
-    Insertions,
-    Stream,
-)
+from repetita.corpus.treatment import Insertion, Insertions, SpecialBatch, Stream
 from repetita.errors import SpecError
 from tests.corpus.plans import (
     INSERTIONS,
