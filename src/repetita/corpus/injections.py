@@ -48,7 +48,7 @@ class Pauses:
             index=self._batch(self.set_name, int(self._batch_of[number])),
             pass_=np.full(full, number % self._times, np.int64),
             host=np.full(full, -1, np.int64),
-            lane=np.full(full, LANES.index(self.set_name), np.int8),
+            lane=np.full(full, LANES.index("placebo" if self.set_name == "placebo" else "special"), np.int8),
         )
         return columns.frozen()
 

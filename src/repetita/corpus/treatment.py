@@ -193,7 +193,8 @@ class SpecialBatch(Spec):
     and the base schedule pauses. `n_batches` disjoint special batches (batch b is sequences
     [b * size, (b + 1) * size) of the set, in the set's keyed order) are injected one after the other,
     each `times` times, `every` steps apart (1: in a row), `gap` steps from the last injection of one to
-    the first of the next. `arm = "placebo"` does the same with never otherwise seen placebo text.
+    the first of the next. `arm = "placebo"` does the same with never otherwise seen placebo
+    text, and `arm = "twin"` with the twins, so that roles can be crossed over seeds.
     After the first injection the base goes on ("same") or fresh text of the set novel follows, read once.
     """
 
@@ -208,7 +209,7 @@ class SpecialBatch(Spec):
     times: PositiveInt = 1
     every: PositiveInt = 1
     gap: PositiveInt = 1
-    arm: Literal["special", "placebo"] = "special"
+    arm: Literal["special", "twin", "placebo"] = "special"
     after: Literal["same", "novel"] = "same"
     part: Part = introduced("whole")
 

@@ -32,7 +32,8 @@ class ScoreProbe(PassProbe):
     def readings(self, taken: Pass, /) -> Iterator[Reading]:
         """`loss`, `bits_per_byte`, `memorized`, `loss_by_index`, in this order."""
         yield from loss_readings(taken)
-        yield memorization_reading(taken)
+        # One probe keeps each array once: the loss has written the sequences and their scored tokens.
+        yield memorization_reading(taken)._replace(items={"hits": taken.hits})
         yield index_reading(taken)
 
 

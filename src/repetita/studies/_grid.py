@@ -1,0 +1,124 @@
+"""The cells of a double-descent study as numbers: final losses by arm, size, fraction, passes and seed."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Line = tuple[str, float]
+"""Size and fraction: cells that differ in passes only."""
+Losses = dict[Hashable, float]
+"""Nats a token by seed."""
+
+
+class Curve(NamedTuple):
+    """One run's test loss over training."""
+
+    arm: str
+    size: str
+    fraction: float | None
+    passes: float | None
+    seed: int
+    schedule: str
+    """Learning-rate curve: cosine or constant."""
+    tokens: tuple[float, ...]
+    loss: tuple[float, ...]
+
+
+class Grid(NamedTuple):
+    """Final losses of one corpus, one learning-rate curve and rate, by seed; None entries are left out."""
+
+    control: dict[str, Losses]
+    starved: dict[Line, Losses]
+    repeated: dict[Line, dict[float, Losses]]
+    """Test loss by passes, ascending."""
+    subset: dict[Line, dict[float, Losses]]
+    """Loss on the repeated subset itself."""
+    n_params: dict[str, int]
+    """Non-embedding parameters by size."""
+    vocab_size: int
+
+    def lines(self) -> list[Line]:
+        """Lines by fraction, then size."""
+        return sorted(self.repeated, key=lambda line: (line[1], self.n_params[line[0]]))
+
+    def by_seed(self, line: Line, /) -> dict[Hashable, dict[float, float]]:
+        """Test losses of a line by seed, then passes."""
+        return turned(self.repeated[line])
+
+    def excess(self, line: Line, passes: float, /) -> Losses:
+        """Treated minus control, nats, by the seeds that have both."""
+        return minus(self.repeated[line][passes], self.control.get(line[0], {}))
+
+
+def grid(table: "pl.DataFrame", *, corpus: str, curve: str = "cosine", rate_scale: float = 1.0, at: float = 1.0) -> Grid:
+    """Losses at the share `at` of each run (1: the end) of the runs of one corpus, curve and rate."""
+    import polars as pl
+
+    chosen = table.filter(
+        (pl.col("corpus") == corpus)
+        & (pl.col("curve") == curve)
+        & (pl.col("rate_scale") == rate_scale)
+        & (pl.col("metric") == "loss")
+        & (pl.col("step") == (pl.col("steps") * at).cast(pl.Int64))
+        & pl.col("value").is_not_null()
+    )
+    vocab_size = int(chosen["vocab_size"].max() or 2) if len(chosen) else 2  # type: ignore[arg-type]
+    found = Grid({}, {}, {}, {}, {}, vocab_size)
+    for row in chosen.iter_rows(named=True):
+        found.n_params[row["size"]] = row["non_embedding"]
+        line, seed = (row["size"], row["fraction"]), row["seed"]
+        if row["probe"] == "subset":
+            found.subset.setdefault(line, {}).setdefault(row["passes"], {})[seed] = row["value"]
+        elif row["probe"] == "test":
+            place: Losses
+            if row["arm"] == "repeated":
+                place = found.repeated.setdefault(line, {}).setdefault(row["passes"], {})
+            elif row["arm"] == "starved":
+                place = found.starved.setdefault(line, {})
+            else:
+                place = found.control.setdefault(row["size"], {})
+            place[seed] = row["value"]
+    for line, by_passes in found.repeated.items():
+        found.repeated[line] = dict(sorted(by_passes.items()))
+    return found
+
+
+def curves(table: "pl.DataFrame", *, corpus: str) -> list[Curve]:
+    """Learning curves of test loss of every run of a corpus at the standard rate, step 0 left out."""
+    import polars as pl
+
+    chosen = table.filter(
+        (pl.col("corpus") == corpus)
+        & (pl.col("rate_scale") == 1.0)
+        & (pl.col("metric") == "loss")
+        & (pl.col("probe") == "curve")
+        & (pl.col("step") > 0)
+        & pl.col("value").is_not_null()
+    ).sort("step")
+    keys = ("arm", "size", "fraction", "passes", "seed", "curve")
+    runs: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for row in chosen.iter_rows(named=True):
+        runs.setdefault(tuple(row[key] for key in keys), []).append((row["tokens"], row["value"]))
+    return [Curve(*key, *zip(*points, strict=True)) for key, points in runs.items()]
+
+
+def minus(treated: Losses, control: Losses, /) -> Losses:
+    """Differences by seed, seeds without a partner left out."""
+    return {seed: value - control[seed] for seed, value in treated.items() if seed in control}
+
+
+def mean(values: Mapping[Hashable, float] | Iterable[float], /) -> float:
+    """Mean of the values (of a mapping)."""
+    listed = list(values.values() if isinstance(values, Mapping) else values)
+    return sum(listed) / len(listed)
+
+
+def turned(by_passes: Mapping[float, Losses], /) -> dict[Hashable, dict[float, float]]:
+    """{passes: {seed: x}} as {seed: {passes: x}}."""
+    found: dict[Hashable, dict[float, float]] = {}
+    for passes, losses in by_passes.items():
+        for seed, value in losses.items():
+            found.setdefault(seed, {})[passes] = value
+    return found

@@ -1,0 +1,162 @@
+"""What is forgotten, and is there a floor? One exposure, its placebo and its twin (memorization paper, Figs. 8, 14, 15)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import product
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from repetita.cadence import At, LogSpaced, Several
+from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.splits import Splits
+from repetita.corpus.treatment import Passes, SpecialBatch
+from repetita.measure.memorization import ScoreProbe
+from repetita.measure.probe import Probe
+from repetita.model.config import count
+from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
+from repetita.study.plan import Analysis, PlannedRun, Study
+from repetita.train.recipe import Recipe, RunSpec
+
+if TYPE_CHECKING:
+    from repetita.study.collect import Collected
+
+_SHARES = Splits(test="0.08", special="0.06", twin="0.06", placebo="0.06", novel="0.6")
+SPEECHES = SOTU.edit(splits=_SHARES)
+BYTES = SYNTHETIC.edit(
+    splits=Splits(test="0.1", special="0.1", twin="0.1", placebo="0.1", novel="0.3")
+)
+
+Trained = Literal["special", "twin"]
+After = Literal["same", "novel"]
+
+
+class Cell(NamedTuple):
+    """Forks of one trunk for each seed: the special batches, or placebo text in their place, then more training."""
+
+    size: str
+    times: int = 1
+    """Updates on each special batch, in a row. The paper's forgetting curves have one."""
+    after: tuple[After, ...] = ("same",)
+    seeds: tuple[int, ...] = (0,)
+
+
+class Design(NamedTuple):
+    """What a scale runs."""
+
+    cells: tuple[Cell, ...]
+    n_sequences: int
+    """Sequences of the training set, read pass after pass."""
+    batch_size: int
+    at: int
+    """Updates before the first special batch."""
+    horizon: int
+    """Updates after the last special batch."""
+    n_batches: int = 4
+    warmup_steps: int = 32
+    corpus: CorpusSpec = SPEECHES
+
+
+DENSE = 8
+"""States up to this many updates after each special batch are measured closely, then five a decade."""
+
+
+def planned(design: Design) -> Iterator[PlannedRun]:
+    """A run for each cell, arm, continuation and seed; the arms of a seed share their trunk."""
+    for cell in design.cells:
+        for seed, after in product(cell.seeds, cell.after):
+            # Roles are crossed over seeds: with odd seeds the twin is trained on and the special set never seen.
+            trained: Trained = "special" if seed % 2 == 0 else "twin"
+            for arm in (trained, "placebo"):
+                yield _fork(design, cell, arm=arm, trained=trained, after=after, seed=seed)
+
+
+def _fork(
+    design: Design, cell: Cell, *, arm: Literal["special", "twin", "placebo"], trained: Trained, after: After, seed: int
+) -> PlannedRun:
+    model = config(cell.size, corpus=design.corpus)
+    injected = design.n_batches * cell.times
+    treatment = SpecialBatch(
+        base=Passes(n_sequences=design.n_sequences),
+        size=design.batch_size,
+        at=design.at,
+        n_batches=design.n_batches,
+        times=cell.times,
+        arm=arm,
+        after=after,
+    )
+    spec = RunSpec(
+        corpus=design.corpus,
+        model=model,
+        treatment=treatment,
+        recipe=Recipe(learning_rate=RATES[cell.size], warmup_steps=design.warmup_steps),
+        steps=design.at + injected + design.horizon,
+        batch_size=design.batch_size,
+        seed=seed,
+    )
+    return PlannedRun(
+        spec=spec,
+        labels={
+            "arm": "placebo" if arm == "placebo" else "special",
+            "trained": trained,
+            "after": after,
+            "times": cell.times,
+            "size": cell.size,
+            "non_embedding": count(model).non_embedding,
+            "at": design.at,
+            "n_batches": design.n_batches,
+        },
+        probes=tuple(probes(design, times=cell.times)),
+        fork_at=design.at,
+    )
+
+
+def probes(design: Design, *, times: int) -> Iterator[Probe]:
+    """Each special batch and its twin at every state around the injections, then log-spaced."""
+    last = design.at + design.n_batches * times
+    ends = [design.at + batch * times for batch in range(1, design.n_batches + 1)]
+    near = (design.at, *(end + later for end in ends for later in (0, 1, 2, 3, 5, DENSE)))
+    after = LogSpaced(per_decade=5, origin=last)
+    pairs = tuple(f"{name}/{batch}" for name in ("special", "twin") for batch in range(design.n_batches))
+    yield ScoreProbe(name="special", on=pairs, cadence=Several(of=(At(at=near), after)))
+    before = LogSpaced(per_decade=4)
+    yield ScoreProbe(name="train", on=("train", "test"), max_sequences=128, cadence=Several(of=(before, after)))
+
+
+def seeds(n: int) -> tuple[int, ...]:
+    """The first n seeds."""
+    return tuple(range(n))
+
+
+def demo() -> Sequence[PlannedRun]:
+    """One seed: two sizes that see each special batch once, the larger also ten times in a row."""
+    cells = (Cell("25k"), Cell("100k"), Cell("100k", times=10))
+    return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=256)))
+
+
+def tiny() -> Sequence[PlannedRun]:
+    """Seconds of work on synthetic bytes, for tests: every arm, no science."""
+    both: tuple[After, ...] = ("same", "novel")
+    cells = (Cell("0.6k", after=both, seeds=seeds(2)), Cell("3.8k", after=both, seeds=seeds(2)))
+    design = Design(cells, 32, 8, at=12, horizon=24, n_batches=2, warmup_steps=4, corpus=BYTES)
+    return tuple(planned(design))
+
+
+def laptop() -> Sequence[PlannedRun]:
+    """Three seeds and three sizes; novel data afterwards and ten exposures in a row at the sizes that are cheap."""
+    both: tuple[After, ...] = ("same", "novel")
+    cells = (
+        Cell("25k", after=both, seeds=seeds(3)),
+        Cell("100k", after=both, seeds=seeds(3)),
+        Cell("400k", seeds=seeds(3)),
+        Cell("100k", times=10, seeds=seeds(3)),
+    )
+    return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=1024)))
+
+
+def overnight() -> Sequence[PlannedRun]:
+    """Five seeds, four sizes, both continuations, three doses."""
+    both: tuple[After, ...] = ("same", "novel")
+    cells = (
+        *(Cell(size, after=both, seeds=seeds(5)) for size in ("25k", "57k", "100k", "400k")),
+        *(Cell("100k", times=times, after=both, seeds=seeds(5)) for times in (3, 10)),
+    )
+    return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=1024, n_batches=8)))
