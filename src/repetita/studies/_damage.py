@@ -79,7 +79,11 @@ def _marker(grid: Grid, line: Line, seed: Hashable | None, share: float) -> Cros
     if seed is None:
         pairs = [(e, mean(subset[e]), mean(test[e])) for e in test if e in subset]
     else:
-        pairs = [(e, subset[e][seed], test[e][seed]) for e in test if e in subset and seed in subset[e] and seed in test[e]]
+        pairs = [
+            (e, subset[e][seed], test[e][seed])
+            for e in test
+            if e in subset and seed in subset[e] and seed in test[e]
+        ]
     if len(pairs) < 2:
         return Crossing(None, None, None, max(test), "pass")
     passes, repeated, unique = zip(*pairs, strict=True)
@@ -149,9 +153,15 @@ def _hump_claim(damage: Damage, *, primary: bool) -> Claim:
     left, right = hump.peak_between
     if hump.kind == "edge":
         rule = "a maximum at the edge of the grid decides nothing"
-        return undecided(name=f"hump-{_slug(line)}", statement=statement, source=source, rule=rule, note=hump.note)
+        return undecided(
+            name=f"hump-{_slug(line)}", statement=statement, source=source, rule=rule, note=hump.note
+        )
     heights = [hump.height_by_seed[seed] for seed in sorted(hump.height_by_seed, key=str)]
-    note = f"peak between {left:g} and {right:g} passes; {mean(damage.excess):.2f} nats over the control" if damage.excess else ""
+    note = (
+        f"peak between {left:g} and {right:g} passes; {mean(damage.excess):.2f} nats over the control"
+        if damage.excess
+        else ""
+    )
     return directional(
         heights, name=f"hump-{_slug(line)}", statement=statement, source=source, unit="nats over the lower side",
         note=note, primary=primary,
@@ -160,9 +170,7 @@ def _hump_claim(damage: Damage, *, primary: bool) -> Claim:
 
 def _split_claim(damage: Damage, *, primary: bool) -> Claim:
     gaps = minus(damage.interference, damage.starvation)
-    note = (
-        f"at {damage.peak:g} passes: starvation {mean(damage.starvation):.3f}, interference {mean(damage.interference):.3f} nats"
-    )
+    note = f"at {damage.peak:g} passes: starvation {mean(damage.starvation):.3f}, interference {mean(damage.interference):.3f} nats"
     return directional(
         [gaps[seed] for seed in sorted(gaps, key=str)],
         name=f"interference-{_slug(damage.line)}",
@@ -235,10 +243,19 @@ def _shift_claim(grid: Grid, small: Line, large: Line) -> Claim:
         if len(passes) >= 3:
             peaks = [peak_position(passes, y=[line[e] for e in passes]) for line in (one, other)]
             shifts[seed] = peaks[1] / peaks[0]
-    name, statement = "peak-moves", f"the worst number of passes is lower at N = {large[0]} than at N = {small[0]} (f = {large[1]:g})"
+    name, statement = (
+        "peak-moves",
+        f"the worst number of passes is lower at N = {large[0]} than at N = {small[0]} (f = {large[1]:g})",
+    )
     source = f"{PAPER}, Figs. 2 and 4: E about N^-0.5"
     if not shifts:
-        return undecided(name=name, statement=statement, source=source, rule="ratio of the peaks below 1", note="no passes shared")
+        return undecided(
+            name=name,
+            statement=statement,
+            source=source,
+            rule="ratio of the peaks below 1",
+            note="no passes shared",
+        )
     ratio = grid.n_params[large[0]] / grid.n_params[small[0]]
     return directional(
         list(shifts.values()), name=name, statement=statement, source=source, threshold=1.0, direction="below",

@@ -46,7 +46,11 @@ def loss_by_passes(grid: Grid) -> Figure:
             rows.append({**_cell(line), "passes": passes, **_spread(losses)})
     sizes = _sizes(grid, {line[0] for line in grid.lines()})
     fractions = sorted({line[1] for line in grid.lines()})
-    rules = [Rule(axis="y", at=mean(grid.control[s]), label=f"control {s}", series=s) for s in sizes if s in grid.control]
+    rules = [
+        Rule(axis="y", at=mean(grid.control[s]), label=f"control {s}", series=s)
+        for s in sizes
+        if s in grid.control
+    ]
     highest = max(float(row["loss"] or 0) for row in rows)
     if highest > math.log(grid.vocab_size):
         rules.append(Rule(axis="y", at=math.log(grid.vocab_size), label="ln V: a uniform guess"))
@@ -114,9 +118,19 @@ def memorized_subset(grid: Grid) -> Figure:
     """Loss on the repeated subset beside the test loss: the marker."""
     rows: list[Row] = []
     for line in grid.lines():
-        for name, table in (("test set", grid.repeated[line]), ("repeated subset", grid.subset.get(line, {}))):
+        for name, table in (
+            ("test set", grid.repeated[line]),
+            ("repeated subset", grid.subset.get(line, {})),
+        ):
             for passes, losses in table.items():
-                rows.append({"line": f"N = {line[0]}, f = {line[1]:g}", "on": name, "passes": passes, **_spread(losses)})
+                rows.append(
+                    {
+                        "line": f"N = {line[0]}, f = {line[1]:g}",
+                        "on": name,
+                        "passes": passes,
+                        **_spread(losses),
+                    }
+                )
     lines = tuple(f"N = {line[0]}, f = {line[1]:g}" for line in grid.lines())
     return Figure(
         name="subset-memorized",
@@ -145,7 +159,9 @@ def split(grid: Grid, found: Sequence[Damage]) -> Figure:
             if total:
                 rows.append({"line": name, "part": "total damage", "passes": passes, **_spread(total)})
             if damage.starvation:
-                rows.append({"line": name, "part": "starvation", "passes": passes, **_spread(damage.starvation)})
+                rows.append(
+                    {"line": name, "part": "starvation", "passes": passes, **_spread(damage.starvation)}
+                )
             rest = minus(losses, starved)
             if rest:
                 rows.append({"line": name, "part": "interference", "passes": passes, **_spread(rest)})
@@ -173,11 +189,27 @@ def control_law(grid: Grid, found: Sequence[Damage], scan: ControlScan | None) -
     for size in _sizes(grid, set(grid.control)):
         n_params = grid.n_params[size]
         fitted = None if scan is None else float(scan.law.predict(n_params))
-        rows.append({"kind": "control", "size": size, "n_params": n_params, "law": fitted, **_spread(grid.control[size])})
+        rows.append(
+            {
+                "kind": "control",
+                "size": size,
+                "n_params": n_params,
+                "law": fitted,
+                **_spread(grid.control[size]),
+            }
+        )
     for damage in found:
         spread = _spread(grid.repeated[damage.line][damage.peak])
         name = f"f = {damage.line[1]:g}, at the peak"
-        rows.append({"kind": name, "size": damage.line[0], "n_params": grid.n_params[damage.line[0]], "law": None, **spread})
+        rows.append(
+            {
+                "kind": name,
+                "size": damage.line[0],
+                "n_params": grid.n_params[damage.line[0]],
+                "law": None,
+                **spread,
+            }
+        )
     kinds = tuple(dict.fromkeys(str(row["kind"]) for row in rows))
     return Figure(
         name="control-law",
@@ -203,7 +235,9 @@ def multipliers(grid: Grid, scan: ControlScan) -> Iterator[Figure]:
             found = effective_size(scan, n_params=n_params, losses=losses).multiplier
             if found.value is not None:
                 low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
-                rows.append({**_cell(line), "passes": passes, "multiplier": found.value, "low": low, "high": high})
+                rows.append(
+                    {**_cell(line), "passes": passes, "multiplier": found.value, "low": low, "high": high}
+                )
     if not rows:
         return
     fractions = {row["fraction"] for row in rows}
@@ -229,7 +263,14 @@ def by_horizon(horizons: Sequence[tuple[str, Grid]]) -> Figure:
     for name, grid in horizons:
         for line in grid.lines():
             for passes, losses in grid.repeated[line].items():
-                rows.append({"horizon": name, "line": f"N = {line[0]}, f = {line[1]:g}", "passes": passes, **_spread(losses)})
+                rows.append(
+                    {
+                        "horizon": name,
+                        "line": f"N = {line[0]}, f = {line[1]:g}",
+                        "passes": passes,
+                        **_spread(losses),
+                    }
+                )
     lines = {row["line"] for row in rows}
     return Figure(
         name="peak-by-horizon",
@@ -250,7 +291,16 @@ def by_horizon(horizons: Sequence[tuple[str, Grid]]) -> Figure:
 def tables(grid: Grid, *, scan: ControlScan | None) -> Iterator[Table]:
     """Every cell of the grid, and the control ladder."""
     if grid.repeated:
-        columns = ("N", "f", "passes E", "test loss", "subset loss", "excess, nats", "effective size / size", "seeds")
+        columns = (
+            "N",
+            "f",
+            "passes E",
+            "test loss",
+            "subset loss",
+            "excess, nats",
+            "effective size / size",
+            "seeds",
+        )
         rows: list[list[Cell]] = []
         for line in grid.lines():
             for passes, losses in grid.repeated[line].items():

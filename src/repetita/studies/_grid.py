@@ -52,7 +52,9 @@ class Grid(NamedTuple):
         return minus(self.repeated[line][passes], self.control.get(line[0], {}))
 
 
-def grid(table: "pl.DataFrame", *, corpus: str, curve: str = "cosine", rate_scale: float = 1.0, at: float = 1.0) -> Grid:
+def grid(
+    table: "pl.DataFrame", *, corpus: str, curve: str = "cosine", rate_scale: float = 1.0, at: float = 1.0
+) -> Grid:
     """Losses at the share `at` of each run (1: the end) of the runs of one corpus, curve and rate."""
     import polars as pl
 

@@ -53,7 +53,10 @@ class Kept(NamedTuple):
         """The curves `raw`, `minus_placebo` or `minus_twin` (difference in differences) by seed."""
         return {
             seed: retained(
-                self.special[seed], placebo=self.placebo[seed], twin=self.twin[seed], twin_placebo=self.twin_placebo[seed]
+                self.special[seed],
+                placebo=self.placebo[seed],
+                twin=self.twin[seed],
+                twin_placebo=self.twin_placebo[seed],
             )[how]
             for seed in self.special
         }
@@ -88,7 +91,9 @@ def kept(table: "pl.DataFrame", *, metric: str) -> list[Kept]:
 
 
 def _cell(
-    arm: Arm, series: Mapping[tuple[Hashable, str, str], Mapping[int, list[tuple[int, float]]]], fact: Mapping[str, int]
+    arm: Arm,
+    series: Mapping[tuple[Hashable, str, str], Mapping[int, list[tuple[int, float]]]],
+    fact: Mapping[str, int],
 ) -> Kept | None:
     """The curves of one cell on a common grid of updates since exposure; None where no seed is complete."""
     last = fact["at"] + fact["n_batches"] * arm.times
@@ -103,9 +108,13 @@ def _cell(
     }  # fmt: skip
     before: dict[Hashable, float] = {}
     for (seed, injected, role), batches in series.items():
-        if len(batches) < fact["n_batches"] or any(points[-1][0] < fact["steps"] for points in batches.values()):
+        if len(batches) < fact["n_batches"] or any(
+            points[-1][0] < fact["steps"] for points in batches.values()
+        ):
             continue
-        values = [_resampled(x, points, fact["at"] + (batch + 1) * arm.times) for batch, points in batches.items()]
+        values = [
+            _resampled(x, points, fact["at"] + (batch + 1) * arm.times) for batch, points in batches.items()
+        ]
         curves[names[injected, role]][seed] = np.mean(values, axis=0)
         if (injected, role) == ("special", "trained"):
             before[seed] = float(np.mean([dict(points)[fact["at"]] for points in batches.values()]))
@@ -126,7 +135,9 @@ def _cell(
 
 def _resampled(x: Floats, points: Sequence[tuple[int, float]], exposed: int) -> Floats:
     """A batch's curve at x updates since the state right after its last exposure (x = 1), linear in ln x."""
-    own = np.array([(step - exposed + 1, value) for step, value in points if step >= exposed], dtype=np.float64)
+    own = np.array(
+        [(step - exposed + 1, value) for step, value in points if step >= exposed], dtype=np.float64
+    )
     return np.asarray(np.interp(np.log(x), np.log(own[:, 0]), own[:, 1]))
 
 
@@ -136,8 +147,12 @@ def claims(cells: Sequence[Kept], nats: Sequence[Kept]) -> Iterator[Claim]:
     for cell in once[:4]:
         yield _remains(cell)
     if len(once) > 1:
-        yield _rises(once, "raw", "the paper's forgetting baseline (lowest M after the injection)", primary=True)
-        yield _rises(once, "minus_placebo", "the memory kept at the end of the horizon (minus placebo)", primary=True)
+        yield _rises(
+            once, "raw", "the paper's forgetting baseline (lowest M after the injection)", primary=True
+        )
+        yield _rises(
+            once, "minus_placebo", "the memory kept at the end of the horizon (minus placebo)", primary=True
+        )
     if once:
         yield _generalisation(once[-1])
     for cell in once:
@@ -191,12 +206,15 @@ def _rises(cells: Sequence[Kept], how: str, what: str, *, primary: bool) -> Clai
     statement = f"{what} rises with model size"
     source = f"{PAPER}, Fig. 8 right: about +0.06 of M per decade of N"
     if not seeds:
-        return undecided(name=name, statement=statement, source=source, rule="slope above 0", note="no seed has all sizes")
+        return undecided(
+            name=name, statement=statement, source=source, rule="slope above 0", note="no seed has all sizes"
+        )
     logs = np.log10([cell.n_params for cell in cells])
     slopes = []
     for seed in seeds:
         values = [
-            float(np.min(cell.kept("raw")[seed])) if how == "raw" else cell.last("minus_placebo")[seed] for cell in cells
+            float(np.min(cell.kept("raw")[seed])) if how == "raw" else cell.last("minus_placebo")[seed]
+            for cell in cells
         ]
         slopes.append(float(np.polyfit(logs, values, 1)[0]))
     return directional(
@@ -225,10 +243,20 @@ def _novel(same: Kept, novel: Kept, *, primary: bool) -> Claim:
     statement = f"N = {same.arm.size}: going on with the same data keeps more of the special batches than going on with novel data"
     source = "Bordt et al. 2024: forgetting needs novel data"
     if not gaps:
-        return undecided(name=name, statement=statement, source=source, rule="difference above 0", note="no seed has both")
-    note = f"novel data: {np.mean(_values(novel.last('minus_placebo'))):+.4f} of M over its placebo at the end"
+        return undecided(
+            name=name, statement=statement, source=source, rule="difference above 0", note="no seed has both"
+        )
+    note = (
+        f"novel data: {np.mean(_values(novel.last('minus_placebo'))):+.4f} of M over its placebo at the end"
+    )
     return directional(
-        gaps, name=name, statement=statement, source=source, unit="of M(f), each minus its placebo", note=note, primary=primary
+        gaps,
+        name=name,
+        statement=statement,
+        source=source,
+        unit="of M(f), each minus its placebo",
+        note=note,
+        primary=primary,
     )
 
 

@@ -123,7 +123,9 @@ def demo() -> Sequence[PlannedRun]:
         Cell("repeated", "25k", NINE_TENTHS, subsets=(600, 180, 60, 18, 5, 2)),
         Cell("starved", "25k", NINE_TENTHS, subsets=(1,)),
     )
-    design = Design(cells, 500, 16, test_sequences=1024, curve_sequences=128, curve_points=16, warmup_steps=50)
+    design = Design(
+        cells, 500, 16, test_sequences=1024, curve_sequences=128, curve_points=16, warmup_steps=50
+    )
     return tuple(planned(design))
 
 
@@ -223,18 +225,48 @@ def deviations(scale: str) -> Sequence[Mapping[str, str]]:
     return tuple(
         {"what": what, "paper": paper, "here": here, "why": why}
         for what, paper, here, why in (
-            ("corpus", "400B tokens of web text and books", f"{spec.corpus.source}, one pass", "what a laptop reads"),
+            (
+                "corpus",
+                "400B tokens of web text and books",
+                f"{spec.corpus.source}, one pass",
+                "what a laptop reads",
+            ),
             ("tokens T a run", "100B", f"{tokens:,}", "two CPU cores"),
-            ("model sizes N", "1.5M to 800M", f"{sizes[0]:,} to {sizes[-1]:,}", "tokens per parameter as in the paper"),
-            ("tokens per parameter", "125 and more", f"{tokens / sizes[-1]:.0f} and more", "smallest at the largest control"),
-            ("shape", "d = 128 L, GPT-2 style, some banded heads", "2 layers, width varies, full attention", "tiny models"),
-            ("vocabulary", "50,304 (GPT-2)", f"{vocab.vocab_size:,} ({vocab.kind})", "embeddings would dwarf the model"),
+            (
+                "model sizes N",
+                "1.5M to 800M",
+                f"{sizes[0]:,} to {sizes[-1]:,}",
+                "tokens per parameter as in the paper",
+            ),
+            (
+                "tokens per parameter",
+                "125 and more",
+                f"{tokens / sizes[-1]:.0f} and more",
+                "smallest at the largest control",
+            ),
+            (
+                "shape",
+                "d = 128 L, GPT-2 style, some banded heads",
+                "2 layers, width varies, full attention",
+                "tiny models",
+            ),
+            (
+                "vocabulary",
+                "50,304 (GPT-2)",
+                f"{vocab.vocab_size:,} ({vocab.kind})",
+                "embeddings would dwarf the model",
+            ),
             ("context", "8,192", str(spec.corpus.length), "speed"),
             ("mixing", "not stated", "every batch, exact by error diffusion", "share exact at every step"),
             ("order in the subset", "not stated", "drawn anew each pass", "no fixed neighbours"),
             ("seeds", "one, as far as stated", str(len({run.spec.seed for run in runs})), "intervals"),
             ("control", "unique data", "unique data, and empty repeated slots", "splits the damage"),
-            ("learning rate", "not stated", "best on the control by size, frozen", "experiment design, rule 11"),
+            (
+                "learning rate",
+                "not stated",
+                "best on the control by size, frozen",
+                "experiment design, rule 11",
+            ),
         )
     )
 

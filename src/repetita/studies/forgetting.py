@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 _SHARES = Splits(test="0.08", special="0.06", twin="0.06", placebo="0.06", novel="0.6")
 SPEECHES = SOTU.edit(splits=_SHARES)
-BYTES = SYNTHETIC.edit(
-    splits=Splits(test="0.1", special="0.1", twin="0.1", placebo="0.1", novel="0.3")
-)
+BYTES = SYNTHETIC.edit(splits=Splits(test="0.1", special="0.1", twin="0.1", placebo="0.1", novel="0.3"))
 
 Trained = Literal["special", "twin"]
 After = Literal["same", "novel"]
@@ -70,7 +68,13 @@ def planned(design: Design) -> Iterator[PlannedRun]:
 
 
 def _fork(
-    design: Design, cell: Cell, *, arm: Literal["special", "twin", "placebo"], trained: Trained, after: After, seed: int
+    design: Design,
+    cell: Cell,
+    *,
+    arm: Literal["special", "twin", "placebo"],
+    trained: Trained,
+    after: After,
+    seed: int,
 ) -> PlannedRun:
     model = config(cell.size, corpus=design.corpus)
     injected = design.n_batches * cell.times
@@ -118,7 +122,9 @@ def probes(design: Design, *, times: int) -> Iterator[Probe]:
     pairs = tuple(f"{name}/{batch}" for name in ("special", "twin") for batch in range(design.n_batches))
     yield ScoreProbe(name="special", on=pairs, cadence=Several(of=(At(at=near), after)))
     before = LogSpaced(per_decade=4)
-    yield ScoreProbe(name="train", on=("train", "test"), max_sequences=128, cadence=Several(of=(before, after)))
+    yield ScoreProbe(
+        name="train", on=("train", "test"), max_sequences=128, cadence=Several(of=(before, after))
+    )
 
 
 def seeds(n: int) -> tuple[int, ...]:
@@ -160,3 +166,66 @@ def overnight() -> Sequence[PlannedRun]:
         *(Cell("100k", times=times, after=both, seeds=seeds(5)) for times in (3, 10)),
     )
     return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=1024, n_batches=8)))
+
+
+def analyse(collected: "Collected") -> Analysis:
+    """Claims on M(f), figures and tables; the same in nats beside them."""
+    from repetita.fit.claim import settle
+    from repetita.studies import _memory, _memory_figures
+
+    table = collected.measurements
+    memorized, nats = (_memory.kept(table, metric=metric) for metric in ("memorized", "loss"))
+    if not memorized:
+        return Analysis(warnings=("no seed has both its arms finished yet",))
+    return Analysis(
+        claims=settle(list(_memory.claims(memorized, nats))),
+        figures=tuple(_memory_figures.figures(memorized, nats=nats, table=table)),
+        tables=tuple(_memory_figures.tables(memorized)),
+    )
+
+
+def deviations(scale: str) -> Sequence[Mapping[str, str]]:
+    """The paper's value and ours, parameter by parameter."""
+    runs = SCALES[scale]()
+    spec = runs[0].spec
+    treatment = spec.treatment
+    assert isinstance(treatment, SpecialBatch)
+    assert isinstance(treatment.base, Passes)
+    tokens = treatment.base.n_sequences * spec.corpus.length
+    sizes = sorted({count(run.spec.model).non_embedding for run in runs})
+    passes = Fraction((treatment.at or 0) * spec.batch_size, treatment.base.n_sequences)
+    vocab = spec.corpus.tokenizer
+    return tuple(
+        {"what": what, "paper": paper, "here": here, "why": why}
+        for what, paper, here, why in (
+            ("training set", "WikiText-103, 103M tokens", f"{spec.corpus.source}, {tokens:,} tokens", "parameters per token as there"),
+            ("parameters per training token", "1 to 110", f"{sizes[0] / tokens:.2g} to {sizes[-1] / tokens:.2g}", "experiment design, rule 12"),
+            ("model sizes", "125M to 13B", f"{sizes[0]:,} to {sizes[-1]:,} non-embedding", "two CPU cores"),
+            ("special batch", "the whole validation set, once", f"{treatment.n_batches} batches of {treatment.size} sequences, one update each", "rules 7 and 9"),
+            ("exposure at", "not stated", f"pass {float(passes):g}", "free choice"),
+            ("control", "none", "placebo fork, never-seen twin, roles crossed over seeds", "rule 7"),
+            ("afterwards", "the same data", "the same data, or novel data only", "Bordt et al. 2024"),
+            ("baseline", "minimum after the exposure", "the same, and fitted floors, raw and minus controls", "a minimum is biased"),
+            ("learning rate", "375M tokens warm-up, then nearly constant", f"{spec.recipe.warmup_steps} steps warm-up, constant", "rule 11"),
+            ("Adam", "beta2 0.98, weight decay 0, dropout 0", "the same", ""),
+            ("sequence", "512 tokens, broken at sentences", f"{spec.corpus.length} tokens, {spec.corpus.breaks}", "speed"),
+            ("vocabulary", "about 50k (not stated)", f"{vocab.vocab_size:,} ({vocab.kind})", "embeddings would dwarf the model"),
+            ("seeds", "not stated", str(len({run.spec.seed for run in runs})), "intervals"),
+        )
+    )  # fmt: skip
+
+
+SCALES = {"demo": demo, "tiny": tiny, "laptop": laptop, "overnight": overnight}
+
+STUDY = Study(
+    name="forgetting",
+    title="What one exposure leaves behind",
+    question="A model in the middle of training sees a batch of new text in a single update and goes on with its usual data. "
+    "How fast is that text forgotten, and does anything stay?",
+    prediction="M(f) on the special batch falls quickly, then ever more slowly towards a floor, the forgetting baseline, "
+    "which rises with model size (0.30 at 125M to 0.43 at 13B).",
+    source="Tirumala et al. 2022, Memorization Without Overfitting, Figs. 8, 14 and 15",
+    scales=SCALES,
+    analyse=analyse,
+    deviations=deviations,
+)
