@@ -11,14 +11,14 @@ from repetita.train.recipe import RunSpec, open_schedule
 Say = Callable[[str], None]
 
 
-def _quiet(_: str) -> None:
-    return
+def quiet(_: str) -> None:
+    """Says nothing."""
 
 
 class Corpora:
     """Opens the corpora of `<root>/corpora`; `say` hears of each one that has to be built."""
 
-    def __init__(self, root: Path, *, say: Say = _quiet) -> None:
+    def __init__(self, root: Path, *, say: Say = quiet) -> None:
         self._cache = root / "corpora"
         self._say = say
         self._open: dict[CorpusSpec, Corpus] = {}

@@ -113,7 +113,7 @@ class LocalEngine:
     def __init__(self, processes: int, *, portions: Sequence[Portion], root: Path, folder: Path) -> None:
         command = [sys.executable, "-m", "repetita", "work", "--root", str(root.resolve())]
         for part in portions:
-            command += ["--portion", part.found.reference, part.scale, part.found.sha256]
+            command += ["--study", part.found.reference, "--scale", part.scale, "--sha256", part.found.sha256]
         self.workers = [Worker(number, command=command, folder=folder) for number in range(processes)]
 
     def idle(self) -> Iterator[Worker]:

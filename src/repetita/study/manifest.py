@@ -11,6 +11,7 @@ from repetita.errors import DamagedError
 from repetita.journal.disk import write_atomic
 from repetita.spec import fingerprint
 from repetita.study.expand import expand
+from repetita.study.find import find_study
 from repetita.study.prepare import Portion, Prepared
 
 SCHEMA = 1
@@ -85,3 +86,14 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
             for job in jobs
         ],
     )
+
+
+def sole_scale(root: Path, *, study: str | Path) -> str | None:
+    """The scale at which a study was run in `root`, None where it was none or several."""
+    name = find_study(study).study.name
+    found = [
+        manifest.scale
+        for file in sorted((root / "studies").glob(f"{name}-*/manifest.json"))
+        if (manifest := read_manifest(root, folder=file.parent.name)) is not None and manifest.study == name
+    ]
+    return found[0] if len(found) == 1 else None

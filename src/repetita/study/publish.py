@@ -4,15 +4,18 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.errors import RepetitaError, UserError
 from repetita.journal.disk import write_atomic
 from repetita.report.page import Report, page
 from repetita.study.collect import Collected, collect
-from repetita.study.manifest import study_path
+from repetita.study.manifest import sole_scale, study_path
 from repetita.study.plan import Analysis
-from repetita.study.prepare import Portion
+from repetita.study.prepare import Portion, portion
+
+if TYPE_CHECKING:
+    import polars as pl
 
 NAMED = 5
 """Runs of one kind of absence that are named before the rest is only counted."""
@@ -24,6 +27,22 @@ class Published(NamedTuple):
     page: Path
     reports: tuple[Report, ...]
     collected: tuple[Collected, ...]
+
+
+def report_study(
+    study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
+) -> Published:
+    """Judges the claims of a study on what `root` holds of it and writes its page; see `publish`."""
+    root = Path(root)
+    return publish([portion(study, scale=scale or sole_scale(root, study=study))], root=root)
+
+
+def table(
+    study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
+) -> "pl.DataFrame":
+    """All measurements of a study beside the labels of their runs; see `study.collect.Collected`."""
+    root = Path(root)
+    return collect(portion(study, scale=scale or sole_scale(root, study=study)), root=root).measurements
 
 
 def publish(

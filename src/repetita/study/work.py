@@ -56,6 +56,7 @@ def bring_to_end(
     jobs: Mapping[str, Job],
     corpora: Corpora,
     root: Path,
+    options: Options | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Trains what is missing of a job and measures what is due; raises what `train.loop.train` raises.
@@ -73,7 +74,7 @@ def bring_to_end(
         root=root,
         probes=probes,
         keep=job.keep,
-        options=Options(retry_failed=True),
+        options=(options or Options())._replace(retry_failed=True),
         trunk=jobs[job.trunk].path if job.trunk else None,
         forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
         on_progress=on_progress,

@@ -1,0 +1,35 @@
+"""`repetita train`: bring one run, written as JSON, to its end."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repetita.cli.options import ROOT, AsJson, Root, print_json, print_table, speaker
+
+
+def train(
+    context: typer.Context,
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.json", help="A RunSpec as JSON.")],
+    threads: Annotated[int, typer.Option(help="Threads of the one process.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    micro_batch: Annotated[int | None, typer.Option(help="Sequences in one forward pass.")] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Train one run, or what is missing of it, and measure loss and M(f) on its sets at log-spaced steps."""
+    from repetita.errors import SpecError
+    from repetita.study.single import train_run
+    from repetita.train.loop import Options
+    from repetita.train.recipe import RunSpec
+
+    if not spec.is_file():
+        raise SpecError(f"no file {spec}; give the path of a RunSpec as JSON")
+    run = RunSpec.from_json(spec.read_bytes())
+    options = Options(threads=threads, device=device, micro_batch=micro_batch)
+    done = train_run(run, root=root, options=options, say=speaker(context))
+    if as_json:
+        print_json({"path": done.path, "trained_steps": done.trained_steps, "last": done.last})
+        return
+    typer.echo(f"{done.path}: {done.trained_steps} of {run.steps} steps trained now")
+    print_table(done.last, right=("step", "tokens", "value", "n"))

@@ -1,0 +1,104 @@
+"""One run without a study: trained and measured, or measured at one of its checkpoints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.errors import RunFolderError, SpecError, nearest
+from repetita.journal.folder import read_header, read_journal, status
+from repetita.measure.memorization import ScoreProbe
+from repetita.measure.probe import Probe
+from repetita.model.checkpoint import steps_on_disk
+from repetita.model.live import checkpoint_subject
+from repetita.spec import canonical_json
+from repetita.study.corpora import Corpora, Say, quiet
+from repetita.study.expand import by_batch, expand
+from repetita.study.plan import PlannedRun
+from repetita.study.work import bring_to_end
+from repetita.train.loop import Options
+from repetita.train.recipe import RunSpec
+
+DEFAULT_SEQUENCES = 256
+"""Sequences of each set that `train_run` measures on, unless it is given probes."""
+
+
+class Trained(NamedTuple):
+    """A run that was brought to its end."""
+
+    path: Path
+    trained_steps: int
+    """Steps that this call trained; 0 where the run was done before."""
+    last: list[dict[str, Any]]
+    """The measurements of the last step."""
+
+
+def train_run(
+    spec: RunSpec,
+    *,
+    root: str | Path = "repetita-out",
+    probes: Sequence[Probe] | None = None,
+    options: Options | None = None,
+    say: Say = quiet,
+) -> Trained:
+    """Brings one run to its end in this process, building its corpus when that is missing.
+
+    Without `probes`, loss and M(f) are measured on the test set and on what the run repeats. Raises what
+    `train.loop.train` raises.
+    """
+    root = Path(root)
+    corpora = Corpora(root, say=say)
+    if probes is None:
+        there = corpora.sets(spec)
+        on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
+        probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
+    planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes))
+    (job,) = expand([planned], root=root, corpora=corpora.fingerprint)
+    outcome = bring_to_end(job, jobs={}, corpora=corpora, root=root, options=options)
+    names = {due.key: due.probe.name for due in job.probes}
+    last = [
+        {"probe": names[line["probe"]]}
+        | {name: line[name] for name in ("step", "metric", "on", "value", "n")}
+        for line in read_journal(outcome.path, journal="measurements")
+        if line["step"] == spec.steps and line["probe"] in names
+    ]
+    return Trained(outcome.path, outcome.trained_steps, last)
+
+
+def measure_run(
+    path: str | Path,
+    *,
+    root: str | Path = "repetita-out",
+    on: Sequence[str] = ("test",),
+    step: int | None = None,
+    max_sequences: int | None = None,
+    source: str | None = None,
+    say: Say = quiet,
+) -> list[dict[str, Any]]:
+    """Loss, bits a byte and M(f) of a kept checkpoint (default: the last) on sets of the run's corpus.
+
+    Writes nothing. `source` says where the corpus's text lies when the run does not know (it keeps no
+    absolute paths). Raises RunFolderError where there is no such run or checkpoint, and SpecError for a set
+    that the run lacks or a text that is not the run's.
+    """
+    path = Path(path)
+    if status(path) == "missing":
+        names = [file.parent.name for file in path.parent.glob("*/run.json")]
+        raise RunFolderError(f"{path} is no run; {nearest(path.name, names)}")
+    header = read_header(path)
+    spec = RunSpec.from_json(canonical_json(header["spec"]))
+    if source is not None:
+        spec = spec.edit(corpus=spec.corpus.edit(source=source))
+    corpora = Corpora(Path(root), say=say)
+    if corpora.fingerprint(spec.corpus) != header["corpus"]:
+        raise SpecError(
+            f"the text of '{spec.corpus.source}' is not the one that {path.name} was trained on; say where "
+            f"that lies with --source"
+        )
+    taken = max(steps_on_disk(path), default=0) if step is None else step
+    subject = checkpoint_subject(path, step=taken)
+    probe = by_batch(ScoreProbe(on=tuple(on), max_sequences=max_sequences), spec=spec)
+    return [
+        {"step": taken, "metric": reading.metric, "on": reading.on, "value": reading.value, "n": reading.n}
+        for reading in probe.measure(subject, sets=corpora.sets(spec))
+        if reading.value is not None
+    ]
