@@ -1,17 +1,14 @@
 """What repeated data costs, from a grid of final losses: claims of the double-descent study."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from repetita.errors import SpecError
 from repetita.fit.claim import Claim, directional, undecided
 from repetita.fit.curves import log_distance, marker, peak_position, wiggle
 from repetita.fit.estimate import Crossing
 from repetita.fit.hump import HumpAcross, HumpWithin, hump_across, hump_within
-from repetita.studies._grid import Curve, Grid, Line, Losses, mean, minus, turned
+from repetita.studies._grid import Curve, Grid, Line, Losses, mean, minus
 
 PAPER = "Hernandez et al. 2022"
 MARKER_DISTANCE = math.log(10) / 2

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from repetita.fit.effective_size import ControlScan, effective_size
 from repetita.fit.estimate import Estimate, t_interval
-from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series, Style
+from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series
 from repetita.report.page import Table
 from repetita.studies._damage import Damage, Within
 from repetita.studies._grid import Curve, Grid, Losses, mean, minus

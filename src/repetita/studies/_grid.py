@@ -113,7 +113,7 @@ def minus(treated: Losses, control: Losses, /) -> Losses:
 
 def mean(values: Mapping[Hashable, float] | Iterable[float], /) -> float:
     """Mean of the values (of a mapping)."""
-    listed = list(values.values() if isinstance(values, Mapping) else values)
+    listed: list[float] = list(values.values() if isinstance(values, Mapping) else values)
     return sum(listed) / len(listed)
 
 

@@ -1,6 +1,6 @@
 """What does repeated data cost? Double descent over passes, sizes and time (repeated-data paper, Figs. 1-4)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -11,6 +11,7 @@ from repetita.corpus.treatment import RepeatedSubset, Stream
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.config import count
+from repetita.report.page import Deviation
 from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
 from repetita.study.plan import Analysis, PlannedRun, Study
 from repetita.train.recipe import Recipe, RunSpec
@@ -215,7 +216,7 @@ def analyse(collected: "Collected") -> Analysis:
     )
 
 
-def deviations(scale: str) -> Sequence[Mapping[str, str]]:
+def deviations(scale: str) -> Sequence[Deviation]:
     """The paper's value and ours, parameter by parameter."""
     runs = SCALES[scale]()
     spec = runs[0].spec
@@ -223,7 +224,7 @@ def deviations(scale: str) -> Sequence[Mapping[str, str]]:
     sizes = sorted({count(run.spec.model).non_embedding for run in runs})
     vocab = spec.corpus.tokenizer
     return tuple(
-        {"what": what, "paper": paper, "here": here, "why": why}
+        Deviation(what, paper, here, why)
         for what, paper, here, why in (
             (
                 "corpus",

@@ -1,6 +1,6 @@
 """What is forgotten, and is there a floor? One exposure, its placebo and its twin (memorization paper, Figs. 8, 14, 15)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -12,6 +12,7 @@ from repetita.corpus.treatment import Passes, SpecialBatch
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.config import count
+from repetita.report.page import Deviation
 from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
 from repetita.study.plan import Analysis, PlannedRun, Study
 from repetita.train.recipe import Recipe, RunSpec
@@ -184,7 +185,7 @@ def analyse(collected: "Collected") -> Analysis:
     )
 
 
-def deviations(scale: str) -> Sequence[Mapping[str, str]]:
+def deviations(scale: str) -> Sequence[Deviation]:
     """The paper's value and ours, parameter by parameter."""
     runs = SCALES[scale]()
     spec = runs[0].spec
@@ -196,7 +197,7 @@ def deviations(scale: str) -> Sequence[Mapping[str, str]]:
     passes = Fraction((treatment.at or 0) * spec.batch_size, treatment.base.n_sequences)
     vocab = spec.corpus.tokenizer
     return tuple(
-        {"what": what, "paper": paper, "here": here, "why": why}
+        Deviation(what, paper, here, why)
         for what, paper, here, why in (
             ("training set", "WikiText-103, 103M tokens", f"{spec.corpus.source}, {tokens:,} tokens", "parameters per token as there"),
             ("parameters per training token", "1 to 110", f"{sizes[0] / tokens:.2g} to {sizes[-1] / tokens:.2g}", "experiment design, rule 12"),
