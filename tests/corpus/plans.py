@@ -16,7 +16,7 @@ from repetita.corpus.treatment import (
     Stream,
 )
 
-POOLS = {"train": 700, "special": 40, "placebo": 40, "novel": 600, "units": 90, "test": 20}
+POOLS = {"train": 700, "special": 40, "twin": 40, "placebo": 40, "novel": 600, "units": 90, "test": 20}
 DOCUMENTS = np.repeat(np.arange(23), [7, 1, 3, 5, 2, 9, 4, 1, 1, 6, 3, 2, 5, 8, 1, 4, 3, 2, 6, 5, 7, 2, 3])
 LENGTHS = {
     "units": np.array([3 + 7 * i % 11 for i in range(90)]),
@@ -78,7 +78,7 @@ SPECIALS = st.builds(
     times=st.integers(1, 3),
     every=st.integers(1, 3),
     gap=st.integers(1, 2),
-    arm=st.sampled_from(["special", "placebo"]),
+    arm=st.sampled_from(["special", "twin", "placebo"]),
     after=st.sampled_from(["same", "novel"]),
 )
 ITEMS = st.builds(

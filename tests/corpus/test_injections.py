@@ -34,9 +34,9 @@ def test_a_special_batch_is_at_exactly_its_steps_and_the_base_pauses(treatment: 
     for batch in plan.batches():
         if batch.step in injections:
             which = injections[batch.step]
-            assert (
-                {SETS[code] for code in batch.set} == {LANES[code] for code in batch.lane} == {treatment.arm}
-            )
+            label = "placebo" if treatment.arm == "placebo" else "special"
+            assert {SETS[code] for code in batch.set} == {treatment.arm} == {plan.set_of(label)}
+            assert {LANES[code] for code in batch.lane} == {label}
             assert np.array_equal(batch.index, plan.special_batches(treatment.arm)[which])
             assert (batch.pass_ == done[which]).all()
             done[which] += 1
@@ -49,18 +49,19 @@ def test_a_special_batch_is_at_exactly_its_steps_and_the_base_pauses(treatment: 
     assert set(done.values()) == {treatment.times}
 
 
-@given(SPECIALS, st.integers(0, 9))
+@given(treatment=SPECIALS, seed=st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_placebo_and_special_arms_are_equal_but_for_the_set(treatment: Any, seed: int) -> None:
+@pytest.mark.parametrize(("arm", "label"), [("placebo", "placebo"), ("twin", "special")])
+def test_arms_are_equal_but_for_the_set(treatment: Any, arm: str, label: str, seed: int) -> None:
     special = schedule(treatment.edit(arm="special"), seed=seed)
-    placebo = schedule(treatment.edit(arm="placebo"), seed=seed)
-    for one, other in zip(special.batches(), placebo.batches(), strict=True):
+    stand_in = schedule(treatment.edit(arm=arm), seed=seed)
+    for one, other in zip(special.batches(), stand_in.batches(), strict=True):
         assert np.array_equal(one.index, other.index)
         assert np.array_equal(one.pass_, other.pass_)
         injected = one.lane == LANES.index("special")
         assert np.array_equal(one.set[~injected], other.set[~injected])
-        assert np.array_equal(injected, other.lane == LANES.index("placebo"))
-    same = zip(special.special_batches(), placebo.special_batches(), strict=True)
+        assert np.array_equal(injected, other.lane == LANES.index(label))
+    same = zip(special.special_batches(), stand_in.special_batches(), strict=True)
     assert all(np.array_equal(one, other) for one, other in same)
 
 

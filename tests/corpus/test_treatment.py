@@ -120,7 +120,7 @@ SPECIALS = st.builds(
     times=st.integers(1, 4),
     every=st.integers(1, 4),
     gap=st.integers(1, 6),
-    arm=st.sampled_from(["special", "placebo"]),
+    arm=st.sampled_from(["special", "twin", "placebo"]),
     after=st.sampled_from(["same", "novel"]),
 )
 ITEMS = st.builds(

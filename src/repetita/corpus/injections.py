@@ -17,6 +17,8 @@ class Pauses:
         self, special: SpecialBatch | None, *, pools: dict[str, int], batch_size: int, steps: int, seed: int
     ) -> None:
         self.set_name: str = special.arm if special is not None else "special"
+        # Twins that are trained on have the special batch's role, so they have its label.
+        self.lane_name = "placebo" if self.set_name == "placebo" else "special"
         self._batch_size = batch_size
         self._size, self._times, self._n_batches = 1, 1, 0
         made: list[tuple[int, int]] = []
@@ -48,7 +50,7 @@ class Pauses:
             index=self._batch(self.set_name, int(self._batch_of[number])),
             pass_=np.full(full, number % self._times, np.int64),
             host=np.full(full, -1, np.int64),
-            lane=np.full(full, LANES.index("placebo" if self.set_name == "placebo" else "special"), np.int8),
+            lane=np.full(full, LANES.index(self.lane_name), np.int8),
         )
         return columns.frozen()
 
@@ -82,7 +84,7 @@ class Pauses:
         return steps
 
     def batches(self, set: str) -> list[Ints]:  # noqa: A002
-        """The special batches (or, of the set placebo, those that stand in for them) as indices."""
+        """The special batches (or, of the set of another arm, those that stand in for them) as indices."""
         if set not in self._orders:
             raise SpecError(f"special batches are of the sets {', '.join(sorted(self._orders))}, not '{set}'")
         return [self._batch(set, batch) for batch in range(self._n_batches)]

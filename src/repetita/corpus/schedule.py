@@ -143,7 +143,7 @@ class Schedule:
         counts["train"] += read - inside
         counts["empty" if self._base.filled == "empty" else LANES[self._base.label]] += inside
         counts["novel"] += slots - read
-        counts[self._pauses.set_name] += self._pauses.slots_before(step)
+        counts[self._pauses.lane_name] += self._pauses.slots_before(step)
         if self._inserted is not None:
             for lane, n in self._inserted.taken(slots).items():
                 counts[lane] -= n
@@ -202,17 +202,19 @@ class Schedule:
             return self._novel(np.arange(many if n is None else min(n, many)))
         if lane == "inserted" and self._inserted is not None:
             return self._inserted.members()[:n]
-        parts = self.special_batches(lane) if lane == self._pauses.set_name else []
+        parts = self.special_batches(self.set_of(lane)) if lane == self._pauses.lane_name else []
         return np.concatenate([np.empty(0, np.int64), *parts])[:n]
 
     def set_of(self, lane: str) -> str:
         """The set whose indices `members(lane)` gives."""
         if lane == "repeated" and self._base.subset is not None:
             return SETS[self._base.subset.set]
+        if lane == self._pauses.lane_name:
+            return self._pauses.set_name
         return {"repeated": "train", "inserted": "special"}.get(lane, lane)
 
     def special_batches(self, set: str = "special") -> list[Ints]:  # noqa: A002
-        """The special batches as indices of the set special, in the placebo arm too (which reads `placebo`).
+        """The special batches as indices of the set special, in every arm (the set of the arm has its own).
 
         Empty for a treatment without special batches.
         """
