@@ -153,10 +153,10 @@ def laptop() -> Sequence[PlannedRun]:
     cells = (
         Cell("25k", after=both, seeds=seeds(3)),
         Cell("100k", after=both, seeds=seeds(3)),
-        Cell("400k", seeds=seeds(3)),
+        Cell("220k", seeds=seeds(3)),
         Cell("100k", times=10, seeds=seeds(3)),
     )
-    return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=1024)))
+    return tuple(planned(Design(cells, n_sequences=128, batch_size=16, at=160, horizon=512)))
 
 
 def overnight() -> Sequence[PlannedRun]:
