@@ -8,7 +8,7 @@ from repetita.cadence import At, Every
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.splits import Splits
 from repetita.corpus.tokenizer import TokenizerSpec
-from repetita.corpus.treatment import Passes, RepeatedSubset, SpecialBatch, Stream
+from repetita.corpus.treatment import Passes, RepeatedSubset, SpecialBatch, Stream, Treatment
 from repetita.measure.memorization import ScoreProbe
 from repetita.model.config import ModelConfig
 from repetita.study.plan import Analysis, PlannedRun, Study
@@ -26,7 +26,7 @@ CORPUS = CorpusSpec(
 MODEL = ModelConfig(n_layer=1, d_model=8, n_head=1, vocab_size=257, context=16)
 
 
-def run(treatment, *, steps: int = 12, seed: int = 0, learning_rate: float = 0.01) -> RunSpec:
+def run(treatment: Treatment, *, steps: int = 12, seed: int = 0, learning_rate: float = 0.01) -> RunSpec:
     return RunSpec(
         corpus=CORPUS,
         model=MODEL,
@@ -62,16 +62,14 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def broken() -> Sequence[PlannedRun]:
-    bad = PlannedRun(
-        spec=run(Stream(), learning_rate=1e30), labels={"arm": "diverging"}, probes=(TEST,)
-    )
+    bad = PlannedRun(spec=run(Stream(), learning_rate=1e30), labels={"arm": "diverging"}, probes=(TEST,))
     return [bad, PlannedRun(spec=run(Stream()), labels={"arm": "control"}, probes=(TEST,))]
 
 
 def long() -> Sequence[PlannedRun]:
     passes = Passes(n_sequences=8)
     return [
-        PlannedRun(spec=run(passes, steps=600, seed=seed), labels={"arm": "long"}, probes=(TEST,))
+        PlannedRun(spec=run(passes, steps=2000, seed=seed), labels={"arm": "long"}, probes=(TEST,))
         for seed in range(2)
     ]
 

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from repetita.errors import RunStopped, SpecError
+from repetita.journal.disk import storage_errors
 from repetita.study.corpora import Corpora
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, LocalEngine
@@ -79,8 +81,7 @@ def execute(
     desk = Desk(needed, prepared=prepared)
     if needed:
         workers = min(processes or os.cpu_count() or 1, len(needed))
-        scratch = folders[0] / f"work-{os.getpid()}"
-        scratch.mkdir(parents=True, exist_ok=True)
+        scratch = _scratch(folders[0])
         engine = LocalEngine(workers, portions=portions, root=root, folder=scratch)
         _say_plan(prepared, needed=needed, processes=workers, display=display)
         _drive(desk, engine=engine, display=display)
@@ -211,6 +212,19 @@ def _view(desk: Desk, engine: LocalEngine) -> View:
         running=[Running(desk.jobs[name].path.name, sight) for name, sight in running.items()],
         seconds_left=desk.left(shares, processes=len(engine.workers)),
     )
+
+
+def _scratch(folder: Path) -> Path:
+    """A folder for the logs and progress of this driver's workers; those of drivers that are gone go, too."""
+    for old in folder.glob("work-*"):
+        try:
+            os.kill(int(old.name.split("-")[1]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(old, ignore_errors=True)
+        except PermissionError:
+            continue
+    with storage_errors(folder):
+        return Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-", dir=folder))
 
 
 def _say_plan(prepared: Prepared, *, needed: Sequence[Job], processes: int, display: Display) -> None:

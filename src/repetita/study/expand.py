@@ -59,8 +59,8 @@ class _Draft:
 
     def measure(self, probe: Probe, *, steps: frozenset[int], sets_of: RunSpec) -> None:
         key = measurement_key(probe, spec=sets_of)
-        before = self.probes[key].steps if key in self.probes else frozenset()
-        self.probes[key] = ProbeSteps(probe, key, before | steps, sets_of)
+        due = self.probes.setdefault(key, ProbeSteps(probe, key, frozenset(), sets_of))
+        self.probes[key] = due._replace(steps=due.steps | steps)
 
 
 def measurement_key(probe: Probe, *, spec: RunSpec) -> str:

@@ -56,8 +56,9 @@ def find_study(reference: str | Path) -> Found:
 
 
 def _run_file(path: Path, *, digest: str) -> ModuleType:
-    """The module of a file, run once for each content; files beside it can be imported."""
-    name = f"repetita_study_{digest[:12]}"
+    """The module of a file, run once for each place and content."""
+    place = hashlib.sha256(str(path).encode()).hexdigest()
+    name = f"repetita_study_{place[:8]}_{digest[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, path)

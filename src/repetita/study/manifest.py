@@ -34,8 +34,15 @@ class Manifest(NamedTuple):
     """Fingerprint, folder and labels of each run."""
 
     def corpus(self, spec: CorpusSpec) -> str:
-        """The fingerprint of a corpus, empty where the study did not have it when it was run."""
-        return str(self.corpora.get(fingerprint(spec), {}).get("fingerprint", ""))
+        """The fingerprint of a corpus, empty where the study did not have it when it was run.
+
+        A text that was moved, or a root folder that was copied elsewhere, is found by the last part of the path.
+        """
+        card = self.corpora.get(fingerprint(spec))
+        if card is None:
+            moved = {one["fingerprint"] for one in self.corpora.values() if one["moved"] == _wherever(spec)}
+            return moved.pop() if len(moved) == 1 else ""
+        return str(card["fingerprint"])
 
 
 def study_path(root: Path, *, folder: str) -> Path:
@@ -75,7 +82,8 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
         sha256=part.found.sha256,
         repetita=version("repetita"),
         corpora={
-            fingerprint(spec): corpora.open(spec).card for spec in {run.spec.corpus for run in part.planned}
+            fingerprint(spec): corpora.open(spec).card | {"moved": _wherever(spec)}
+            for spec in dict.fromkeys(run.spec.corpus for run in part.planned)
         },
         runs=[
             {
@@ -97,3 +105,8 @@ def sole_scale(root: Path, *, study: str | Path) -> str | None:
         if (manifest := read_manifest(root, folder=file.parent.name)) is not None and manifest.study == name
     ]
     return found[0] if len(found) == 1 else None
+
+
+def _wherever(spec: CorpusSpec) -> str:
+    """What a corpus is called when only the last part of its path counts."""
+    return fingerprint(spec.edit(source=Path(spec.source).name))

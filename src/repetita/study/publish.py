@@ -154,7 +154,9 @@ def _provenance(part: Portion, *, collected: Collected) -> Mapping[str, Mapping[
         facts["Device"] = first["device"]
     for card in manifest.corpora.values():
         facts[f"Corpus {card.get('source', '')}"] = {
-            name: value for name, value in card.items() if isinstance(value, str | int | float)
+            name: value
+            for name, value in card.items()
+            if isinstance(value, str | int | float) and name != "moved"
         }
     facts["Runs"] = {folder: header["fingerprint"] for folder, header in headers.items()}
     return facts

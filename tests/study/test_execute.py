@@ -1,0 +1,151 @@
+"""A study is run by workers; it survives failures, stop requests and kills, and does only what is missing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repetita.errors import RunStopped, SpecError
+from repetita.journal.folder import status
+from repetita.study.engines import Ended
+from repetita.study.execute import Desk, run_study
+from repetita.study.progress import read_sight
+from tests.study.places import Place
+
+GENEROUS = 60.0
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    until = time.monotonic() + GENEROUS
+    while not what():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.02)
+
+
+def start(place: Place, scale: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "repetita", "study", "run", str(place.study), "--scale", scale]
+    return subprocess.Popen(
+        [*command, "--root", str(place.root), "-p", "2"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def under_way(place: Place, driver: int) -> bool:
+    folder = place.root / "studies" / "tiny_study-long"
+    sights = [read_sight(file) for file in folder.glob(f"work-{driver}-*/*.json")]
+    return len(sights) == 2 and all(sight is not None and 5 < sight.step < sight.steps for sight in sights)
+
+
+def children(process: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{process}/stat").read_text().split()[2] == "Z"
+
+
+def test_failures_stop_nothing_and_what_is_done_is_not_done_again(place: Place) -> None:
+    outcome = run_study(place.study, scale="broken", root=place.root, processes=2)
+    (failure,) = outcome.failed
+    assert outcome.n_done == 1
+    assert "nan" in failure.reason
+    assert failure.journal == place.root / "runs" / failure.run / "events.jsonl"
+    assert "diverged" in failure.journal.read_text()
+    assert list(outcome.folders[0].glob("work-*/worker-*.log"))
+    before = {file: file.stat().st_mtime_ns for file in place.root.glob("runs/*/done")}
+    place.edit("learning_rate=1e30", "learning_rate=0.02")
+    outcome = run_study(place.study, scale="broken", root=place.root, processes=2)
+    assert (outcome.n_present, outcome.n_done, outcome.failed) == (1, 1, ())
+    assert all(file.stat().st_mtime_ns == then for file, then in before.items())
+    again = run_study(place.study, scale="broken", root=place.root)
+    assert (again.n_present, again.n_done) == (2, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_stop_request_leaves_checkpoints_and_a_killed_driver_no_workers(place: Place) -> None:
+    driver = start(place, "long")
+    wait_for(lambda: under_way(place, driver.pid))
+    workers = children(driver.pid)
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=GENEROUS)
+    assert driver.returncode == RunStopped.exit_code
+    assert "run the same command again" in said.splitlines()[-1]
+    assert all(gone(worker) for worker in workers)
+    runs = list((place.root / "runs").iterdir())
+    assert [status(run) for run in runs] == ["unfinished"] * 2
+    assert all(list(run.glob("checkpoints/*/position.json")) for run in runs)
+
+    driver = start(place, "long")
+    wait_for(lambda: under_way(place, driver.pid))
+    workers = children(driver.pid)
+    assert len(workers) == 2
+    driver.kill()
+    driver.communicate(timeout=GENEROUS)
+    wait_for(lambda: all(gone(worker) for worker in workers))
+
+    driver = start(place, "long")
+    wait_for(lambda: under_way(place, driver.pid))
+    os.kill(children(driver.pid)[0], signal.SIGKILL)
+    _, said = driver.communicate(timeout=2 * GENEROUS)
+    assert driver.returncode == 0, said
+    assert "SIGKILL (out of memory?)" in said
+    assert "tried once more" in said
+    assert [status(run) for run in runs] == ["done"] * 2
+
+
+def test_processes_are_counted_from_one(place: Place) -> None:
+    with pytest.raises(SpecError, match="processes = 0"):
+        run_study(place.study, scale="tiny", root=place.root, processes=0)
+
+
+def test_the_desk_gives_trunks_first_and_retries_a_dead_worker_once(place: Place) -> None:
+    prepared = place.prepared()
+    needed = prepared.needed()
+    trunk = next(job.fingerprint for job in needed if not job.arms)
+    forks = {job.fingerprint for job in needed if job.trunk == trunk}
+    desk, log = Desk(needed, prepared=prepared), Path("log")
+    given = {desk.take() for _ in range(3)}
+    assert trunk in given
+    assert not forks & given
+    assert desk.take() is None
+    said = desk.take_back(Ended(trunk, "died", "the worker was ended by SIGKILL"), log=log)
+    assert "tried once more" in str(said)
+    assert desk.take() == trunk
+    assert desk.take_back(Ended(trunk, "busy", "another process"), log=log) is None
+    assert desk.take() is None
+    desk._not_before.clear()
+    assert desk.take() == trunk
+    desk.take_back(Ended(trunk, "died", "the worker was ended by SIGKILL"), log=log)
+    assert set(desk.failed) == {trunk, *forks}
+    assert {desk.failed[fork].reason.startswith("its trunk") for fork in forks} == {True}
+    assert desk.failed[trunk].journal == log
+    for name in given - {trunk}:
+        desk.take_back(Ended(str(name), "done", ""), log=log)
+    assert not desk.open
+
+
+def test_a_fork_waits_for_its_trunk_only(place: Place) -> None:
+    prepared = place.prepared()
+    needed = prepared.needed()
+    trunk = next(job.fingerprint for job in needed if not job.arms)
+    desk = Desk(needed, prepared=prepared)
+    assert desk.take() == trunk, "the longest chain comes first"
+    left = desk.left({trunk: 0.5}, processes=2)
+    desk.take_back(Ended(trunk, "done", ""), log=Path("log"))
+    assert desk.left({}, processes=2) < left * 1e9
+    forks = {job.fingerprint for job in needed if job.trunk == trunk}
+    given = {desk.take() for _ in range(4)}
+    assert forks <= given

@@ -1,0 +1,134 @@
+"""Equal runs are one job, forks share their trunk, and a measurement's key says what its sets are."""
+
+from pathlib import Path
+
+import pytest
+
+from repetita.cadence import At, Every
+from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.splits import Splits
+from repetita.corpus.tokenizer import TokenizerSpec
+from repetita.corpus.treatment import Passes, RepeatedSubset, SpecialBatch, Stream, Treatment
+from repetita.errors import SpecError
+from repetita.measure.memorization import ScoreProbe
+from repetita.model.config import ModelConfig
+from repetita.study.expand import Job, by_batch, expand, measurement_key
+from repetita.study.plan import PlannedRun
+from repetita.train.recipe import Recipe, RunSpec
+
+CORPUS = CorpusSpec(
+    source="x", tokenizer=TokenizerSpec(kind="bytes"), length=16, splits=Splits(special="0.1")
+)
+MODEL = ModelConfig(n_layer=1, d_model=8, n_head=1, vocab_size=257, context=16)
+TEST = ScoreProbe(name="test", on=("test",), cadence=Every(n=5))
+PAIRS = ScoreProbe(name="pairs", on=("special", "twin"), cadence=At(at=(8, 12)))
+
+
+def spec(treatment: Treatment, *, steps: int = 20, seed: int = 0) -> RunSpec:
+    recipe = Recipe(learning_rate=0.01, warmup_steps=2)
+    return RunSpec(
+        corpus=CORPUS, model=MODEL, treatment=treatment, recipe=recipe, steps=steps, batch_size=4, seed=seed
+    )
+
+
+def special(*, at: int = 10, arm: str = "special", size: int = 4, n_batches: int = 1) -> SpecialBatch:
+    return SpecialBatch(base=Passes(n_sequences=8), size=size, at=at, arm=arm, n_batches=n_batches)
+
+
+def jobs_of(*planned: PlannedRun) -> tuple[Job, ...]:
+    return expand(planned, root=Path("root"), corpora=lambda corpus: f"corpus {corpus.source}")
+
+
+def test_equal_runs_are_one_job_with_the_probes_of_both() -> None:
+    one = PlannedRun(spec=spec(Stream()), labels={"arm": "a"}, probes=(TEST,))
+    other = PlannedRun(
+        spec=spec(Stream()), labels={"arm": "b"}, probes=(TEST.edit(cadence=At(at=(3,))), PAIRS)
+    )
+    (job,) = jobs_of(one, other)
+    assert [arm["arm"] for arm in job.arms] == ["a", "b"]
+    due = {due.probe.name: due.steps for due in job.probes}
+    assert due == {"test": {0, 3, 5, 10, 15, 20}, "pairs": {0, 8, 12, 20}}
+
+
+def test_labels_are_completed_and_columns_of_the_table_refused() -> None:
+    (job,) = jobs_of(PlannedRun(spec=spec(Stream(), seed=3), labels={"steps": "many"}))
+    assert job.arms[0] == {"seed": 3, "n_params": 888, "steps": "many", "batch_size": 4}
+    with pytest.raises(SpecError, match="'value'"):
+        jobs_of(PlannedRun(spec=spec(Stream()), labels={"value": 1}))
+
+
+def test_forks_share_a_trunk_that_is_measured_for_all_of_them() -> None:
+    arms = [
+        PlannedRun(spec=spec(special(arm=arm)), labels={"arm": arm}, probes=(TEST, PAIRS), fork_at=10)
+        for arm in ("special", "placebo")
+    ]
+    jobs = jobs_of(*arms)
+    trunk = jobs[0]
+    assert not trunk.arms
+    assert trunk.spec == arms[0].spec.until(10)
+    assert [job.trunk for job in jobs] == [None, trunk.fingerprint, trunk.fingerprint]
+    assert [job.trunk_steps for job in jobs] == [0, 10, 10]
+    due = {due.probe.name: due for due in trunk.probes}
+    assert due["test"].steps == {0, 5, 10}
+    assert due["pairs"].steps == {0, 8}
+    assert due["pairs"].probe.on == ("special/0", "twin/0")
+    assert due["pairs"].sets_of == arms[0].spec
+
+
+def test_a_trunk_for_one_run_is_not_worth_it() -> None:
+    (job,) = jobs_of(PlannedRun(spec=spec(special()), labels={}, fork_at=10))
+    assert job.trunk is None
+
+
+def test_a_planned_run_can_be_the_trunk() -> None:
+    trunk = PlannedRun(spec=spec(special()).until(10), labels={"arm": "before"})
+    fork = PlannedRun(spec=spec(special()), labels={"arm": "after"}, fork_at=10)
+    jobs = jobs_of(fork, trunk)
+    assert [job.arms[0]["arm"] for job in jobs] == ["before", "after"]
+    assert jobs[1].trunk == jobs[0].fingerprint
+
+
+def test_a_long_trunk_starts_from_a_short_one() -> None:
+    planned = [
+        PlannedRun(spec=spec(special(at=at, arm=arm)), labels={}, probes=(TEST,), fork_at=at)
+        for at in (15, 6)
+        for arm in ("special", "placebo")
+    ]
+    jobs = {job.fingerprint: job for job in jobs_of(*planned)}
+    short, long = sorted((job for job in jobs.values() if not job.arms), key=lambda job: job.spec.steps)
+    assert (short.spec.steps, long.spec.steps) == (6, 15)
+    assert long.trunk == short.fingerprint
+    assert short.probes[0].steps == {0, 5}
+    order = list(jobs)
+    assert all(order.index(job.trunk) < order.index(name) for name, job in jobs.items() if job.trunk)
+
+
+def test_forks_that_cannot_be_cut_run_straight() -> None:
+    outside = PlannedRun(spec=spec(Stream()), labels={}, fork_at=20)
+    again = PlannedRun(spec=spec(Stream(), seed=1), labels={}, fork_at=25)
+    assert [job.trunk for job in jobs_of(outside, again)] == [None, None]
+
+
+def test_special_sets_become_one_a_batch() -> None:
+    assert by_batch(PAIRS, spec=spec(special(n_batches=2))).on == (
+        "special/0",
+        "special/1",
+        "twin/0",
+        "twin/1",
+    )
+    assert by_batch(PAIRS, spec=spec(Stream())) == PAIRS
+
+
+def test_a_key_says_what_its_sets_are_and_nothing_more() -> None:
+    def key(probe: ScoreProbe, run: RunSpec) -> str:
+        return measurement_key(by_batch(probe, spec=run), spec=run)
+
+    assert key(TEST, spec(special())) == key(TEST, spec(special(at=3)))
+    assert key(PAIRS, spec(special())) == key(PAIRS, spec(special(arm="placebo", at=12)))
+    assert key(PAIRS, spec(special())) != key(PAIRS, spec(special(size=2)))
+    train = ScoreProbe(on=("train",))
+    assert key(train, spec(special())) == key(train, spec(special(at=3)))
+    assert key(train, spec(Stream())) != key(train, spec(Stream(), steps=12))
+    half = RepeatedSubset(fraction="0.5", n_sequences=4)
+    repeated = ScoreProbe(on=("repeated",))
+    assert key(repeated, spec(half)) == key(repeated, spec(half, steps=12))

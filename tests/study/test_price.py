@@ -1,0 +1,105 @@
+"""Prices are arithmetic: tokens exact, makespans those of list scheduling, rates from what ran here."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repetita.model.config import ladder
+from repetita.study.price import Rates, chains, count_text, job_state, makespan, size_text, time_text
+from tests.study.places import Place
+
+SIZES = ladder("laptop", vocab_size=1024, context=128)
+
+
+def test_tokens_of_a_plan(place: Place) -> None:
+    prepared = place.prepared()
+    by_arm = {
+        str(job.arms[0]["arm"]) if job.arms else "trunk": prepared.costs[name]
+        for name, job in prepared.jobs.items()
+    }
+    straight, step = 12 * 4 * 16, 8 * 16
+    assert by_arm["control"].training_tokens == straight
+    assert by_arm["control"].measuring_tokens == 3 * step
+    assert by_arm["trunk"].training_tokens + by_arm["special"].training_tokens == straight
+    # Two special batches and two twins of four sequences, and eight training sequences.
+    pairs = (4 * 4 + 8) * 16
+    assert by_arm["trunk"].measuring_tokens == 2 * step + 3 * pairs
+    assert by_arm["special"].measuring_tokens == 2 * step + 2 * pairs
+
+
+def test_a_table_gives_the_rates_until_something_ran(place: Place) -> None:
+    rates = Rates.of(place.root)
+    assert not rates.observed
+    assert rates.tokens_per_second(SIZES["25k"]) == pytest.approx(45_000)
+    assert rates.tokens_per_second(SIZES["890k"]) == pytest.approx(7_000)
+    assert 28_000 < rates.tokens_per_second(SIZES["57k"]) < 45_000
+
+
+def test_rates_of_finished_runs_replace_the_table(done: Place) -> None:
+    assert Rates.of(done.root).observed
+    table = Rates()
+    model = SIZES["25k"]
+    work = 2 * table.tokens_per_second(model)
+    observed = Rates({_work(model): work})
+    for size in ("3.8k", "25k", "890k"):
+        ratio = observed.tokens_per_second(SIZES[size]) / table.tokens_per_second(SIZES[size])
+        assert ratio == pytest.approx(2)
+
+
+def _work(model: object) -> int:
+    from repetita.model.config import ModelConfig, flops_per_token
+
+    assert isinstance(model, ModelConfig)
+    return flops_per_token(model).matmul
+
+
+def test_makespan_by_hand() -> None:
+    seconds = {"a": 3.0, "b": 2.0, "c": 2.0, "trunk": 1.0, "fork": 4.0}
+    after = {"fork": "trunk"}
+    assert makespan(seconds, after=after, processes=1) == 12
+    assert chains(seconds, after=after)["trunk"] == 5
+    assert makespan(seconds, after=after, processes=2) == 7
+    assert makespan(seconds, after=after, processes=9) == 5
+    assert makespan({}, after={}, processes=2) == 0
+
+
+@given(st.lists(st.floats(0.1, 100), max_size=12), st.integers(1, 5), st.data())
+def test_makespan_lies_between_its_bounds(lengths: list[float], processes: int, data: st.DataObject) -> None:
+    seconds = {str(place): length for place, length in enumerate(lengths)}
+    after = {
+        str(place): str(data.draw(st.integers(0, place - 1)))
+        for place in range(1, len(lengths))
+        if data.draw(st.booleans())
+    }
+    took = makespan(seconds, after=after, processes=processes)
+    longest = max(chains(seconds, after=after).values(), default=0.0)
+    assert took >= max(longest, sum(lengths) / processes) - 1e-6
+    assert took <= sum(lengths) + 1e-6
+
+
+def test_state_of_jobs(done: Place) -> None:
+    done.edit("cadence=Every(n=6)", "cadence=Every(n=3)")
+    prepared = done.prepared()
+    control = next(job for job in prepared.jobs.values() if job.arms and job.arms[0]["arm"] == "control")
+    state = prepared.states[control.fingerprint]
+    assert state.status == "done"
+    assert not state.complete
+    assert state.missing == {control.probes[0].key: {3, 9}}
+    # Only the last step was kept, so that the run is made again up to step 9.
+    assert state.replayed == 9
+    assert prepared.costs[control.fingerprint].training_tokens == 9 * 4 * 16
+    assert prepared.costs[control.fingerprint].measuring_tokens == 2 * 8 * 16
+
+
+def test_a_folder_that_is_not_there(place: Place) -> None:
+    job = next(iter(place.prepared().jobs.values()))
+    assert job_state(job).status == "missing"
+    assert job_state(job._replace(path=Path("nowhere"))).steps_done == 0
+
+
+def test_texts_for_people() -> None:
+    assert [time_text(s) for s in (0.2, 80, 600, 9000)] == ["1 s", "80 s", "10 min", "2.5 h"]
+    assert [count_text(n) for n in (12, 45_000, 3.3e6)] == ["12", "45k", "3.3M"]
+    assert [size_text(n) for n in (12, 45_000, 3.3e9)] == ["12 B", "45 kB", "3.3 GB"]

@@ -1,0 +1,71 @@
+"""A page is written of whatever is there, and says what is not."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+
+import repetita
+from repetita.errors import UserError
+from repetita.study.publish import publish
+from tests.study.places import Place
+from tests.study.test_collect import folder_of
+
+
+def test_page_and_table_of_a_whole_study(done: Place) -> None:
+    published = publish([done.portion()], root=done.root)
+    (report,) = published.reports
+    assert not report.warnings
+    assert [claim.verdict for claim in report.findings] == ["illustrated"]
+    assert len(report.provenance["Runs"]) == 4
+    text = published.page.read_text()
+    assert "A tiny study" in text
+    assert str(done.root) not in text
+    table = pl.read_parquet(published.page.parent / "table.parquet")
+    assert table.equals(repetita.table(done.study, root=done.root))
+
+
+def test_page_of_a_study_that_is_half_done(done: Place) -> None:
+    shutil.rmtree(folder_of(done, "repeated"))
+    published = publish([done.portion()], root=done.root)
+    (warning,) = published.reports[0].warnings
+    assert warning.startswith("1 of 5 planned runs not started: ")
+    assert "not started" in published.page.read_text()
+
+
+def test_an_analysis_that_needs_what_is_missing(done: Place) -> None:
+    shutil.rmtree(folder_of(done, "control"))
+    done.edit("final = ", 'collected.runs.row(by_predicate=collected.runs["arm"] == "control")\n    final = ')
+    published = publish([done.portion()], root=done.root)
+    assert published.reports[0].warnings[0].startswith("The analysis needs the missing runs (")
+    assert not published.reports[0].findings
+
+
+def test_an_analysis_with_a_mistake(done: Place) -> None:
+    done.edit("final = ", "1 / 0\n    final = ")
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        publish([done.portion()], root=done.root)
+
+
+def test_nothing_finished_yet(done: Place) -> None:
+    shutil.rmtree(done.root / "runs")
+    warnings = publish([done.portion()], root=done.root).reports[0].warnings
+    assert warnings[0] == "No run of this study is finished yet."
+    assert len(warnings) == 2
+
+
+def test_arms_on_different_versions_are_flagged(done: Place) -> None:
+    header = folder_of(done, "repeated") / "run.json"
+    values = json.loads(header.read_text())
+    values["versions"]["torch"] = "1.0"
+    header.write_text(json.dumps(values))
+    (warning,) = publish([done.portion()], root=done.root).reports[0].warnings
+    assert "different versions of torch" in warning
+
+
+def test_public_functions(done: Place) -> None:
+    published = repetita.report_study(done.study, scale="tiny", root=done.root)
+    assert published.page.name == "page.html"
+    with pytest.raises(AttributeError):
+        _ = repetita.nothing
