@@ -36,7 +36,7 @@ class Manifest(NamedTuple):
     def corpus(self, spec: CorpusSpec) -> str:
         """The fingerprint of a corpus, empty where the study did not have it when it was run.
 
-        A text that was moved, or a root folder that was copied elsewhere, is found by the last part of the path.
+        A text or a root folder that was moved is found by the last part of the path.
         """
         card = self.corpora.get(fingerprint(spec))
         if card is None:
