@@ -8,7 +8,7 @@ from repetita.journal.records import Reading
 from repetita.measure.loss import LossProbe, index_edges
 from repetita.measure.planted import BigramSubject, PlantedSet, UniformSubject
 from repetita.measure.probe import EvalSet
-from repetita.subject import Subject
+from repetita.subject import Rows, Scores, Subject
 
 
 def measured(subject: Subject, sequences: PlantedSet, **options: Any) -> dict[str, Reading]:
@@ -51,7 +51,7 @@ def test_no_bytes_means_no_bits_a_byte() -> None:
 @pytest.mark.parametrize(
     ("length", "edges"), [(1, [0, 1]), (2, [0, 1, 2]), (6, [0, 1, 2, 4, 6]), (8, [0, 1, 2, 4, 8])]
 )
-def test_bins_double_and_end_at_the_length(length, edges) -> None:
+def test_bins_double_and_end_at_the_length(length: int, edges: list[int]) -> None:
     assert index_edges(length) == edges
 
 
@@ -59,7 +59,7 @@ def test_the_curve_over_the_index_and_the_in_context_score() -> None:
     class Falling(UniformSubject):
         """Loss 3 - index / 100."""
 
-        def score(self, rows):
+        def score(self, rows: Rows) -> Scores:
             scores = super().score(rows)
             curve = 3 - np.arange(rows.targets.shape[1]) / 100
             return scores._replace(loss=np.where(rows.scored, curve, 0).astype(np.float32))

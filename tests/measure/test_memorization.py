@@ -15,7 +15,7 @@ def memorized(subject: Subject, sequences: PlantedSet) -> Reading:
 
 
 @pytest.mark.parametrize("share", ["0", "0.01", "0.37", "0.5", "0.99", "1"])
-def test_a_lookup_subject_that_knows_a_share_has_that_m_exactly(share) -> None:
+def test_a_lookup_subject_that_knows_a_share_has_that_m_exactly(share: str) -> None:
     targets = np.random.default_rng(0).integers(1, 64, (130, 100))
     reading = memorized(LookupSubject(share=share, vocab_size=64), PlantedSet(targets))
     assert reading.value == float(share)

@@ -9,7 +9,7 @@ from repetita.measure.loss import LossProbe
 from repetita.measure.memorization import MemorizationProbe, ScoreProbe
 from repetita.measure.planted import LookupSubject, PlantedSet, UniformSubject
 from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, Probe, full_pass
-from repetita.subject import Subject
+from repetita.subject import Rows, Scores, Subject
 
 
 def planted(n: int = 100, length: int = 16) -> PlantedSet:
@@ -26,7 +26,7 @@ def test_probes_satisfy_the_protocols() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 300), small=st.integers(1, 300), more=st.integers(0, 100))
-def test_a_sample_is_fixed_distinct_and_nested(n, small, more) -> None:
+def test_a_sample_is_fixed_distinct_and_nested(n: int, small: int, more: int) -> None:
     over = EvalSet.whole("test", sequences=planted(n, 2))
     few, many = over.sample(small).indices, over.sample(small + more).indices
     assert len(few) == min(n, small) == len(set(few.tolist()))
@@ -86,7 +86,7 @@ def test_a_pass_asks_each_row_once_in_batches() -> None:
     asked = []
 
     class Counting(UniformSubject):
-        def score(self, rows):
+        def score(self, rows: Rows) -> Scores:
             asked.append(len(rows.tokens))
             return super().score(rows)
 
@@ -100,7 +100,7 @@ def test_one_pass_serves_all_metrics() -> None:
     calls = []
 
     class Counting(LookupSubject):
-        def score(self, rows):
+        def score(self, rows: Rows) -> Scores:
             calls.append(1)
             return super().score(rows)
 
@@ -121,7 +121,7 @@ def test_what_is_not_scored_counts_nowhere() -> None:
     class Loud(UniformSubject):
         """Answers outside the scored positions, which a probe must not read."""
 
-        def score(self, rows):
+        def score(self, rows: Rows) -> Scores:
             scores = super().score(rows)
             return scores._replace(
                 loss=np.where(rows.scored, scores.loss, 99).astype(np.float32), hit=scores.hit | ~rows.scored

@@ -1,7 +1,6 @@
 """Curves: sustained crossings, first rises, smoothing over log tokens, the memorization marker."""
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -117,7 +116,7 @@ def log_distance(peak: float | None, *, to: Crossing) -> float | None:
     return abs(math.log(peak) - math.log(to.x))
 
 
-def peak_position(x: Sequence[float], *, y: Sequence[float]) -> float:
+def peak_position(x: ArrayLike, *, y: ArrayLike) -> float:
     """x of the maximum by a parabola through the highest point and its neighbours in ln x.
 
     At an edge, or with neighbours as high, the highest point itself.

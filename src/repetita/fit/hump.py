@@ -169,6 +169,7 @@ def _plateau(xs: Floats, ys: Floats, control: Floats, noise: float) -> tuple[flo
         v = u[inside] - u[inside].mean()
         error = noise / float(np.sqrt(v @ v))
         slope, falling = (float(v @ y[inside] / (v @ v)) for y in (ys, control))
-        if abs(slope) <= 2 * error and falling < -2 * error and slope - falling > 2 * np.sqrt(2) * error:
+        apart = slope - falling > NOISE * np.sqrt(2) * error
+        if abs(slope) <= 2 * error and falling < -NOISE * error and apart:
             return float(xs[i]), float(xs[inside][-1])
     return None

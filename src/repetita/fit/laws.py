@@ -13,7 +13,14 @@ from repetita.fit.estimate import LEVEL, Crossing, Estimate, t_quantile
 from repetita.fit.solve import Floats, Solution, huber, minimise, refine
 
 DELTA = 1e-3
-"""Huber's delta on log loss (Hoffmann et al. 2022, approach 3)."""
+"""Huber's delta on log loss (Hoffmann et al. 2022, approach 3); the least that is used here."""
+
+TUNING = 1.345
+"""Delta in robust sds of the residuals: 95% of the efficiency of least squares on Gaussian scatter.
+
+With delta far under the scatter the fit is one of least absolute values, whose resampled residuals give
+intervals that cover 84-88% instead of 95% (21 points, scatter 0.005, delta 0.001).
+"""
 
 Offset = Literal["none", "fitted"]
 
@@ -102,11 +109,13 @@ def fit_power_law(
     *,
     y: ArrayLike,
     offset: Offset = "none",
-    delta: float = DELTA,
-    n_replicates: int = 300,
+    delta: float | None = None,
+    n_replicates: int = 500,
     seed: int = 0,
 ) -> PowerLaw:
     """The law through points (one a run; x and y above zero), from many starts.
+
+    `delta` None takes it from the scatter about a first fit with delta 1e-3 (`TUNING`).
 
     Intervals come from refits to resampled residuals, scaled up for the parameters used. They hold the
     scatter of runs about the law and no error common to all runs (one test set, one corpus). Needs one
@@ -122,10 +131,18 @@ def fit_power_law(
         )
     u, logs = np.log(xs), np.log(ys)
     centre = float(u.mean())
-    solution = _search(u - centre, logs, delta, _starts(u - centre, ys, offset))
+    solution = _search(u - centre, logs, delta or DELTA, _starts(u - centre, ys, offset))
+    if delta is None:
+        rough = np.median(np.abs(logs - _log_law(solution.x, u - centre))) * math.sqrt(
+            len(xs) / (len(xs) - k)
+        )
+        delta = max(DELTA, TUNING * 1.4826 * float(rough))
+        starts = np.vstack([solution.x, _starts(u - centre, ys, offset)])
+        solution = _search(u - centre, logs, delta, starts)
     fitted = _log_law(solution.x, u - centre)
     residual = logs - fitted
-    spread = (residual - residual.mean()) * math.sqrt(len(xs) / (len(xs) - k))
+    # n/(n-k) and not its root, as in the jackknife: with the root the intervals cover 90-92% at 21 points.
+    spread = (residual - residual.mean()) * len(xs) / (len(xs) - k)
     draws = seeds.generator(seed, "bootstrap").integers(0, len(xs), (n_replicates, len(xs)))
     start = np.repeat(solution.x[None, :], n_replicates, axis=0)
     refits = refine(
@@ -163,8 +180,9 @@ def fit_power_trend(x: ArrayLike, *, crossings: Sequence[Crossing], level: float
     u, v = np.log(xs) - np.log(xs).mean(), np.log(at)
     side = np.where(reached, 0, np.where(before, -1, 1))
     (a, b, log_sd), best = _censored(u, v, side, None)
-    n, df = len(xs), int(reached.sum()) - 2
-    limit = best + 0.5 * n * math.log1p(t_quantile(level, df) ** 2 / df)
+    n, n_seen = len(xs), int(reached.sum())
+    df = n_seen - 2
+    limit = best + 0.5 * n_seen * math.log1p(t_quantile(level, df) ** 2 / df)
 
     def excess(slope: float) -> float:
         return _censored(u, v, side, slope)[1] - limit
@@ -173,7 +191,7 @@ def fit_power_trend(x: ArrayLike, *, crossings: Sequence[Crossing], level: float
     method = "log-normal trend, likelihood profile" + (", censored" if (~reached).any() else "")
     exponent = Estimate(b, low, high, n, method, level, "scatter about the trend")
     coefficient = math.exp(a - b * float(np.log(xs).mean()))
-    return PowerTrend(coefficient, exponent, math.exp(log_sd), n, int((~reached).sum()))
+    return PowerTrend(coefficient, exponent, math.exp(log_sd), n, n - n_seen)
 
 
 def _log_law(theta: Floats, u: Floats) -> Floats:

@@ -79,7 +79,7 @@ def refine(
     y: Floats,
     start: Floats,
     delta: float,
-    n_steps: int = 60,
+    n_steps: int = 30,
 ) -> Floats:
     """Huber fits of R data sets y (R, n) at once from good starts (R, P): for resampled data.
 
