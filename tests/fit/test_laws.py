@@ -89,7 +89,7 @@ def test_without_censoring_the_trend_has_the_t_interval() -> None:
 def test_censored_crossings_do_not_flatten_the_trend() -> None:
     rng = np.random.default_rng(1)
     exact, dropped, covered = [], [], []
-    for _ in range(60):
+    for _ in range(40):
         y = 3e4 * SIZES**-0.3 * np.exp(rng.normal(0, 0.3, len(SIZES)))
         crossings = seen(y, 1800)
         found = fit_power_trend(SIZES, crossings=crossings)

@@ -133,12 +133,10 @@ def fit_power_law(
     centre = float(u.mean())
     solution = _search(u - centre, logs, delta or DELTA, _starts(u - centre, ys, offset))
     if delta is None:
-        rough = np.median(np.abs(logs - _log_law(solution.x, u - centre))) * math.sqrt(
-            len(xs) / (len(xs) - k)
-        )
-        delta = max(DELTA, TUNING * 1.4826 * float(rough))
-        starts = np.vstack([solution.x, _starts(u - centre, ys, offset)])
-        solution = _search(u - centre, logs, delta, starts)
+        rough = float(np.median(np.abs(logs - _log_law(solution.x, u - centre))))
+        delta = max(DELTA, TUNING * 1.4826 * rough * math.sqrt(len(xs) / (len(xs) - k)))
+        tuned = _search(u - centre, logs, delta, solution.x[None, :])
+        solution = solution._replace(x=tuned.x, value=tuned.value)
     fitted = _log_law(solution.x, u - centre)
     residual = logs - fitted
     # n/(n-k) and not its root, as in the jackknife: with the root the intervals cover 90-92% at 21 points.
