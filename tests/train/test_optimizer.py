@@ -19,8 +19,10 @@ def layer() -> nn.Linear:
 
 
 def give_gradients(model: nn.Linear, scale: float) -> None:
-    model.weight.grad = scale * torch.linspace(-1, 1, 6).view(2, 3)
-    model.bias.grad = scale * torch.tensor([3.0, -4.0])
+    assert model.weight.grad is not None
+    assert model.bias.grad is not None
+    model.weight.grad.copy_(scale * torch.linspace(-1, 1, 6).view(2, 3))
+    model.bias.grad.copy_(scale * torch.tensor([3.0, -4.0]))
 
 
 def test_updates_are_those_of_the_paper_and_only_matrices_decay() -> None:
@@ -75,3 +77,15 @@ def test_state_that_was_given_back_goes_on_bit_for_bit() -> None:
         "step",
         *(f"{name}.{moment}" for name in ("weight", "bias") for moment in ("exp_avg", "exp_avg_sq")),
     }
+
+
+def test_backward_adds_to_the_gradients_that_are_cleared() -> None:
+    model = layer()
+    optimizer = Optimizer(model, recipe=RECIPE)
+    gradient = model.bias.grad
+    assert gradient is not None
+    for expected in (1.0, 2.0):
+        model(torch.ones(1, 3)).sum().backward()
+        assert gradient.tolist() == [expected] * 2
+    optimizer.clear()
+    assert gradient.tolist() == [0.0] * 2

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,21 +148,40 @@ def test_killed_between_the_files_of_one_checkpoint(
         assert kinds == ["resumed"]
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+from repetita.corpus.sequences import open_corpus
+from repetita.train.loop import Options, train
+from repetita.train.recipe import RunSpec
+spec = RunSpec.from_json(sys.argv[1])
+corpus = open_corpus(spec.corpus, cache=Path(sys.argv[2]))
+train(spec, corpus=corpus, root=Path(sys.argv[3]), options=Options(resume_every_seconds=-1.0))
+"""
+
+
 @pytest.mark.slow
-def test_real_processes_killed_at_any_time(tmp_path: Path, straight: Path, go: Callable[..., Path]) -> None:
-    draw = np.random.Generator(np.random.Philox(21))
-    for attempt in range(30):
-        root = tmp_path / f"killed{attempt}"
-        while True:
-            child = multiprocessing.get_context("fork").Process(target=go, args=(root,))
-            child.start()
-            child.join(float(draw.uniform(0.01, 0.4)))
-            if child.exitcode == 0:
-                break
-            assert child.pid is not None
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
-        assert same(straight, next((root / "runs").iterdir()), step=12)
+def test_a_real_process_killed_again_and_again(tmp_path: Path, spec: Make, corpus: Corpus) -> None:
+    long = spec(treatment=Stream(), steps=100)
+    straight = train(long, corpus=corpus, root=tmp_path / "straight").path
+    path = tmp_path / "killed" / "runs" / straight.name
+    command = [
+        sys.executable,
+        "-c",
+        TRAIN,
+        long.model_dump_json(),
+        str(corpus.path.parent),
+        str(tmp_path / "killed"),
+    ]
+    for step in (7, 30, 31, 64, 90):
+        child = subprocess.Popen(command)
+        while max(checkpoint.steps_on_disk(path), default=0) < step:
+            assert child.poll() is None
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        assert folder.status(path) == "unfinished"
+    subprocess.run(command, check=True)
+    assert same(straight, path, step=100)
 
 
 @pytest.fixture

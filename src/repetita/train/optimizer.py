@@ -15,56 +15,85 @@ class Optimizer:
     """AdamW over a model's parameters (Loshchilov and Hutter 2019), torch's fused kernel.
 
     Weight decay acts on matrices only, not on biases and norms. Learning rates are given step by step;
-    the curve is the recipe's.
+    the curve is the recipe's. The model's parameters and their gradients become views of two flat
+    tensors, matrices first, so that a step is a few kernels and not a few for each parameter (2.5% of
+    the time of a step at 2 layers x 32): move the model to its device before, and not after.
     """
 
     def __init__(self, model: nn.Module, *, recipe: Recipe) -> None:
-        self.parameters = dict(model.named_parameters())
+        named = dict(model.named_parameters())
+        order = sorted(named, key=lambda name: named[name].ndim < 2)  # stable: matrices, then the rest
+        self.parameters = {name: named[name] for name in order}
         self.clip_at = recipe.clip
-        tensors = list(self.parameters.values())
-        groups = [
-            {"params": [p for p in tensors if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in tensors if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(
-            groups, lr=0.0, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True
+        self._flat = torch.cat([p.detach().reshape(-1) for p in self.parameters.values()])
+        self._gradients = torch.zeros_like(self._flat)
+        for name, gradient in self._views(self._gradients).items():
+            self.parameters[name].grad = gradient
+        for name, values in self._views(self._flat).items():
+            self.parameters[name].data = values
+        n_decaying = sum(p.numel() for p in self.parameters.values() if p.ndim >= 2)
+        self._adamw = torch.optim.AdamW(
+            [
+                {"params": [self._part(slice(n_decaying))], "weight_decay": recipe.weight_decay},
+                {"params": [self._part(slice(n_decaying, None))], "weight_decay": 0.0},
+            ],
+            lr=0.0,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.eps,
+            fused=True,
         )
-        for parameter in tensors:  # as torch itself does at the first update; here to be saved before it
-            self.adamw.state[parameter] = {
-                _STEP: torch.zeros((), dtype=torch.float32, device=parameter.device)
-            } | {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
+        # As torch itself does at the first update; here to be saved before it.
+        self._moments = {moment: torch.zeros_like(self._flat) for moment in _MOMENTS}
+        places = (slice(n_decaying), slice(n_decaying, None))
+        for group, place in zip(self._adamw.param_groups, places, strict=True):
+            self._adamw.state[group["params"][0]] = {
+                _STEP: torch.zeros((), dtype=torch.float32, device=self._flat.device)
+            } | {moment: values[place] for moment, values in self._moments.items()}
 
     def clear(self) -> None:
-        """Forgets all gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        """Sets all gradients to zero."""
+        self._gradients.zero_()
 
     def clip(self) -> float:
         """The norm of all gradients together, before they are scaled down to the recipe's `clip`."""
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.clip_at is not None:
-            torch._foreach_mul_(gradients, torch.clamp(self.clip_at / (norm + 1e-6), max=1.0))
-        return float(norm)
+        norm = float(torch.linalg.vector_norm(self._gradients))
+        if self.clip_at is not None and norm > self.clip_at:
+            self._gradients.mul_(self.clip_at / norm)
+        return norm
 
     def update(self, *, learning_rate: float) -> None:
         """One update of the parameters from their gradients."""
-        for group in self.adamw.param_groups:
+        for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        self.adamw.step()
+        self._adamw.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state, a flat dict: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq`, `step`."""
-        states = {name: self.adamw.state[p] for name, p in self.parameters.items()}
-        flat: dict[str, Tensor] = {
-            f"{name}.{moment}": state[moment] for name, state in states.items() for moment in _MOMENTS
+        """A copy of the whole state: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq`, `step`."""
+        flat = {
+            f"{name}.{moment}": values.clone()
+            for moment, of_all in self._moments.items()
+            for name, values in self._views(of_all).items()
         }
-        return flat | {_STEP: next(iter(states.values()))[_STEP]}
+        return flat | {_STEP: self._steps()[0].clone()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes back a state that `tensors` gave."""
-        for name, parameter in self.parameters.items():
-            state = self.adamw.state[parameter]
-            state[_STEP].copy_(tensors[_STEP])
-            for moment in _MOMENTS:
-                state[moment].copy_(tensors[f"{name}.{moment}"])
+        for step in self._steps():
+            step.copy_(tensors[_STEP])
+        for moment, of_all in self._moments.items():
+            for name, values in self._views(of_all).items():
+                values.copy_(tensors[f"{name}.{moment}"])
+
+    def _steps(self) -> list[Tensor]:
+        return [self._adamw.state[group["params"][0]][_STEP] for group in self._adamw.param_groups]
+
+    def _part(self, place: slice) -> nn.Parameter:
+        """A stretch of the flat parameters as torch's optimizer wants it, its gradient attached."""
+        part = nn.Parameter(self._flat[place])
+        part.grad = self._gradients[place]
+        return part
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The stretches of a flat tensor in the shapes of the parameters."""
+        parts = torch.split(flat, [p.numel() for p in self.parameters.values()])
+        return {name: part.view_as(p) for (name, p), part in zip(self.parameters.items(), parts, strict=True)}

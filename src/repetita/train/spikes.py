@@ -15,7 +15,10 @@ SIGMAS = 6.0
 
 
 class Spikes:
-    """Watches the steps of a run; a pure function of their records, so that a resumed run agrees."""
+    """Watches the steps of a run; a pure function of their records, so that a resumed run agrees.
+
+    A spike is above all of the window and six standard deviations above its mean.
+    """
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[float]] = {
@@ -31,7 +34,7 @@ class Spikes:
         found = []
         loss = sum(lane[0] for lane in record.sets.values()) / n
         for (name, recent), value in zip(self._recent.items(), (loss, record.gradient_norm), strict=True):
-            if len(recent) >= LEAST:
+            if len(recent) >= LEAST and value > max(recent):
                 # fsum is exact, so that the result does not depend on the order of the window.
                 mean = math.fsum(recent) / len(recent)
                 variance = math.fsum([(x - mean) ** 2 for x in recent]) / len(recent)
