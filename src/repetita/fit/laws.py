@@ -19,7 +19,7 @@ TUNING = 1.345
 """Delta in robust sds of the residuals: 95% of the efficiency of least squares on Gaussian scatter.
 
 With delta far under the scatter the fit is one of least absolute values, whose resampled residuals give
-intervals that cover 84-88% instead of 95% (21 points, scatter 0.005, delta 0.001).
+intervals that cover 84-91% instead of 95% (21 points, scatter 0.005, delta 0.001).
 """
 
 Offset = Literal["none", "fitted"]
@@ -139,7 +139,7 @@ def fit_power_law(
         solution = solution._replace(x=tuned.x, value=tuned.value)
     fitted = _log_law(solution.x, u - centre)
     residual = logs - fitted
-    # n/(n-k) and not its root, as in the jackknife: with the root the intervals cover 90-92% at 21 points.
+    # n/(n-k) and not its root, as in the jackknife: with the root the intervals cover 89-92% at 21 points.
     spread = (residual - residual.mean()) * len(xs) / (len(xs) - k)
     draws = seeds.generator(seed, "bootstrap").integers(0, len(xs), (n_replicates, len(xs)))
     start = np.repeat(solution.x[None, :], n_replicates, axis=0)
