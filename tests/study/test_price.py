@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repetita.model.config import ladder
+from repetita.model.config import flops_per_token, ladder
 from repetita.study.price import Rates, chains, count_text, job_state, makespan, size_text, time_text
 from tests.study.places import Place
 
@@ -29,30 +29,29 @@ def test_tokens_of_a_plan(place: Place) -> None:
     assert by_arm["special"].measuring_tokens == 2 * step + 2 * pairs
 
 
+def rate(rates: Rates, size: str, *, tokens: int = 2048) -> float:
+    return rates.tokens_per_second(SIZES[size], tokens_per_step=tokens)
+
+
 def test_a_table_gives_the_rates_until_something_ran(place: Place) -> None:
     rates = Rates.of(place.root)
-    assert not rates.observed
-    assert rates.tokens_per_second(SIZES["25k"]) == pytest.approx(45_000)
-    assert rates.tokens_per_second(SIZES["890k"]) == pytest.approx(7_000)
-    assert 28_000 < rates.tokens_per_second(SIZES["57k"]) < 45_000
+    assert rate(rates, "25k") == pytest.approx(45_000)
+    assert rate(rates, "890k") == pytest.approx(7_000)
+    assert 28_000 < rate(rates, "57k") < 45_000
 
 
-def test_rates_of_finished_runs_replace_the_table(done: Place) -> None:
-    assert Rates.of(done.root).observed
-    table = Rates()
-    model = SIZES["25k"]
-    work = 2 * table.tokens_per_second(model)
-    observed = Rates({_work(model): work})
-    for size in ("3.8k", "25k", "890k"):
-        ratio = observed.tokens_per_second(SIZES[size]) / table.tokens_per_second(SIZES[size])
-        assert ratio == pytest.approx(2)
+def test_rates_of_similar_runs_correct_the_table() -> None:
+    rates = Rates({(flops_per_token(SIZES["25k"]).matmul, 2048): 90_000.0})
+    assert rate(rates, "25k") == pytest.approx(90_000)
+    assert rate(rates, "57k") == pytest.approx(2 * rate(Rates(), "57k"))
+    assert rate(rates, "890k") == pytest.approx(7_000), "too different a size"
+    assert rate(rates, "25k", tokens=128) == pytest.approx(45_000), "too different a batch"
 
 
-def _work(model: object) -> int:
-    from repetita.model.config import ModelConfig, flops_per_token
-
-    assert isinstance(model, ModelConfig)
-    return flops_per_token(model).matmul
+def test_rates_are_read_from_finished_runs(done: Place) -> None:
+    job = next(iter(done.prepared().jobs.values()))
+    assert Rates.of(done.root).like(job.spec.model, tokens_per_step=64) is not None
+    assert Rates.of(done.root).like(SIZES["890k"], tokens_per_step=64) is None
 
 
 def test_makespan_by_hand() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec, open_corpus
+from repetita.spec import canonical_json
 from repetita.study.sets import RunSets
 from repetita.train.recipe import RunSpec, open_schedule
 
@@ -22,6 +23,7 @@ class Corpora:
         self._cache = root / "corpora"
         self._say = say
         self._open: dict[CorpusSpec, Corpus] = {}
+        self._sets: dict[str, RunSets] = {}
 
     def open(self, spec: CorpusSpec) -> Corpus:
         """The corpus of a spec; raises CorpusError, DamagedError, StorageError."""
@@ -45,5 +47,8 @@ class Corpora:
         return open_schedule(spec, corpus=self.open(spec.corpus))
 
     def sets(self, spec: RunSpec) -> RunSets:
-        """The sets that probes can read in a run."""
-        return RunSets(spec, corpus=self.open(spec.corpus), schedule=self.schedule(spec))
+        """The sets that probes can read in a run; runs that differ in the model alone share them."""
+        read = canonical_json([spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed])
+        if read not in self._sets:
+            self._sets[read] = RunSets(spec, corpus=self.open(spec.corpus), schedule=self.schedule(spec))
+        return self._sets[read]

@@ -88,10 +88,15 @@ def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pre
     jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
     states = {name: job_state(job) for name, job in jobs.items()}
     rates = Rates.of(root)
-    costs = {}
+    costs, known = {}, dict[tuple[str, int], int]()
     for name, job in jobs.items():
-        sets = read_by(job, corpora=corpora)
-        costs[name] = job_cost(job, state=states[name], sets=sets, rates=rates)
+        tokens = {}
+        for key, sets in read_by(job, corpora=corpora).items():
+            probe = next(due.probe for due in job.probes if due.key == key)
+            if (key, id(sets)) not in known:
+                known[key, id(sets)] = probe.cost_tokens(sets)
+            tokens[key] = known[key, id(sets)]
+        costs[name] = job_cost(job, state=states[name], tokens=tokens, rates=rates)
     return Prepared(tuple(portions), jobs, states, costs, corpora, rates)
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from repetita.errors import UserError
 from repetita.journal.folder import Status, measured, read_header, read_journal, status
-from repetita.measure.probe import EvalSet
 from repetita.model.config import ModelConfig, count, flops_per_token, ladder
 from repetita.study.expand import Job
 
@@ -24,6 +23,9 @@ most likely token has to be found as well."""
 
 PROCESS_BYTES = 350_000_000
 """A worker with torch loaded and nothing to do."""
+
+LIKE = 4.0
+"""Largest product of the ratios of FLOPs a token and tokens a step between runs whose rates are compared."""
 
 RUNS_LOOKED_AT = 40
 STEPS_LOOKED_AT = 200
@@ -76,8 +78,8 @@ def job_state(job: Job) -> JobState:
     return JobState(how, job.spec.steps, missing, max(wanted) - start if wanted else 0)
 
 
-def job_cost(job: Job, *, state: JobState, sets: Mapping[str, Mapping[str, EvalSet]], rates: "Rates") -> Cost:
-    """What is left of a job. `sets` gives, by key of the measurement, the sets that the probe reads."""
+def job_cost(job: Job, *, state: JobState, tokens: Mapping[str, int], rates: "Rates") -> Cost:
+    """What is left of a job. `tokens` gives, by key of the measurement, the tokens that one of them takes."""
     spec = job.spec
     per_step = spec.batch_size * spec.corpus.length
     shared = state.steps_done or job.trunk_steps
@@ -87,26 +89,26 @@ def job_cost(job: Job, *, state: JobState, sets: Mapping[str, Mapping[str, EvalS
     else:
         training = (spec.steps - shared) * per_step
         due = {probe.key: sum(step >= shared for step in probe.steps) for probe in job.probes}
-    measuring = sum(
-        due.get(probe.key, 0) * probe.probe.cost_tokens(sets[probe.key])
-        for probe in job.probes
-        if due.get(probe.key)
-    )
-    rate = rates.tokens_per_second(spec.model)
+    measuring = sum(n * tokens[key] for key, n in due.items() if n)
+    rate = rates.tokens_per_second(spec.model, tokens_per_step=per_step)
     seconds = training / rate + measuring / (rate * MEASURING_SPEED)
     return Cost(training, measuring, seconds, _memory(job), _disk(job))
 
 
 class Rates:
-    """Training tokens a second by model, from runs that finished here or else from a small table."""
+    """Training tokens a second by model, from runs that finished here or else from a small table.
 
-    def __init__(self, observed: Mapping[int, float] | None = None) -> None:
+    `observed` is by FLOPs a token and tokens a step. It corrects the table for runs that are like it in both:
+    a tiny run says nothing of a large one.
+    """
+
+    def __init__(self, observed: Mapping[tuple[int, int], float] | None = None) -> None:
         self._observed = dict(observed or {})
 
     @classmethod
     def of(cls, root: Path) -> "Rates":
         """The rates of the newest finished runs in a root folder."""
-        by_work: dict[int, list[float]] = {}
+        found: dict[tuple[int, int], list[float]] = {}
         done = sorted((root / "runs").glob("*/done"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in done[:RUNS_LOOKED_AT]:
             try:
@@ -118,21 +120,23 @@ class Rates:
                 continue  # A damaged run is no reason not to plan; the report names it.
             if seconds > 0:
                 tokens = spec["batch_size"] * spec["corpus"]["length"]
-                by_work.setdefault(_work(model), []).append(tokens / seconds)
-        return cls({work: median(rates) for work, rates in by_work.items()})
+                found.setdefault((_work(model), tokens), []).append(tokens / seconds)
+        return cls({like: median(rates) for like, rates in found.items()})
 
-    @property
-    def observed(self) -> bool:
-        """Whether any rate was measured here."""
-        return bool(self._observed)
+    def like(self, model: ModelConfig, *, tokens_per_step: int) -> tuple[int, int] | None:
+        """The most similar kind of run that was observed, None where none is similar enough."""
 
-    def tokens_per_second(self, model: ModelConfig) -> float:
-        """The expected rate of one process: the table's, corrected by the nearest size that ran here."""
-        work = _work(model)
-        if not self._observed:
-            return _expected(work)
-        nearest = min(self._observed, key=lambda other: abs(math.log(other / work)))
-        return _expected(work) * self._observed[nearest] / _expected(nearest)
+        def distance(kind: tuple[int, int]) -> float:
+            return abs(math.log(kind[0] / _work(model))) + abs(math.log(kind[1] / tokens_per_step))
+
+        nearest = min(self._observed, key=distance, default=None)
+        return nearest if nearest is not None and distance(nearest) <= math.log(LIKE) else None
+
+    def tokens_per_second(self, model: ModelConfig, *, tokens_per_step: int) -> float:
+        """The expected rate of one process: the table's, corrected by the most similar runs made here."""
+        expected = _expected(_work(model))
+        like = self.like(model, tokens_per_step=tokens_per_step)
+        return expected if like is None else expected * self._observed[like] / _expected(like[0])
 
 
 def makespan(seconds: Mapping[str, float], *, after: Mapping[str, str | None], processes: int) -> float:

@@ -32,6 +32,7 @@ class RunSets(Mapping[str, EvalSet]):
         self._corpus = corpus
         self._schedule = schedule
         self._names = tuple(self._valid())
+        self._batches: dict[str, list[NDArray[np.int64]]] = {}
 
     def __getitem__(self, name: str) -> EvalSet:
         if name not in self._names:
@@ -69,7 +70,9 @@ class RunSets(Mapping[str, EvalSet]):
         treatment = self._spec.treatment
         assert isinstance(treatment, SpecialBatch)
         if name in ("special", treatment.arm):
-            return self._schedule.special_batches(name)[batch]
+            if name not in self._batches:
+                self._batches[name] = self._schedule.special_batches(name)
+            return self._batches[name][batch]
         pool, stop = len(self._corpus.sets[name]), (batch + 1) * treatment.size
         if stop > pool:
             raise CorpusError(

@@ -83,8 +83,20 @@ def summarise(prepared: Prepared, *, processes: int) -> Summary:
         processes=processes,
         memory=sum(sorted((cost.memory for cost in costs), reverse=True)[:workers]),
         disk=sum(cost.disk for cost in costs),
-        rates="runs that finished here" if prepared.rates.observed else "a table measured on one core",
+        rates=_rates(prepared),
     )
+
+
+def _rates(prepared: Prepared) -> str:
+    specs = [job.spec for job in prepared.jobs.values()]
+    observed = [
+        prepared.rates.like(spec.model, tokens_per_step=spec.batch_size * spec.corpus.length) is not None
+        for spec in specs
+    ]
+    if all(observed):
+        return "runs that finished here"
+    table = "a table measured on one core"
+    return f"runs that finished here, and for other sizes {table}" if any(observed) else table
 
 
 _NOTHING = Cost(0, 0, 0.0, 0, 0)
