@@ -173,7 +173,7 @@ def test_a_real_process_killed_again_and_again(tmp_path: Path, spec: Make, corpu
         str(corpus.path.parent),
         str(tmp_path / "killed"),
     ]
-    for step in (7, 30, 31, 64, 90):
+    for step in (7, 31, 90):
         child = subprocess.Popen(command)
         while max(checkpoint.steps_on_disk(path), default=0) < step:
             assert child.poll() is None
