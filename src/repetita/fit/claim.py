@@ -40,6 +40,15 @@ class Claim(NamedTuple):
     """Two-sided p-value of the direction found (for equivalence: of the two one-sided tests); unadjusted."""
     leaning: Literal["supported", "contradicted"] | None = None
     """The verdict if `p` survives."""
+    unit: str = ""
+    """What the estimate counts."""
+
+    @property
+    def measured(self) -> str:
+        """The estimate with its interval and unit, "" where there is none."""
+        if self.estimate is None:
+            return ""
+        return f"{self.estimate.text()} {self.unit}".strip()
 
 
 def directional(
@@ -75,7 +84,9 @@ def directional(
     p, side = (None, 0.0) if len(x) < 2 else _t_test(work, against)
     leaning = _leaning(side, direction)
     return _draft(
-        Claim(name, statement, source, rule, "inconclusive", estimate, len(x), note, primary, p, leaning)
+        Claim(
+            name, statement, source, rule, "inconclusive", estimate, len(x), note, primary, p, leaning, unit
+        )
     )
 
 
@@ -102,7 +113,7 @@ def from_estimate(
     p, side = _interval_p(estimate, threshold)
     leaning = _leaning(side, direction) if p is not None else None
     return _draft(
-        Claim(name, statement, source, rule, "inconclusive", estimate, seeds, note, primary, p, leaning)
+        Claim(name, statement, source, rule, "inconclusive", estimate, seeds, note, primary, p, leaning, unit)
     )
 
 
@@ -145,7 +156,7 @@ def equivalent(
         if n < SEEDS_FOR_EQUIVALENCE and leaning is None:
             note = _join(note, f"equality needs {SEEDS_FOR_EQUIVALENCE} seeds, here are {n}")
     return _draft(
-        Claim(name, statement, source, rule, "inconclusive", estimate, n, note, primary, p, leaning)
+        Claim(name, statement, source, rule, "inconclusive", estimate, n, note, primary, p, leaning, unit)
     )
 
 

@@ -160,6 +160,7 @@ def _claim(claim: Claim, identity: str) -> dict[str, Any]:
     return claim._asdict() | {
         "id": identity,
         "estimate": None if estimate is None else estimate.text(),
+        "unit": claim.unit,
         "interval": interval,
     }
 

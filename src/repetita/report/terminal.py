@@ -26,7 +26,7 @@ def findings_table(claims: Sequence[Claim], *, title: str = "") -> Table:
             Text(claim.verdict, style=STYLES[claim.verdict]),
             Text(printable(claim.statement))
             + Text(f"\n{printable(claim.note)}" if claim.note else "", "dim"),
-            Text("" if claim.estimate is None else printable(claim.estimate.text())),
+            Text(printable(claim.measured)),
             Text(str(claim.n)),
         )
     return table
@@ -36,7 +36,7 @@ def findings_lines(claims: Sequence[Claim]) -> list[str]:
     """The same as plain lines, for a pipe or a log."""
     lines = []
     for claim in claims:
-        estimate = "" if claim.estimate is None else f": {claim.estimate.text()}"
+        estimate = f": {claim.measured}" if claim.measured else ""
         note = f"; {claim.note}" if claim.note else ""
         lines.append(printable(f"{claim.verdict}: {claim.statement}{estimate} (n = {claim.n}{note})"))
     return lines
