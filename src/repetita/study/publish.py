@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.errors import RepetitaError, UserError
 from repetita.journal.disk import write_atomic
+from repetita.report.draw import svg
 from repetita.report.page import Report, page
 from repetita.study.collect import Collected, collect
 from repetita.study.manifest import sole_scale, study_path
@@ -48,17 +49,22 @@ def table(
 def publish(
     portions: Sequence[Portion], *, root: Path, title: str | None = None, lead: str = ""
 ) -> Published:
-    """Writes `page.html` (of all portions, in the folder of the first) and each portion's `table.parquet`.
+    """Writes `page.html` (of all portions, in the folder of the first), and in each portion's folder its
+    `table.parquet` and every figure as `figures/<name>.svg` and `.csv`.
 
     Works on studies that are half done: the page says what is missing. Raises UserError where a study was
     never run in `root`, StorageError where it cannot be written.
     """
     collected = tuple(collect(part, root=root) for part in portions)
     reports = [report_of(part, collected=there) for part, there in zip(portions, collected, strict=True)]
-    for part, there in zip(portions, collected, strict=True):
+    for part, there, report in zip(portions, collected, reports, strict=True):
+        folder = study_path(root, folder=part.folder)
         buffer = io.BytesIO()
         there.measurements.write_parquet(buffer)
-        write_atomic(study_path(root, folder=part.folder) / "table.parquet", buffer.getvalue())
+        write_atomic(folder / "table.parquet", buffer.getvalue())
+        for figure in report.figures:
+            write_atomic(folder / "figures" / f"{figure.name}.svg", svg(figure).encode())
+            write_atomic(folder / "figures" / f"{figure.name}.csv", figure.csv().encode())
     path = study_path(root, folder=portions[0].folder) / "page.html"
     write_atomic(path, page(reports, title=title, lead=lead).encode())
     return Published(path, tuple(reports), collected)
