@@ -156,7 +156,12 @@ class Desk:
 
     def left(self, running: Mapping[str, float], *, processes: int) -> float:
         """Expected seconds to the end; `running` says which share of a run is done."""
-        pace = (self._worked + 1.0) / (self._expected + 1.0)
+        now = time.monotonic()
+        begun = [name for name in running if name in self._out]
+        worked = self._worked + sum(now - self._out[name] for name in begun)
+        expected = self._expected + sum(running[name] * self.seconds[name] for name in begun)
+        # The rates of the plan rule until something was seen; then the machine as it is today does.
+        pace = (worked + 1.0) / (expected + 1.0)
         rest = {
             name: seconds * (1 - running.get(name, 0.0)) * pace
             for name, seconds in self.seconds.items()
