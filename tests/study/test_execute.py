@@ -17,7 +17,7 @@ from repetita.study.execute import Desk, run_study
 from repetita.study.progress import read_sight
 from tests.study.places import Place
 
-GENEROUS = 60.0
+GENEROUS = 300.0
 
 
 def wait_for(what: Callable[[], object]) -> None:
