@@ -59,7 +59,8 @@ def hump_across(losses: Mapping[Any, Mapping[float, float]], /) -> HumpAcross:
 
     For each seed the peak and the lowest point on either side are chosen on the other seeds, so that choosing
     among noisy points does not make a hump. Seeds may cover parts of the grid: the peak of the grid comes
-    from seed and passes effects together, and a seed needs 3 passes to count towards the height.
+    from seed and passes effects together, and a seed counts towards the height if its passes reach beyond the
+    others' peak on both sides.
     """
     effects = _effects(losses)
     grid = sorted(effects)
@@ -70,11 +71,17 @@ def hump_across(losses: Mapping[Any, Mapping[float, float]], /) -> HumpAcross:
     sides: dict[Any, tuple[float, float]] = {}
     for seed, own in losses.items():
         others = _effects({key: other for key, other in losses.items() if key != seed} or losses)
-        shared = sorted(set(own) & set(others))
-        if len(shared) >= 3:
-            sides[seed] = _sides(own, others, shared)
+        pair = _sides(own, others)
+        if pair is not None:
+            sides[seed] = pair
     if not sides:
-        raise SpecError("no seed has 3 values of passes; run at least 3 for one seed")
+        # Where the others never bracket the peak (one seed has the whole grid), the pooled peak is judged.
+        pooled = {seed: _sides(own, effects) for seed, own in losses.items()}
+        sides = {seed: pair for seed, pair in pooled.items() if pair is not None}
+    if not sides and 0 < at < len(grid) - 1:
+        raise SpecError("no seed has passes on both sides of the peak; run one seed over the whole grid")
+    if not sides:
+        sides = {seed: (0.0, 0.0) for seed in losses}
     by_seed = {seed: min(pair) for seed, pair in sides.items()}
     height = t_interval(list(by_seed.values()))
     left, right = (t_interval([pair[i] for pair in sides.values()]) for i in (0, 1))
@@ -82,8 +89,8 @@ def hump_across(losses: Mapping[Any, Mapping[float, float]], /) -> HumpAcross:
     kind: Literal["hump", "edge", "unclear"]
     if None in around:
         kind, note = "edge", f"the highest loss is at the edge of the grid (E = {grid[at]:g}): inconclusive"
-    elif height.value is not None and height.value > 0 and (height.n == 1 or (height.low or 0) > 0):
-        kind, note = "hump", "one seed: an illustration" if height.n == 1 else ""
+    elif height.value is not None and height.value > 0 and (len(losses) == 1 or (height.low or 0) > 0):
+        kind, note = "hump", "one seed: an illustration" if len(losses) == 1 else ""
     else:
         kind, note = "unclear", "the peak does not stand out of the noise of the seeds"
     position = peak_position(grid, y=values)
@@ -132,11 +139,17 @@ def _effects(losses: Mapping[Any, Mapping[float, float]]) -> dict[float, float]:
     return {e: float(value) for e, value in zip(grid, found, strict=True)}
 
 
-def _sides(
-    own: Mapping[float, float], others: Mapping[float, float], grid: list[float]
-) -> tuple[float, float]:
-    """This seed's height over the left and the right side, at places that the others chose."""
-    peak = max(range(1, len(grid) - 1), key=lambda i: others[grid[i]])
+def _sides(own: Mapping[float, float], others: Mapping[float, float]) -> tuple[float, float] | None:
+    """This seed's height over the left and the right side, at places that the others chose.
+
+    None where the others' peak is not inside the passes of this seed: it says nothing of a hump.
+    """
+    grid = sorted(set(own) & set(others))
+    if len(grid) < 3:
+        return None
+    peak = max(range(len(grid)), key=lambda i: others[grid[i]])
+    if peak in (0, len(grid) - 1):
+        return None
     left = min(range(peak), key=lambda i: others[grid[i]])
     right = min(range(peak + 1, len(grid)), key=lambda i: others[grid[i]])
     top = own[grid[peak]]
