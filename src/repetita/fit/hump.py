@@ -81,7 +81,7 @@ def hump_across(losses: Mapping[Any, Mapping[float, float]], /) -> HumpAcross:
     if not sides and 0 < at < len(grid) - 1:
         raise SpecError("no seed has passes on both sides of the peak; run one seed over the whole grid")
     if not sides:
-        sides = {seed: (0.0, 0.0) for seed in losses}
+        sides = dict.fromkeys(losses, (0.0, 0.0))
     by_seed = {seed: min(pair) for seed, pair in sides.items()}
     height = t_interval(list(by_seed.values()))
     left, right = (t_interval([pair[i] for pair in sides.values()]) for i in (0, 1))
