@@ -1,66 +1,67 @@
-"""What repeated data costs, drawn: figures and tables of the double-descent study."""
+"""What repeated data costs, drawn: figures of the double-descent study."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from repetita.fit.effective_size import ControlScan, effective_size
+import numpy as np
+
+from repetita.fit.effective_size import ControlScan, damage, effective_size
 from repetita.fit.estimate import Estimate, t_interval
-from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series
-from repetita.report.page import Table
+from repetita.report.figure import Axis, Figure, Layer, Panels, Row, Rule, Series
 from repetita.studies._damage import Damage, Within
-from repetita.studies._grid import Curve, Grid, Losses, mean, minus
+from repetita.studies._grid import Curve, Grid, Line, Losses, line_text, mean
 
 PASSES = "passes E over the repeated subset (log scale)"
 LOSS = "test loss, nats a token"
-BAND = Layer(kind="band", low="low", high="high")
 INTERVAL = Layer(kind="interval", low="low", high="high")
 LINE, POINT = Layer(kind="line"), Layer(kind="point")
+INTERVALS = "Intervals: 95% t over seeds, where there are several."
 
 
 def figures(
-    grid: Grid, *, found: Sequence[Damage], within: Sequence[Within], curves: Sequence[Curve], scan: ControlScan | None,
-    horizons: Sequence[tuple[str, Grid]],
-) -> Iterator[Figure]:  # fmt: skip
+    grid: Grid,
+    *,
+    found: Sequence[Damage],
+    curves: Sequence[Curve],
+    within: Sequence[Within],
+    scan: ControlScan | None,
+    horizons: Mapping[str, Grid],
+    arms: Mapping[str, Grid],
+) -> Iterator[Figure]:
     """The figures that the measurements allow, in the order of the page."""
     if grid.repeated:
         yield loss_by_passes(grid)
-    yield from learning_curves(curves, within)
-    if grid.subset:
+    yield from learning_curves(curves, within=within)
+    if grid.subset and grid.repeated:
         yield memorized_subset(grid)
-    if found:
-        yield split(grid, found)
+    if any(grid.excess(line, passes) for line in grid.lines() for passes in grid.repeated[line]):
+        yield damage_split(grid)
     if len(grid.control) > 1:
-        yield control_law(grid, found, scan)
+        yield control_law(grid, found=found, scan=scan)
     if scan is not None and grid.repeated:
-        yield from multipliers(grid, scan)
-    drawn = [(name, at) for name, at in horizons if at.repeated]
+        yield from multipliers(grid, scan=scan)
+    drawn = {name: at for name, at in horizons.items() if at.repeated}
     if drawn:
         yield by_horizon(drawn)
+    compared = {name: at for name, at in arms.items() if at.repeated}
+    if len(compared) > 1:
+        yield by_arm(compared)
 
 
 def loss_by_passes(grid: Grid) -> Figure:
     """Final loss against passes, the control's loss as a line of its own."""
-    rows: list[Row] = []
-    for line in grid.lines():
-        for passes, losses in grid.repeated[line].items():
-            rows.append({**_cell(line), "passes": passes, **_spread(losses)})
-    sizes = _sizes(grid, {line[0] for line in grid.lines()})
-    fractions = sorted({line[1] for line in grid.lines()})
-    rules = [
-        Rule(axis="y", at=mean(grid.control[s]), label=f"control {s}", series=s)
-        for s in sizes
-        if s in grid.control
-    ]
-    highest = max(float(row["loss"] or 0) for row in rows)
-    if highest > math.log(grid.vocab_size):
+    rows = _cells(grid)
+    fractions = {row["fraction"] for row in rows}
+    rules = _controls(grid, {line[0] for line in grid.lines()})
+    if max(float(row["high"] or 0) for row in rows) > math.log(grid.vocab_size):
         rules.append(Rule(axis="y", at=math.log(grid.vocab_size), label="ln V: a uniform guess"))
     return Figure(
         name="loss-by-passes",
-        title="Repeated data hurts most in the middle",
-        caption="Final test loss when a fraction f of the training slots re-reads a subset, against the number of "
-        "passes over it. The tokens are the same everywhere: more passes mean a smaller subset. One pass would be "
-        "the control (horizontal line of the same colour). Intervals: 95% t over seeds where there are several.",
-        n=_n(grid),
+        title="Final test loss over passes",
+        caption="Final test loss when a fraction f of the training slots re-reads a subset, against the "
+        "number of passes over it. The tokens are the same everywhere: more passes mean a smaller subset. One "
+        f"pass would be the control (horizontal line of the same colour). {INTERVALS}",
+        n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="loss", title=LOSS),
@@ -72,181 +73,166 @@ def loss_by_passes(grid: Grid) -> Figure:
     )
 
 
-def learning_curves(curves: Sequence[Curve], within: Sequence[Within]) -> Iterator[Figure]:
-    """Test loss over training for the lines of one size: a panel for each fraction and rate curve."""
-    treated = [one.curve for one in within]
-    if not treated:
+def learning_curves(curves: Sequence[Curve], *, within: Sequence[Within]) -> Iterator[Figure]:
+    """Test loss over training, a figure for each fraction, of the size that was judged or most run."""
+    repeated = [one for one in curves if one.arm == "repeated" and one.seed == 0]
+    if not repeated:
         return
-    size = min({c.size for c in treated}, key=lambda s: (-sum(c.size == s for c in treated), s))
-    for schedule, words in (("constant", "constant learning rate"), ("cosine", "cosine learning rate")):
-        chosen = [c for c in curves if c.schedule == schedule and c.size == size and c.seed == 0]
-        repeated = [c for c in chosen if c.arm == "repeated"]
-        control = [c for c in chosen if c.arm == "control"]
-        rows: list[Row] = []
-        for fraction in sorted({c.fraction or 0.0 for c in repeated}):
-            line = [c for c in repeated if c.fraction == fraction]
-            for curve in [*control, *sorted(line, key=lambda c: c.passes or 0)]:
-                name = "control" if curve.passes is None else f"{curve.passes:g} passes"
-                rows += [
-                    {"fraction": fraction, "arm": name, "tokens": tokens, "loss": loss}
-                    for tokens, loss in zip(curve.tokens, curve.loss, strict=True)
-                ]
-        if not repeated:
-            continue
-        order = ("control", *(f"{e:g} passes" for e in sorted({c.passes or 0.0 for c in repeated})))
-        fractions = {row["fraction"] for row in rows}
-        n_series = len(order)
-        if n_series > 12:
-            order = order[:12]
-            rows = [row for row in rows if row["arm"] in order]
+    judged = [one.curve.size for one in within] or [one.size for one in repeated]
+    size = max(sorted(set(judged)), key=judged.count)
+    for fraction in sorted({one.fraction or 0.0 for one in repeated if one.size == size}):
+        treated = [one for one in repeated if one.size == size and one.fraction == fraction]
+        schedules = {one.schedule for one in treated}
+        control = [
+            one
+            for one in curves
+            if (one.arm, one.size, one.seed) == ("control", size, 0) and one.schedule in schedules
+        ]
+        rows = [
+            {"rate": f"{one.schedule} rate", "arm": _arm(one), "tokens": tokens, "loss": loss}
+            for one in [*control, *treated]
+            for tokens, loss in zip(one.tokens, one.loss, strict=True)
+        ]
+        order = tuple(f"{passes:g} passes" for passes in sorted({one.passes or 0.0 for one in treated}))
         yield Figure(
-            name=f"learning-curves-{schedule}",
-            title="Double descent within a run" if schedule == "constant" else "Learning curves of the same runs as above",
-            caption=f"Test loss over training, N = {size}, {words}, seed 0. With many passes the loss falls while the "
-            "model generalises, rises while it memorizes the subset, and falls again once the subset is memorized.",
-            n=f"{len(repeated)} treated runs and their control, one seed",
+            name=f"learning-curves-f{100 * fraction:.0f}",
+            title=f"Test loss over training, f = {fraction:g}",
+            caption=f"N = {size}, seed 0. The paper sees the loss of some runs fall, rise while the subset "
+            "is memorized, and fall again. At a cosine rate the last fall may be the schedule's.",
+            n=f"{len(treated)} treated runs and {len(control)} control runs, one seed",
             rows=tuple(rows),
             x=Axis(column="tokens", title="training tokens (log scale)", scale="log"),
             y=Axis(column="loss", title=LOSS),
-            series=Series(column="arm", title="passes", kind="sequence", order=order, muted=("control",)),
-            panels=Panels(column="fraction", title="f =", share="both") if len(fractions) > 1 else None,
+            series=Series(
+                column="arm", title="passes", kind="sequence", order=("control", *order), muted=("control",)
+            ),
+            panels=Panels(column="rate", title="", share="both") if len(schedules) > 1 else None,
             layers=(LINE,),
-        )  # fmt: skip
+        )
+
+
+def _arm(curve: Curve) -> str:
+    return "control" if curve.passes is None else f"{curve.passes:g} passes"
 
 
 def memorized_subset(grid: Grid) -> Figure:
     """Loss on the repeated subset beside the test loss: the marker."""
     rows: list[Row] = []
     for line in grid.lines():
-        for name, table in (
-            ("test set", grid.repeated[line]),
-            ("repeated subset", grid.subset.get(line, {})),
-        ):
+        sets = (("test set", grid.repeated[line]), ("repeated subset", grid.subset.get(line, {})))
+        for name, table in sets:
             for passes, losses in table.items():
-                rows.append(
-                    {
-                        "line": f"N = {line[0]}, f = {line[1]:g}",
-                        "on": name,
-                        "passes": passes,
-                        **_spread(losses),
-                    }
-                )
-    lines = tuple(f"N = {line[0]}, f = {line[1]:g}" for line in grid.lines())
+                rows.append({"line": line_text(line), "on": name, "passes": passes, **spread(losses)})
     return Figure(
         name="subset-memorized",
-        title="The damage peaks where the subset becomes memorized",
-        caption="Loss at the end of training on the repeated subset and on the test set. The paper offers the subset's "
-        "loss approaching zero as the sign that one is in the damaging range.",
-        n=_n(grid),
+        title="Loss on the repeated subset beside the test loss",
+        caption="Both at the end of training. The paper offers the subset's loss approaching zero as the "
+        f"sign that one is in the damaging range. {INTERVALS}",
+        n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="loss", title="loss, nats a token", start="zero"),
         series=Series(column="on", title="measured on", order=("repeated subset", "test set")),
-        panels=Panels(column="line", title="", order=lines, share="both") if len(lines) > 1 else None,
+        panels=_line_panels(grid),
         layers=(INTERVAL, LINE, POINT),
         tooltip=("seeds",),
     )
 
 
-def split(grid: Grid, found: Sequence[Damage]) -> Figure:
+def damage_split(grid: Grid) -> Figure:
     """Excess loss, and the part that the displaced unique data explains."""
     rows: list[Row] = []
-    for damage in found:
-        name = f"N = {damage.line[0]}, f = {damage.line[1]:g}"
-        starved = grid.starved.get(damage.line, {})
-        for passes, losses in grid.repeated[damage.line].items():
-            total = grid.excess(damage.line, passes)
-            if total:
-                rows.append({"line": name, "part": "total damage", "passes": passes, **_spread(total)})
-            if damage.starvation:
-                rows.append(
-                    {"line": name, "part": "starvation", "passes": passes, **_spread(damage.starvation)}
-                )
-            rest = minus(losses, starved)
-            if rest:
-                rows.append({"line": name, "part": "interference", "passes": passes, **_spread(rest)})
-    lines = tuple(f"N = {d.line[0]}, f = {d.line[1]:g}" for d in found)
+    for line in grid.lines():
+        control, starved = grid.control.get(line[0], {}), grid.starved.get(line, {})
+        for passes, losses in grid.repeated[line].items():
+            parts: dict[str, Estimate] = {}
+            if set(losses) & set(control) & set(starved):
+                found = damage(repeated=losses, starved=starved, control=control)
+                parts = {
+                    "total damage": found.total,
+                    "interference": found.interference,
+                    "starvation": found.starvation,
+                }
+            elif grid.excess(line, passes):
+                parts = {"total damage": t_interval(list(grid.excess(line, passes).values()))}
+            cell: Row = {"line": line_text(line), "passes": passes}
+            rows += [{**cell, "part": name, **drawn(part)} for name, part in parts.items()]
     return Figure(
         name="damage-split",
         title="Damage = starvation + interference",
-        caption="Excess over the control, in nats. Starvation: a run with the same steps whose repeated slots are empty, "
-        "so that it lacks the unique data only. Interference: what re-reading costs on top; below zero, re-reading helps.",
-        n=_n(grid),
+        caption="Excess over the control, in nats, paired by seed. Starvation: a run with the same steps "
+        "whose repeated slots are empty, so that it lacks the unique data only. Interference: what "
+        f"re-reading costs on top; below zero, re-reading helps. {INTERVALS}",
+        n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="loss", title="excess test loss, nats a token"),
         series=Series(column="part", title="part", order=("total damage", "interference", "starvation")),
-        panels=Panels(column="line", title="", order=lines, share="x") if len(lines) > 1 else None,
-        layers=(BAND, LINE, POINT),
+        panels=_line_panels(grid),
+        layers=(INTERVAL, LINE, POINT),
         rules=(Rule(axis="y", at=0.0, label="control"),),
         tooltip=("seeds",),
     )
 
 
-def control_law(grid: Grid, found: Sequence[Damage], scan: ControlScan | None) -> Figure:
+def control_law(grid: Grid, *, found: Sequence[Damage], scan: ControlScan | None) -> Figure:
     """Control loss against size with its law, and the treated runs at their peaks."""
     rows: list[Row] = []
-    for size in _sizes(grid, set(grid.control)):
+    for size in sorted(grid.control, key=lambda size: grid.n_params[size]):
         n_params = grid.n_params[size]
-        fitted = None if scan is None else float(scan.law.predict(n_params))
-        rows.append(
-            {
-                "kind": "control",
-                "size": size,
-                "n_params": n_params,
-                "law": fitted,
-                **_spread(grid.control[size]),
-            }
-        )
-    for damage in found:
-        spread = _spread(grid.repeated[damage.line][damage.peak])
-        name = f"f = {damage.line[1]:g}, at the peak"
-        rows.append(
-            {
-                "kind": name,
-                "size": damage.line[0],
-                "n_params": grid.n_params[damage.line[0]],
-                "law": None,
-                **spread,
-            }
-        )
-    kinds = tuple(dict.fromkeys(str(row["kind"]) for row in rows))
+        law = None if scan is None else float(scan.law.predict(n_params))
+        cell: Row = {"kind": "control", "size": size, "n_params": n_params, "law": law}
+        rows.append({**cell, **spread(grid.control[size])})
+    for one in found:
+        cell = {"kind": f"f = {one.line[1]:g}, worst passes", "size": one.line[0], "law": None}
+        at_peak = grid.repeated[one.line][one.hump.peak]
+        rows.append({**cell, "n_params": grid.n_params[one.line[0]], **spread(at_peak)})
+    kinds = tuple(dict.fromkeys(row["kind"] for row in rows))
+    missed = ""
+    if scan is not None:
+        worst = float(np.max(np.abs(scan.law.predict(scan.sizes) - scan.means)))
+        missed = f" The law misses the mean of a control size by {worst:.3f} nats at most."
     return Figure(
         name="control-law",
         title="The control ladder, and where the worst runs fall",
-        caption="Test loss of runs on unique data only, by size, with the fitted law (dashed); coloured: the treated runs "
-        "at their worst number of passes. Read across to the law for their effective size.",
+        caption="Test loss of runs on unique data only, by size, with the fitted power law (dashed); "
+        "coloured: treated runs at the passes with the highest loss over seeds. Read across to the law for "
+        f"their effective size.{missed} {INTERVALS}",
         n=f"{sum(len(v) for v in grid.control.values())} control runs of {len(grid.control)} sizes",
         rows=tuple(rows),
         x=Axis(column="n_params", title="non-embedding parameters N (log scale)", scale="log"),
         y=Axis(column="loss", title=f"{LOSS} (log scale)", scale="log"),
-        series=Series(column="kind", title="runs", order=kinds, muted=()),
-        layers=(INTERVAL, POINT, *((Layer(kind="line", y="law", dash="dashed"),) if scan is not None else ())),
+        series=Series(column="kind", title="runs", order=kinds),
+        layers=(
+            INTERVAL,
+            POINT,
+            *((Layer(kind="line", y="law", dash="dashed"),) if scan is not None else ()),
+        ),
         tooltip=("size", "seeds"),
-    )  # fmt: skip
+    )
 
 
-def multipliers(grid: Grid, scan: ControlScan) -> Iterator[Figure]:
+def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
     """Effective size over size, where the ladder reaches it."""
     rows: list[Row] = []
     for line in grid.lines():
-        n_params = grid.n_params[line[0]]
         for passes, losses in grid.repeated[line].items():
-            found = effective_size(scan, n_params=n_params, losses=losses).multiplier
-            if found.value is not None:
-                low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
-                rows.append(
-                    {**_cell(line), "passes": passes, "multiplier": found.value, "low": low, "high": high}
-                )
+            ratio = _size(scan, grid, line, losses)
+            if ratio.value is not None:
+                cell: Row = {"size": line[0], "fraction": line[1], "passes": passes}
+                rows.append({**cell, **drawn(ratio, value="multiplier")})
     if not rows:
         return
     fractions = {row["fraction"] for row in rows}
     yield Figure(
         name="size-multiplier",
         title="Effective size",
-        caption="Size of the control model with the same test loss, divided by the size of the model itself. Points whose loss "
-        "lies above every control, or above ln V, have no effective size and are left out (see the table).",
-        n=_n(grid),
+        caption="Size of the control model with the same test loss, divided by the size of the model itself. "
+        "Points whose loss lies outside the range of the controls, or above ln V, have no effective size and "
+        "are left out (see the table). Read between neighbouring controls, not from their law, so that a "
+        "run as good as its control has 1. Intervals join the seeds' with the controls' own; one that leaves "
+        "the ladder is open and runs to the edge.",
+        n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="multiplier", title="effective size / size (log scale)", scale="log"),
@@ -254,111 +240,109 @@ def multipliers(grid: Grid, scan: ControlScan) -> Iterator[Figure]:
         panels=Panels(column="fraction", title="f =", share="both") if len(fractions) > 1 else None,
         layers=(INTERVAL, LINE, POINT),
         rules=(Rule(axis="y", at=1.0, label="no damage"),),
+        tooltip=("seeds",),
     )
 
 
-def by_horizon(horizons: Sequence[tuple[str, Grid]]) -> Figure:
+def _size(scan: ControlScan, grid: Grid, line: Line, losses: Losses) -> Estimate:
+    found = effective_size(scan, n_params=grid.n_params[line[0]], losses=losses, method="interpolation")
+    return found.multiplier
+
+
+def by_horizon(horizons: Mapping[str, Grid]) -> Figure:
     """The hump at a quarter, half and all of a constant-rate run (experiment design, rule 25)."""
     rows: list[Row] = []
-    for name, grid in horizons:
-        for line in grid.lines():
-            for passes, losses in grid.repeated[line].items():
-                rows.append(
-                    {
-                        "horizon": name,
-                        "line": f"N = {line[0]}, f = {line[1]:g}",
-                        "passes": passes,
-                        **_spread(losses),
-                    }
-                )
-    lines = {row["line"] for row in rows}
+    for name, grid in horizons.items():
+        for row in _cells(grid):
+            line = line_text((str(row["size"]), float(row["fraction"] or 0)))
+            rows.append({"horizon": name, "line": line, **row})
+    last = list(horizons.values())[-1]
+    several = len({row["line"] for row in rows}) > 1
     return Figure(
         name="peak-by-horizon",
         title="Is the peak a snapshot in mid-climb?",
-        caption="The same runs at a constant learning rate, read at a quarter, a half and all of their tokens. E counts "
-        "the passes of the whole run, so equal E means the same subset. A peak that moves to larger subsets with time is "
-        "a front of memorization passing through the grid.",
-        n="constant-rate arm, " + _n(horizons[-1][1]),
+        caption="The same runs at a constant learning rate, read at a quarter, a half and all of their "
+        "tokens. E counts the passes of the whole run, so equal E means the same subset. A peak that moves to "
+        f"larger subsets with time is a front of memorization passing through the grid. {INTERVALS}",
+        n=f"constant-rate arm, {count_text(last)}",
         rows=tuple(rows),
         x=Axis(column="passes", title="passes E of the whole run (log scale)", scale="log"),
         y=Axis(column="loss", title=LOSS),
-        series=Series(column="horizon", title="read at", kind="sequence", order=tuple(name for name, _ in horizons)),
-        panels=Panels(column="line", title="", share="both") if len(lines) > 1 else None,
+        series=Series(column="horizon", title="read at", kind="sequence", order=tuple(horizons)),
+        panels=Panels(column="line", title="", share="both") if several else None,
         layers=(INTERVAL, LINE, POINT),
+        tooltip=("seeds",),
     )  # fmt: skip
 
 
-def tables(grid: Grid, *, scan: ControlScan | None) -> Iterator[Table]:
-    """Every cell of the grid, and the control ladder."""
-    if grid.repeated:
-        columns = (
-            "N",
-            "f",
-            "passes E",
-            "test loss",
-            "subset loss",
-            "excess, nats",
-            "effective size / size",
-            "seeds",
-        )
-        rows: list[list[Cell]] = []
-        for line in grid.lines():
-            for passes, losses in grid.repeated[line].items():
-                subset = grid.subset.get(line, {}).get(passes, {})
-                rows.append([
-                    line[0], f"{line[1]:g}", f"{passes:g}", _text(losses), _text(subset), _text(grid.excess(line, passes)),
-                    _multiplier(scan, losses, grid.n_params[line[0]]), len(losses),
-                ])  # fmt: skip
-        yield Table(
-            "cells", "Every cell", "Means over seeds with 95% t intervals; losses in nats a token.", _n(grid), columns, rows
-        )  # fmt: skip
-    if grid.control:
-        rows = [
-            [size, grid.n_params[size], _text(grid.control[size]), len(grid.control[size])]
-            for size in _sizes(grid, set(grid.control))
-        ]
-        n = f"{sum(len(v) for v in grid.control.values())} runs"
-        yield Table(
-            "controls", "The control ladder", "Unique data only.", n, ("N", "non-embedding", "test loss", "seeds"), rows
-        )  # fmt: skip
+def by_arm(arms: Mapping[str, Grid]) -> Figure:
+    """The main fraction under other learning rates and on another corpus, a panel each."""
+    rows: list[Row] = [{"arm": name, **row} for name, grid in arms.items() for row in _cells(grid)]
+    sizes = {name: {line[0] for line in grid.lines()} for name, grid in arms.items()}
+    rules = [rule.edit(panel=name) for name, grid in arms.items() for rule in _controls(grid, sizes[name])]
+    n_params = {size: n for grid in arms.values() for size, n in grid.n_params.items()}
+    order = tuple(sorted(set().union(*sizes.values()), key=lambda size: n_params[size]))
+    shares = sorted({line[1] for grid in arms.values() for line in grid.lines()})
+    return Figure(
+        name="loss-by-arm",
+        title="The same at other learning rates and on another corpus",
+        caption=f"Final test loss over passes, f = {', '.join(f'{share:g}' for share in shares)}; horizontal "
+        f"lines are the controls of the same arm. {INTERVALS}",
+        n="; ".join(f"{name}: {count_text(grid)}" for name, grid in arms.items()),
+        rows=tuple(rows),
+        x=Axis(column="passes", title=PASSES, scale="log"),
+        y=Axis(column="loss", title=LOSS),
+        series=Series(column="size", title="non-embedding parameters", kind="sequence", order=order),
+        panels=Panels(column="arm", title="", order=tuple(arms), share="x"),
+        layers=(INTERVAL, LINE, POINT),
+        rules=tuple(rules),
+        tooltip=("seeds",),
+    )
 
 
-def _multiplier(scan: ControlScan | None, losses: Losses, n_params: int) -> str:
-    if scan is None:
-        return "no control law"
-    found = effective_size(scan, n_params=n_params, losses=losses)
-    return found.multiplier.text(digits=2) + (f" ({found.note})" if found.note else "")
+def count_text(grid: Grid, /) -> str:
+    """How many runs stand behind a figure or table."""
+    cells = sum(len(by_passes) for by_passes in grid.repeated.values())
+    runs = sum(len(losses) for by_passes in grid.repeated.values() for losses in by_passes.values())
+    controls = sum(len(losses) for losses in grid.control.values())
+    starved = sum(len(losses) for losses in grid.starved.values())
+    return f"{runs} treated runs in {cells} cells, {controls} control runs, {starved} starved runs"
 
 
-def _cell(line: tuple[str, float]) -> Row:
-    return {"size": line[0], "fraction": line[1]}
+def spread(losses: Losses, /) -> Row:
+    """Mean and interval over seeds; one seed has an interval of no length."""
+    return drawn(t_interval(list(losses.values())))
 
 
-def _spread(losses: Losses) -> Row:
-    """Mean and interval over seeds; with one seed no interval."""
-    found: Estimate = t_interval(list(losses.values()))
-    return {"loss": found.value, "low": found.low, "high": found.high, "seeds": len(losses)} if found.n > 1 else {
-        "loss": found.value, "low": found.value, "high": found.value, "seeds": 1,
-    }  # fmt: skip
+def drawn(found: Estimate, /, *, value: str = "loss") -> Row:
+    """Columns of an estimate: the value, its interval, its seeds."""
+    low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
+    return {value: found.value, "low": low, "high": high, "seeds": found.n}
 
 
-def _text(losses: Losses) -> str | None:
-    if not losses:
-        return None
-    found = t_interval(list(losses.values()))
-    return found.text() if found.n > 1 else f"{found.value:.3f}"
+def _cells(grid: Grid) -> list[Row]:
+    return [
+        {"size": line[0], "fraction": line[1], "passes": passes, **spread(losses)}
+        for line in grid.lines()
+        for passes, losses in grid.repeated[line].items()
+    ]
 
 
-def _sizes(grid: Grid, among: set[str]) -> list[str]:
-    return sorted(among, key=lambda size: grid.n_params[size])
+def _controls(grid: Grid, sizes: set[str]) -> list[Rule]:
+    """The control's mean loss of each size, as a line of the size's colour."""
+    there = sorted(sizes & set(grid.control), key=lambda size: grid.n_params[size])
+    return [
+        Rule(axis="y", at=mean(grid.control[size]), label=f"control {size}", series=size) for size in there
+    ]
+
+
+def _line_panels(grid: Grid) -> Panels | None:
+    lines = tuple(line_text(line) for line in grid.lines())
+    return Panels(column="line", title="", order=lines, share="both") if len(lines) > 1 else None
 
 
 def _size_series(grid: Grid) -> Series:
-    order = tuple(_sizes(grid, {line[0] for line in grid.lines()}))
+    order = tuple(
+        dict.fromkeys(line[0] for line in sorted(grid.lines(), key=lambda at: grid.n_params[at[0]]))
+    )
     return Series(column="size", title="non-embedding parameters", kind="sequence", order=order)
-
-
-def _n(grid: Grid) -> str:
-    cells = sum(len(by_passes) for by_passes in grid.repeated.values())
-    runs = sum(len(losses) for by_passes in grid.repeated.values() for losses in by_passes.values())
-    return f"{runs} treated runs in {cells} cells, {sum(len(v) for v in grid.control.values())} control runs"

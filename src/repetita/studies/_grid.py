@@ -1,15 +1,25 @@
 """The cells of a double-descent study as numbers: final losses by arm, size, fraction, passes and seed."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from repetita.study.plan import Label
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from repetita.study.collect import Collected
+
+Labels = Mapping[str, Label]
 
 Line = tuple[str, float]
 """Size and fraction: cells that differ in passes only."""
 Losses = dict[Hashable, float]
 """Nats a token by seed."""
+
+
+MAIN_FRACTION = 0.5
+"""Primary claims are made at the planned share nearest to this one."""
 
 
 class Curve(NamedTuple):
@@ -38,6 +48,8 @@ class Grid(NamedTuple):
     n_params: dict[str, int]
     """Non-embedding parameters by size."""
     vocab_size: int
+    tokens: float
+    """Training tokens of a run up to where its loss was read."""
 
     def lines(self) -> list[Line]:
         """Lines by fraction, then size."""
@@ -46,6 +58,11 @@ class Grid(NamedTuple):
     def by_seed(self, line: Line, /) -> dict[Hashable, dict[float, float]]:
         """Test losses of a line by seed, then passes."""
         return turned(self.repeated[line])
+
+    def only(self, lines: Iterable[Line], /) -> "Grid":
+        """The same without the treated runs of other lines."""
+        chosen = [line for line in lines if line in self.repeated]
+        return self._replace(repeated={line: self.repeated[line] for line in chosen})
 
     def excess(self, line: Line, passes: float, /) -> Losses:
         """Treated minus control, nats, by the seeds that have both."""
@@ -67,7 +84,8 @@ def grid(
         & pl.col("value").is_not_null()
     )
     vocab_size = int(chosen["vocab_size"].max() or 2) if len(chosen) else 2  # type: ignore[arg-type]
-    found = Grid({}, {}, {}, {}, {}, vocab_size)
+    tokens = float(chosen["tokens"].max() or 0) if len(chosen) else 0.0  # type: ignore[arg-type]
+    found = Grid({}, {}, {}, {}, {}, vocab_size, tokens)
     for row in chosen.iter_rows(named=True):
         found.n_params[row["size"]] = row["non_embedding"]
         line, seed = (row["size"], row["fraction"]), row["seed"]
@@ -103,7 +121,51 @@ def curves(table: "pl.DataFrame", *, corpus: str) -> list[Curve]:
     runs: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for row in chosen.iter_rows(named=True):
         runs.setdefault(tuple(row[key] for key in keys), []).append((row["tokens"], row["value"]))
-    return [Curve(*key, *zip(*points, strict=True)) for key, points in runs.items()]
+    found = [Curve(*key, *zip(*points, strict=True)) for key, points in runs.items()]
+    return sorted(found, key=lambda one: (one.size, one.fraction or 0, one.passes or 0, one.seed, one.arm))
+
+
+def planned_labels(collected: "Collected") -> list[Labels]:
+    """The labels of every planned run, whether it is there or not."""
+    absent = [one.labels for one in collected.absent if one.state != "incomplete"]
+    return [*collected.runs.select(collected.labels).iter_rows(named=True), *absent]
+
+
+def main_corpus(planned: Sequence[Labels]) -> str:
+    """The corpus of most planned runs, the first among equals."""
+    names = [str(labels["corpus"]) for labels in planned]
+    return max(names, key=names.count)
+
+
+def standard(planned: Sequence[Labels], *, curve: str = "cosine") -> Iterator[Labels]:
+    """The planned runs of the main corpus at the standard rate with one learning-rate curve."""
+    corpus = main_corpus(planned)
+    for labels in planned:
+        if (labels["corpus"], labels["curve"], labels["rate_scale"]) == (corpus, curve, 1.0):
+            yield labels
+
+
+def main_lines(planned: Sequence[Labels]) -> list[Line]:
+    """What the primary claims are about: smallest and largest treated size at the share nearest to a half.
+
+    Chosen among what is planned, so that it does not depend on which runs are finished or how they ended.
+    """
+    treated = [labels for labels in standard(planned) if labels["arm"] == "repeated"]
+    if not treated:
+        return []
+    shares = {float(labels["fraction"] or 0) for labels in treated}
+    share = min(shares, key=lambda f: (abs(f - MAIN_FRACTION), f))
+    sizes = {
+        int(labels["non_embedding"] or 0): str(labels["size"])
+        for labels in treated
+        if labels["fraction"] == share
+    }
+    return [(sizes[n_params], share) for n_params in dict.fromkeys((min(sizes), max(sizes)))]
+
+
+def line_text(line: Line, /) -> str:
+    """`N = 25k, f = 0.5`."""
+    return f"N = {line[0]}, f = {line[1]:g}"
 
 
 def minus(treated: Losses, control: Losses, /) -> Losses:
