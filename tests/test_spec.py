@@ -75,10 +75,15 @@ def test_values_are_frozen() -> None:
     [
         ({"egs": 3}, "Cake: unknown key 'egs'; did you mean 'eggs'?"),
         ({"eggs": 0}, "Cake: 'eggs' = 0: input should be greater than 0"),
-        ({"shape": "star"}, "Cake: 'shape' = 'star': input should be 'round' or 'square'"),
-        ({"sugar": "much"}, "'much' is no fraction; write 0.1 or 1/10"),
-        ({"sugar": "1/0"}, "'1/0' is no fraction; write 0.1 or 1/10"),
-        ({"sugar": float("nan")}, "'nan' is no fraction; write 0.1 or 1/10"),
+        ({"shape": "heap"}, "Cake: 'shape' = 'heap': input should be 'round' or 'square'"),
+        (
+            {"shape": "squar"},
+            "Cake: 'shape' = 'squar': input should be 'round' or 'square'; did you mean 'square'?",
+        ),
+        ({"sugar": "much"}, "Cake: 'sugar' = 'much': this is no fraction; write 0.1 or 1/10"),
+        ({"sugar": "1/0"}, "Cake: 'sugar' = '1/0': this is no fraction; write 0.1 or 1/10"),
+        ({"sugar": float("nan")}, "Cake: 'sugar' = nan: this is no fraction; write 0.1 or 1/10"),
+        ({"sugar": True}, "Cake: 'sugar' = True: this is no fraction; write 0.1 or 1/10"),
     ],
 )
 def test_bad_input_is_one_sentence_that_names_the_fix(values: dict[str, object], sentence: str) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import textwrap
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -54,6 +56,8 @@ def introduced(default: Any, **field: Any) -> Any:
 
 def exact_fraction(value: Any) -> Any:
     """A decimal or a ratio read exactly as written: 0.1 is 1/10, not the nearest binary number."""
+    if isinstance(value, bool):
+        raise SpecError(f"{value} is no fraction; write 0.1 or 1/10")
     if isinstance(value, Fraction | int):
         return Fraction(value)
     if isinstance(value, float | str):
@@ -67,9 +71,15 @@ def exact_fraction(value: Any) -> Any:
     return value
 
 
-ExactFraction = Annotated[
-    Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str)
-]
+def _exact_field(value: Any) -> Any:
+    """`exact_fraction` for a field: a ValueError lets pydantic say which one."""
+    try:
+        return exact_fraction(value)
+    except SpecError:
+        raise ValueError("this is no fraction; write 0.1 or 1/10") from None
+
+
+ExactFraction = Annotated[Fraction, BeforeValidator(_exact_field), PlainSerializer(str, return_type=str)]
 
 
 def plain(value: Any) -> Any:
@@ -107,7 +117,9 @@ def fingerprint(value: Any) -> str:
 
 def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
     """The first problem of a validation error as one sentence with the key and the fix."""
-    first = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A key that is misspelt is also missing under its right name: the typo says more.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -115,5 +127,16 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
         return f"{cls.__name__}: unknown key '{where}'; {hint}{more}"
     if first["type"] == "missing":
         return f"{cls.__name__}: '{where}' is missing; give it a value{more}"
-    message = str(first["msg"])
-    return f"{cls.__name__}: '{where}' = {first.get('input')!r}: {message[0].lower()}{message[1:]}{more}"
+    context, given = first.get("ctx", {}), first.get("input")
+    if first["type"].startswith("union_tag") and isinstance(given, dict):
+        tag = str(context["discriminator"]).strip("'")
+        valid = re.findall(r"'([^']*)'", str(context.get("expected_tags", "")))
+        if tag not in given:
+            return f"{cls.__name__}: '{where}' has no '{tag}'; say which {tag} it is{more}"
+        return f"{cls.__name__}: unknown {tag} '{given[tag]}' of '{where}'; {nearest(str(given[tag]), valid)}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        hint = nearest(str(given), re.findall(r"'([^']*)'", str(context["expected"])))
+        more = f"; {hint}{more}" if hint.startswith("did") else more
+    shown = textwrap.shorten(repr(given), width=60, placeholder=" ...")
+    return f"{cls.__name__}: '{where}' = {shown}: {message[0].lower()}{message[1:]}{more}"

@@ -25,7 +25,14 @@ def train(
 
     if not spec.is_file():
         raise SpecError(f"no file {spec}; give the path of a RunSpec as JSON")
-    run = RunSpec.from_json(spec.read_bytes())
+    try:
+        run = RunSpec.from_json(spec.read_text(encoding="utf-8-sig"))
+    except SpecError as error:
+        raise SpecError(f"{spec}: {error}") from None
+    except OSError as error:
+        raise SpecError(f"cannot read {spec}: {error.strerror}; check its permissions") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{spec} is not UTF-8; write a RunSpec as JSON") from None
     options = Options(threads=threads, device=device, micro_batch=micro_batch)
     done = train_run(run, root=root, options=options, say=speaker(context))
     if as_json:

@@ -78,15 +78,26 @@ def find_source(source: str, *, text_field: str = "text", synthetic: SyntheticSp
         return _python_stdlib()
     if source == "synthetic":
         return _synthetic(synthetic or SyntheticSpec())
+    if not source.strip():
+        raise CorpusError(f"the corpus has no name; give a path or one of: {', '.join(BUILT_IN)}")
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path)
     if path.is_file():
         return _jsonl(path, text_field) if path.name.endswith(JSONL_SUFFIXES) else _text_file(path)
-    raise CorpusError(
-        f"no corpus '{source}': it is neither a file or folder nor a built-in corpus; "
-        f"{nearest(source, BUILT_IN)}"
-    )
+    beside = [str(path.parent / one.name) for one in path.parent.glob("[!.]*")]
+    hint = nearest(source, [*BUILT_IN, *beside])
+    if not hint.startswith("did"):
+        hint = f"give a path that is there, or one of: {', '.join(BUILT_IN)}"
+    raise CorpusError(f"no corpus '{source}': it is neither a file or folder nor a built-in corpus; {hint}")
+
+
+def public_source(source: str) -> str:
+    """The source as others may read it: a built-in name, or of a path its last part only."""
+    if source in BUILT_IN:
+        return source
+    name = Path(source).expanduser().resolve().name
+    return f"./{name}" if name in BUILT_IN else name
 
 
 def decode_utf8(data: bytes, *, name: str, start: int = 0) -> str:

@@ -309,8 +309,8 @@ def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int,
         n = treatment.n_sequences
         if n > pool:
             raise CorpusError(
-                f"Passes: n_sequences = {n} exceeds the {pool} sequences of the training set; lower it "
-                f"or take a larger corpus"
+                f"Passes: n_sequences = {n} exceeds the {pool} sequences of the training set by "
+                f"{_amount(n - pool, text.length)}; lower it or take a larger corpus"
             )
         fixed = Sequences(size=n, lane=Lane(Fraction(1)), order=order, seed=seed)
         return Base(order=order, fraction=Fraction(1), subset=fixed, slots=slots, label=LANES.index("train"))
@@ -357,10 +357,13 @@ def _check_pool(name: str, needed: int, pool: int, length: int | None) -> None:
     if needed <= pool:
         return
 
-    def amount(n: int) -> str:
-        return f"{n:,} sequences" + (f" ({n * length:,} tokens)" if length else "")
-
+    more = "take a larger corpus" if name == "train" else f"give the split {name} a larger share"
     raise CorpusError(
-        f"the run reads {amount(needed)} of the set {name} once each and the set has {amount(pool)}: "
-        f"{amount(needed - pool)} are missing; lower steps or batch_size, or take a larger corpus"
+        f"the run reads {_amount(needed, length)} of the set {name} once each and the set has "
+        f"{_amount(pool, length)}: {_amount(needed - pool, length)} are missing; lower steps or batch_size, "
+        f"or {more}"
     )
+
+
+def _amount(n: int, length: int | None) -> str:
+    return f"{n:,} sequences" + (f" ({n * length:,} tokens)" if length else "")

@@ -148,6 +148,18 @@ def as_rows(targets: Tokens) -> Rows:
     return Rows(tokens, targets, scored)
 
 
+def corpus_fingerprint(spec: CorpusSpec, *, shards: Shards) -> str:
+    """Identity of the sequences that a spec makes of these shards, wherever text and shards lie."""
+    return fingerprint(
+        {
+            "semantics": SEMANTICS,
+            "text": shards.manifest["text_sha256"],
+            "tokens": shards.manifest["files"]["tokens.bin"]["sha256"],
+            **{name: plain(getattr(spec, name)) for name in SEQUENCE_FIELDS},
+        }
+    )
+
+
 class Corpus:
     """A built corpus cut into sets of sequences. Sets that have no share are not in `sets`."""
 
@@ -168,14 +180,7 @@ class Corpus:
         self.sets: Mapping[str, SequenceSet] = MappingProxyType(
             {name: self._sequences(name, documents) for name, documents in given.items()}
         )
-        self.fingerprint: str = fingerprint(
-            {
-                "semantics": SEMANTICS,
-                "text": shards.manifest["text_sha256"],
-                "tokens": shards.manifest["files"]["tokens.bin"]["sha256"],
-                **{name: plain(getattr(spec, name)) for name in SEQUENCE_FIELDS},
-            }
-        )
+        self.fingerprint: str = corpus_fingerprint(spec, shards=shards)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -224,8 +229,8 @@ class Corpus:
             table = cut.at_sentences(text, ends=text.ends_of(self._shards.sentence_ends), length=length)
         if not len(table.starts):
             raise CorpusError(
-                f"the set '{name}' has {len(text)} tokens, too few for one sequence of length {length}; "
-                f"raise its share, shorten the length, or give more text"
+                f"the set '{name}' has {len(text)} tokens, {length - len(text)} too few for one sequence of "
+                f"length {length}; raise its share, shorten the length, or give more text"
             )
         return SequenceSet(name, text=text, table=table, length=length, token_bytes=self.token_bytes)
 

@@ -34,7 +34,8 @@ Progress = Callable[[str, float], None]
 class Shards:
     """A built corpus: token ids with one separator (id 0) after each document, and what is known of each.
 
-    Opening checks the manifest and the size of every file; `verify` reads them all.
+    Opening checks the manifest and the size of every file, and the content of those that are read whole;
+    `verify` reads them all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,12 +64,12 @@ class Shards:
     @property
     def sentence_ends(self) -> NDArray[np.int64]:
         """Positions in `tokens` just behind the last token of each sentence, rising."""
-        return np.memmap(self.path / "sentences.bin", np.int64, "r")
+        return np.frombuffer(self._checked("sentences.bin"), np.int64)
 
     @property
     def paragraph_ends(self) -> NDArray[np.int64]:
         """Positions in `tokens` just behind the last token of each paragraph, rising."""
-        return np.memmap(self.path / "paragraphs.bin", np.int64, "r")
+        return np.frombuffer(self._checked("paragraphs.bin"), np.int64)
 
     def verify(self) -> None:
         """Compare every file with its recorded hash; DamagedError names the first that differs."""

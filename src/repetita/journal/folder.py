@@ -17,6 +17,7 @@ from repetita.errors import DamagedError, RepetitaError, RunFolderError
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.lines import JournalFile, decode, encode
 from repetita.journal.records import SCHEMA, Event, JournalPosition, Measurement, Reading, StepRecord
+from repetita.spec import fingerprint
 
 __all__ = [
     "HEADER",
@@ -46,7 +47,9 @@ JOURNALS = ("steps", "measurements", "events")
 HEADER = frozenset(
     {"fingerprint", "slug", "spec", "corpus", "semantics", "versions", "git", "device", "trunk"}
 )
-"""The only keys of `run.json` beside `schema`: no environment, command line, host, user or path."""
+"""The only keys of `run.json` beside `schema` and `sha256`: no environment, command, host, user or path."""
+
+_KEYS = HEADER | {"schema", "sha256", "message", "journal"}
 
 
 def run_path(root: Path, spec_fingerprint: str, slug: str) -> Path:
@@ -61,7 +64,7 @@ def items_name(probe: str, *, step: int) -> str:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The content of a folder's `run.json`; DamagedError where it cannot be read."""
-    return _read_json(path / "run.json")
+    return _read_json(path / "run.json", needs="fingerprint")
 
 
 def status(path: Path) -> Status:
@@ -77,12 +80,13 @@ def final_position(path: Path) -> JournalPosition | None:
     """The journal position in a finished run's `done`; None where the run is not done."""
     if not (path / "done").exists():
         return None
-    return JournalPosition(files={k: (v[0], v[1]) for k, v in _read_json(path / "done")["journal"].items()})
+    files = _read_json(path / "done", needs="journal")["journal"]
+    return JournalPosition(files={name: (length, digest) for name, (length, digest) in files.items()})
 
 
 def failure(path: Path) -> str:
     """The message of a failed run."""
-    return str(_read_json(path / "failed")["message"])
+    return str(_read_json(path / "failed", needs="message")["message"])
 
 
 def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
@@ -292,7 +296,8 @@ def _same_run(path: Path, *, fingerprint: str) -> None:
     found = read_header(path)["fingerprint"]
     if found != fingerprint:
         raise RunFolderError(
-            f"{path}: the folder holds run {found[:12]}, not {fingerprint[:12]}; choose another --root"
+            f"{path}: the folder holds run {found[:12]}, not {fingerprint[:12]}; move it away or choose "
+            f"another --root"
         )
 
 
@@ -327,16 +332,26 @@ def _file_matches(path: Path, committed: tuple[int, str]) -> bool:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    text = json.dumps({"schema": SCHEMA} | values, indent=1, allow_nan=False, ensure_ascii=False)
+    values = {"schema": SCHEMA} | values
+    values |= {"sha256": fingerprint(values)}
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)
     write_atomic(path, text.encode() + b"\n")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, *, needs: str) -> dict[str, Any]:
+    """What `_write_json` wrote, without the hash; a file that never had one is taken as it is."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except (OSError, ValueError):
         raise _damaged(path) from None
-    return values
+    known = isinstance(values, dict) and {"schema", needs} <= set(values) <= _KEYS
+    if not known or values.pop("sha256", fingerprint(values)) != fingerprint(values):
+        raise _damaged(path)
+    if values["schema"] != SCHEMA:
+        raise DamagedError(
+            f"{path} has schema {values['schema']}, this version of repetita reads {SCHEMA}; update repetita"
+        )
+    return dict(values)
 
 
 def _damaged(path: Path) -> DamagedError:

@@ -203,7 +203,7 @@ def _read_position(folder: Path) -> dict[str, Any]:
         digest = position.pop("sha256")
     except OSError as error:
         raise _damaged(path, error.strerror or "cannot be read") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, "is not what was written") from None
     if digest != _digest(position):
         raise _damaged(path, "does not match its recorded hash")

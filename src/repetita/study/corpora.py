@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repetita.corpus.schedule import Schedule
-from repetita.corpus.sequences import Corpus, CorpusSpec, open_corpus
+from repetita.corpus.sequences import Corpus, CorpusSpec, corpus_fingerprint, open_corpus
+from repetita.corpus.shards import open_shards
+from repetita.errors import UserError
 from repetita.spec import canonical_json
 from repetita.study.sets import RunSets
 from repetita.train.recipe import RunSpec, open_schedule
@@ -37,6 +39,22 @@ class Corpora:
 
             self._open[spec] = open_corpus(spec, cache=self._cache, progress=progress)
         return self._open[spec]
+
+    def find(self, spec: CorpusSpec, *, fingerprint: str) -> Corpus | None:
+        """The corpus with this fingerprint, wherever its text lies now; None where none was built here."""
+        for manifest in sorted(self._cache.glob("*/manifest.json")):
+            try:
+                shards = open_shards(manifest.parent)
+            except UserError:  # Whoever asks for this one by its source is told.
+                continue
+            if corpus_fingerprint(spec, shards=shards) == fingerprint:
+                return self._open.setdefault(spec, Corpus(spec, shards=shards))
+        return None
+
+    def verify(self) -> None:
+        """Compares opened corpora with their hashes; DamagedError names the first file that differs."""
+        for corpus in self._open.values():
+            corpus.verify()
 
     def fingerprint(self, spec: CorpusSpec) -> str:
         """The fingerprint of the content of a corpus."""

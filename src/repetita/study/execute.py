@@ -75,6 +75,7 @@ def execute(
     display = display or Silent()
     began = time.monotonic()
     prepared = prepare(portions, root=root, corpora=Corpora(root, say=display.say))
+    prepared.corpora.verify()
     write_manifests(prepared, root=root)
     needed = prepared.needed()
     folders = tuple(study_path(root, folder=part.folder) for part in portions)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repetita.corpus.documents import BUILT_IN
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
 from repetita.measure.memorization import ScoreProbe
@@ -76,9 +77,9 @@ def measure_run(
 ) -> list[dict[str, Any]]:
     """Loss, bits a byte and M(f) of a kept checkpoint (default: the last) on sets of the run's corpus.
 
-    Writes nothing. `source` says where the corpus's text lies when the run does not know (it keeps no
-    absolute paths). Raises RunFolderError where there is no such run or checkpoint, and SpecError for a set
-    that the run lacks or a text that is not the run's.
+    Writes nothing into the run. The corpus is the one below `root` that the run was trained on; where it is
+    gone, `source` says where its text lies (a run keeps no paths). Raises RunFolderError where there is no
+    such run or checkpoint, and SpecError for a set that the run lacks or a text that is not the run's.
     """
     path = Path(path)
     if status(path) == "missing":
@@ -89,11 +90,7 @@ def measure_run(
     if source is not None:
         spec = spec.edit(corpus=spec.corpus.edit(source=source))
     corpora = Corpora(Path(root), say=say)
-    if corpora.fingerprint(spec.corpus) != header["corpus"]:
-        raise SpecError(
-            f"the text of '{spec.corpus.source}' is not the one that {path.name} was trained on; say where "
-            f"that lies with --source"
-        )
+    _open_corpus(spec, corpora=corpora, fingerprint=header["corpus"], run=path.name)
     taken = max(steps_on_disk(path), default=0) if step is None else step
     subject = checkpoint_subject(path, step=taken)
     probe = by_batch(ScoreProbe(on=tuple(on), max_sequences=max_sequences), spec=spec)
@@ -102,3 +99,19 @@ def measure_run(
         for reading in probe.measure(subject, sets=corpora.sets(spec))
         if reading.value is not None
     ]
+
+
+def _open_corpus(spec: RunSpec, *, corpora: Corpora, fingerprint: str, run: str) -> None:
+    """Opens the very corpus that a run was trained on and compares it with its hashes."""
+    if corpora.find(spec.corpus, fingerprint=fingerprint) is None:
+        source = spec.corpus.source
+        if not (source in BUILT_IN or Path(source).expanduser().exists()):
+            raise SpecError(
+                f"the text '{source}' that {run} was trained on is not here; say where it lies with --source"
+            )
+        if corpora.fingerprint(spec.corpus) != fingerprint:
+            raise SpecError(
+                f"the text of '{source}' is not the one that {run} was trained on; say where that lies with "
+                f"--source"
+            )
+    corpora.verify()

@@ -1,5 +1,6 @@
 """A run under way: its folder, model, optimizer and place, started afresh, resumed or forked."""
 
+import logging
 import platform
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import repetita
+from repetita.corpus.documents import public_source
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
 from repetita.errors import DamagedError, SpecError, StorageError
@@ -24,6 +26,8 @@ from repetita.train.optimizer import Optimizer
 from repetita.train.recipe import RunSpec, open_schedule, run_fingerprint, run_identity, run_slug, same_start
 from repetita.train.spikes import Spikes
 from repetita.train.update import Updater, check_micro_batch
+
+log = logging.getLogger(__name__)
 
 LIBRARIES = ("repetita", "torch", "numpy", "tokenizers", "safetensors")
 
@@ -72,11 +76,13 @@ class Run:
     def open(cls, path: Path, *, spec: RunSpec, corpus: Corpus, options: Options) -> Self:
         """The run in `path` with its initial weights; the folder's journals are not yet at any place.
 
-        Raises SpecError, CorpusError, RunFolderError and StorageError before anything is computed.
+        Raises SpecError, CorpusError, RunFolderError, StorageError, and DamagedError for a corpus that is not
+        as it was built (every byte of it is compared), before anything is computed.
         """
         check_micro_batch(options.micro_batch, spec=spec)
         _check_sizes(spec, corpus)
         schedule = open_schedule(spec, corpus=corpus)
+        corpus.verify()
         place = device.setup(options.device, threads=options.threads)
         model = Transformer(spec.model, seed=spec.seed).to(place.torch_device)
         optimizer = Optimizer(model, recipe=spec.recipe)
@@ -141,7 +147,7 @@ class Run:
 
         One that does not verify, or whose part of the journal does not, becomes an event.
         """
-        damaged: list[str] = []
+        damaged: dict[str, None] = {}  # Two checkpoints can lack the same part of a journal.
         for step in reversed(checkpoint.steps_on_disk(self.folder.path, kind="resume")):
             try:
                 found = checkpoint.load(checkpoint.checkpoint_path(self.folder.path, step=step))
@@ -149,7 +155,7 @@ class Run:
                     continue
                 self.folder.truncate(found.journal)
             except DamagedError as error:
-                damaged.append(str(error))
+                damaged[str(error).partition(";")[0]] = None
                 continue
             self._take(found)
             break
@@ -157,7 +163,10 @@ class Run:
             found = None
             self.folder.truncate(None)
         for message in damaged:
-            self.folder.write_event(Event(self.step, "damaged", message))
+            go_on = f"the run goes on from step {self.step}"
+            log.warning("%s; %s", message, go_on)
+            inside = message.replace(f"{self.folder.path}/", "")
+            self.folder.write_event(Event(self.step, "damaged", f"{inside}; {go_on}"))
         if found:
             self.folder.write_event(Event(self.step, "resumed", f"attempt {self.folder.attempt}"))
         return found is not None
@@ -213,8 +222,7 @@ class Run:
 def header(spec: RunSpec, *, corpus: Corpus, place: device.Device) -> dict[str, Any]:
     """What `run.json` says; of a corpus that is a path, the last part only."""
     values = plain(spec)
-    if Path(values["corpus"]["source"]).is_absolute():
-        values["corpus"]["source"] = Path(values["corpus"]["source"]).name
+    values["corpus"]["source"] = public_source(spec.corpus.source)
     return {
         "fingerprint": run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint),
         "slug": run_slug(spec),
