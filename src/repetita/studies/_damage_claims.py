@@ -127,8 +127,8 @@ def _interference(grid: Grid, damage: Damage, *, primary: bool) -> Claim | None:
     return directional(
         by_seed(gaps),
         name=f"interference-{_slug(damage.line)}",
-        statement=f"{line_text(damage.line)}: at the worst passes that were run, re-reading costs more than the "
-        "unique data it displaced",
+        statement=f"{line_text(damage.line)}: at the worst passes that were run, re-reading costs more than "
+        "the unique data it displaced",
         source="control that the paper lacks (same steps, repeated slots empty)",
         unit="nats, interference minus starvation",
         note=f"at {' and '.join(f'{e:g}' for e in at)} passes, which {_chosen_on(damage)}: {shown}",

@@ -59,8 +59,8 @@ def loss_by_passes(grid: Grid) -> Figure:
         name="loss-by-passes",
         title="Final test loss over passes",
         caption="Final test loss when a fraction f of the training slots re-reads a subset, against the "
-        "number of passes over it. The tokens are the same everywhere: more passes mean a smaller subset. One "
-        f"pass would be the control (horizontal line of the same colour). {INTERVALS}",
+        "number of passes over it. The tokens are the same everywhere: more passes mean a smaller subset. "
+        f"One pass would be the control (horizontal line of the same colour). {INTERVALS}",
         n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
@@ -262,8 +262,8 @@ def by_horizon(horizons: Mapping[str, Grid]) -> Figure:
         name="peak-by-horizon",
         title="Is the peak a snapshot in mid-climb?",
         caption="The same runs at a constant learning rate, read at a quarter, a half and all of their "
-        "tokens. E counts the passes of the whole run, so equal E means the same subset. A peak that moves to "
-        f"larger subsets with time is a front of memorization passing through the grid. {INTERVALS}",
+        "tokens. E counts the passes of the whole run, so equal E means the same subset. A peak that moves "
+        f"to larger subsets with time is a front of memorization passing through the grid. {INTERVALS}",
         n=f"constant-rate arm, {count_text(last)}",
         rows=tuple(rows),
         x=Axis(column="passes", title="passes E of the whole run (log scale)", scale="log"),

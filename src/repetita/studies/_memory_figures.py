@@ -1,4 +1,4 @@
-"""What is kept of one exposure, drawn: figures and tables of the forgetting study."""
+"""What is kept of one exposure, drawn: figures of the forgetting study."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,6 @@ import numpy as np
 
 from repetita.fit.estimate import t_interval
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series
-from repetita.report.page import Table
 from repetita.studies._memory import Floats, Kept
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def forgetting_curves(cells: Sequence[Kept]) -> Figure:
             ("never-seen twin", cell.twin),
         ):
             rows += _rows(cell, curves, on=name)
-    sizes = _sizes(cells)
     rules = tuple(
         Rule(
             axis="y", at=float(np.mean(list(c.before.values()))), label="before the exposure", panel=_title(c)
@@ -60,35 +58,38 @@ def forgetting_curves(cells: Sequence[Kept]) -> Figure:
     return Figure(
         name="forgetting-curve",
         title="What one exposure leaves behind",
-        caption="M(f) on text that was trained on in exactly one update, against the updates made since. Training goes on with "
-        "the same training set. The placebo run is the same run forked at the exposure, with other text in that update: the gap "
-        "between the two is memory, the rest is what any model of this training set would guess. All three fall as the model "
-        "overfits its training set. Band: 95% t interval over seeds.",
-        n=_n(cells),
+        caption="M(f) on text that was trained on in exactly one update, against the updates made since. "
+        "Training goes on with the same training set. The placebo run is the same run forked at the "
+        "exposure, with other text in that update: the gap between the two is memory, the rest "
+        "is what a model of this training set guesses without it. Band: 95% t interval over seeds, where "
+        "there are several.",
+        n=count_text(cells),
         rows=tuple(rows),
         x=Axis(column="x", title=SINCE, scale="log"),
         y=Axis(column="value", title=MEMORIZED),
         series=Series(
-            column="on", title="measured on", order=("special batch", "same text, placebo run", "never-seen twin"),
+            column="on", title="measured on",
+            order=("special batch", "same text, placebo run", "never-seen twin"),
             muted=("never-seen twin",),
         ),
-        panels=Panels(column="panel", title="", order=tuple(_title(c) for c in cells), share="both") if len(sizes) > 1 else None,
+        panels=_panels(cells),
         layers=(BAND, LINE),
-        rules=rules if len(sizes) > 1 else tuple(rule.edit(panel=None) for rule in rules),
+        rules=rules if len(cells) > 1 else tuple(rule.edit(panel=None) for rule in rules),
         tooltip=("seeds",),
     )  # fmt: skip
 
 
 def memory_kept(cells: Sequence[Kept]) -> Figure:
     """Memory, a paired difference, by size; going on with the same or with novel data."""
-    rows = [row for cell in cells for row in _rows(cell, cell.kept("minus_placebo"), after=_after(cell))]
+    rows = [row for cell in cells for row in _rows(cell, cell.kept("minus_placebo"), after=after_text(cell))]
     after = tuple(dict.fromkeys(str(row["after"]) for row in rows))
     return Figure(
         name="memory-kept",
         title="Memory of one exposure, by model size",
-        caption="The difference between the two curves above: M(f) on the special batches minus M(f) on the same tokens in the "
-        "run that saw placebo text instead. Where novel data follows, every later batch is text that is read once.",
-        n=_n(cells),
+        caption="The difference between the two curves above: M(f) on the special batches minus M(f) on "
+        "the same tokens in the run that saw placebo text instead. Where novel data follows, "
+        "every later batch is text that is read once.",
+        n=count_text(cells),
         rows=tuple(rows),
         x=Axis(column="x", title=SINCE, scale="log"),
         y=Axis(column="value", title=KEPT),
@@ -111,9 +112,10 @@ def dose(cells: Sequence[Kept]) -> Figure:
     ]
     return Figure(
         name="dose",
-        title="More exposures in a row leave more behind",
-        caption="The same paired difference after one exposure and after several in a row.",
-        n=_n(chosen),
+        title="One exposure against several in a row",
+        caption="The same paired difference after one exposure and after several in a row, at equal distance "
+        "from the last of them.",
+        n=count_text(chosen),
         rows=tuple(rows),
         x=Axis(column="x", title=SINCE, scale="log"),
         y=Axis(column="value", title=KEPT),
@@ -148,9 +150,10 @@ def floors(cells: Sequence[Kept]) -> Figure:
     return Figure(
         name="floor-by-size",
         title="The forgetting baseline and its controls",
-        caption="The paper's baseline is the lowest M(f) on the special batch after the exposure. The placebo run, which never saw "
-        "the batch, has one too. What is memory is the difference at the end of the horizon.",
-        n=_n(cells),
+        caption="The paper's baseline is the lowest M(f) on the special batch after the exposure. The "
+        "placebo run, which never saw the batch, has one too. What is memory is the difference at "
+        "the end of the horizon. Intervals: 95% t over seeds, where there are several.",
+        n=count_text(cells),
         rows=tuple(rows),
         x=Axis(column="n_params", title="non-embedding parameters N (log scale)", scale="log"),
         y=Axis(column="value", title="M(f)"),
@@ -161,7 +164,7 @@ def floors(cells: Sequence[Kept]) -> Figure:
 
 
 def losses(cells: Sequence[Kept]) -> Figure:
-    """Loss on the special batches: it keeps rising while M flattens."""
+    """Loss on the special batches and on the same text in the placebo run."""
     rows = [
         row
         for cell in cells
@@ -171,16 +174,14 @@ def losses(cells: Sequence[Kept]) -> Figure:
     return Figure(
         name="loss-after-exposure",
         title="The same in nats",
-        caption="Loss on the special batches and on the same text in the placebo run. M(f) flattens while the loss keeps rising, "
-        "as the paper shows for perplexity: the model becomes sure of wrong tokens.",
-        n=_n(cells),
+        caption="Loss on the special batches and on the same text in the placebo run. In the paper "
+        "perplexity keeps rising while M(f) flattens: such a model becomes sure of wrong tokens.",
+        n=count_text(cells),
         rows=tuple(rows),
         x=Axis(column="x", title=SINCE, scale="log"),
         y=Axis(column="value", title="loss, nats a token"),
         series=Series(column="on", title="measured on", order=("special batch", "same text, placebo run")),
-        panels=Panels(column="panel", title="", order=tuple(_title(c) for c in cells), share="both")
-        if len(cells) > 1
-        else None,
+        panels=_panels(cells),
         layers=(BAND, LINE),
         tooltip=("seeds",),
     )
@@ -190,13 +191,17 @@ def memorized_training_set(rows: Sequence[Row]) -> Figure:
     """M on the training set and on the test set over training, in the runs that saw the special batches."""
     return Figure(
         name="training-set",
-        title="Meanwhile, the training set is memorized",
-        caption="M(f) on the training set and on the test set in the runs with the special batches, mean over seeds.",
+        title="Meanwhile: the training set",
+        caption="M(f) on the training set and on the test set in the runs with the special batches, mean "
+        "over seeds.",
         n=f"{max(int(row['seeds'] or 0) for row in rows)} seeds a size",
         rows=tuple(rows),
         x=Axis(column="tokens", title="training tokens (log scale)", scale="log"),
         y=Axis(column="value", title=MEMORIZED),
-        series=Series(column="size", title="non-embedding parameters", kind="sequence", order=tuple(dict.fromkeys(str(r["size"]) for r in rows))),
+        series=Series(
+            column="size", title="non-embedding parameters", kind="sequence",
+            order=tuple(dict.fromkeys(row["size"] for row in rows)),
+        ),
         panels=Panels(column="on", title="", share="both"),
         layers=(LINE, POINT),
     )  # fmt: skip
@@ -207,7 +212,8 @@ def _training(table: "pl.DataFrame") -> Iterator[Row]:
 
     chosen = table.filter(
         (pl.col("probe") == "train") & (pl.col("metric") == "memorized") & (pl.col("arm") == "special")
-        & (pl.col("after") == "same") & (pl.col("times") == 1) & (pl.col("step") > 0) & pl.col("value").is_not_null()
+        & (pl.col("after") == "same") & (pl.col("times") == 1) & (pl.col("step") > 0)
+        & pl.col("value").is_not_null()
     )  # fmt: skip
     means = chosen.group_by("size", "non_embedding", "on", "step").agg(
         pl.col("value").mean(), pl.col("tokens").mean(), pl.col("seed").n_unique().alias("seeds")
@@ -221,35 +227,6 @@ def _training(table: "pl.DataFrame") -> Iterator[Row]:
             "value": row["value"],
             "seeds": row["seeds"],
         }
-
-
-def tables(cells: Sequence[Kept]) -> Iterator[Table]:
-    """Floors by cell, fitted forms, and what the controls leave."""
-    rows: list[list[Cell]] = []
-    forms: list[list[Cell]] = []
-    for cell in cells:
-        head: list[Cell] = [cell.arm.size, cell.arm.times, _after(cell)]
-        raw = cell.summary("raw")
-        rows.append([
-            *head, f"{np.mean(list(cell.before.values())):.4f}", f"{np.mean([c[0] for c in cell.special.values()]):.4f}",
-            raw.baseline.text(), raw.last.text(), _text(cell.last("minus_placebo")), _text(cell.last("minus_twin")),
-        ])  # fmt: skip
-        for how in ("raw", "minus_placebo"):
-            for decay in cell.summary(how).decays:
-                floor = "none" if decay.floor is None else decay.floor.text()
-                left_out = None if decay.left_out is None else f"{decay.left_out:.4f}"
-                forms.append([*head, how.replace("_", " "), decay.form, floor, f"{decay.aicc:.1f}", left_out])
-    n = _n(cells)
-    yield Table(
-        "kept", "What is kept", "M(f); means over seeds with 95% t intervals where there are several.", n,
-        ("N", "exposures", "afterwards", "before", "right after", "lowest (paper)", "at the end", "minus placebo", "minus twin"),
-        rows,
-    )  # fmt: skip
-    yield Table(
-        "forms", "Forms of decay", "Floor of each fitted form; AICc takes residuals for independent, so read the error on a seed "
-        "left out of the fit beside it.", n, ("N", "exposures", "afterwards", "curve", "form", "floor", "AICc", "left-out error"),
-        forms,
-    )  # fmt: skip
 
 
 def _rows(cell: Kept, curves: Mapping[Hashable, Floats], **more: Cell) -> list[Row]:
@@ -267,16 +244,17 @@ def _spread(values: Sequence[float]) -> Row:
     return {"value": found.value, "low": low, "high": high, "seeds": found.n}
 
 
-def _text(by_seed: Mapping[Hashable, float]) -> str:
-    found = t_interval(list(by_seed.values()))
-    return found.text() if found.n > 1 else f"{found.value:.4f}"
+def _panels(cells: Sequence[Kept]) -> Panels | None:
+    order = tuple(_title(cell) for cell in cells)
+    return Panels(column="panel", title="", order=order, share="both") if len(cells) > 1 else None
 
 
 def _title(cell: Kept) -> str:
     return f"N = {cell.arm.size}"
 
 
-def _after(cell: Kept) -> str:
+def after_text(cell: Kept, /) -> str:
+    """What the training goes on with."""
     return "then the same data again" if cell.arm.after == "same" else "then novel data only"
 
 
@@ -284,7 +262,11 @@ def _sizes(cells: Sequence[Kept]) -> list[str]:
     return list(dict.fromkeys(cell.arm.size for cell in sorted(cells, key=lambda cell: cell.n_params)))
 
 
-def _n(cells: Sequence[Kept]) -> str:
-    seeds = max(len(cell.special) for cell in cells)
-    batches, tokens = cells[0].n_batches, cells[0].n_tokens
-    return f"{seeds} seed{'s' if seeds > 1 else ''}, {batches} special batches of {tokens // batches:,} scored tokens each"
+def count_text(cells: Sequence[Kept], /) -> str:
+    """How many seeds and tokens stand behind a figure or table."""
+    counts = sorted({len(cell.special) for cell in cells})
+    seeds = (
+        "1 seed" if counts == [1] else f"{' to '.join(str(n) for n in {counts[0]: 0, counts[-1]: 0})} seeds"
+    )
+    batches, tokens = cells[0].n_batches, cells[0].n_tokens // cells[0].n_batches
+    return f"{seeds}, {batches} special batches of {tokens:,} scored tokens each"

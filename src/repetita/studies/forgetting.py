@@ -1,6 +1,6 @@
-"""What is forgotten, and is there a floor? One exposure, its placebo and its twin (memorization paper, Figs. 8, 14, 15)."""
+"""What is forgotten, and is there a floor? One exposure, placebo and twin (memorization paper, Fig. 8)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,6 +14,7 @@ from repetita.measure.probe import Probe
 from repetita.model.config import count
 from repetita.report.page import Deviation
 from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
+from repetita.study.expand import labels_of
 from repetita.study.plan import Analysis, PlannedRun, Study
 from repetita.train.recipe import Recipe, RunSpec
 
@@ -29,7 +30,7 @@ After = Literal["same", "novel"]
 
 
 class Cell(NamedTuple):
-    """Forks of one trunk for each seed: the special batches, or placebo text in their place, then more training."""
+    """Forks of one trunk a seed: the special batches, or placebo text in their place, then more training."""
 
     size: str
     times: int = 1
@@ -62,7 +63,7 @@ def planned(design: Design) -> Iterator[PlannedRun]:
     """A run for each cell, arm, continuation and seed; the arms of a seed share their trunk."""
     for cell in design.cells:
         for seed, after in product(cell.seeds, cell.after):
-            # Roles are crossed over seeds: with odd seeds the twin is trained on and the special set never seen.
+            # Roles are crossed over seeds: odd seeds train on the twin and never see the special set.
             trained: Trained = "special" if seed % 2 == 0 else "twin"
             for arm in (trained, "placebo"):
                 yield _fork(design, cell, arm=arm, trained=trained, after=after, seed=seed)
@@ -148,7 +149,7 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """Three seeds and three sizes; novel data afterwards and ten exposures in a row at the sizes that are cheap."""
+    """Three seeds and three sizes; novel data afterwards and ten exposures in a row where they are cheap."""
     both: tuple[After, ...] = ("same", "novel")
     cells = (
         Cell("25k", after=both, seeds=seeds(3)),
@@ -172,48 +173,65 @@ def overnight() -> Sequence[PlannedRun]:
 def analyse(collected: "Collected") -> Analysis:
     """Claims on M(f), figures and tables; the same in nats beside them."""
     from repetita.fit.claim import settle
-    from repetita.studies import _memory, _memory_figures
+    from repetita.studies import _memory, _memory_claims, _memory_figures, _memory_tables
+    from repetita.studies._grid import planned_labels
 
     table = collected.measurements
+    if table.is_empty():
+        return Analysis(warnings=("no run is finished yet",))
     memorized, nats = (_memory.kept(table, metric=metric) for metric in ("memorized", "loss"))
     if not memorized:
         return Analysis(warnings=("no seed has both its arms finished yet",))
+    sizes = _memory_claims.planned_sizes(planned_labels(collected))
     return Analysis(
-        claims=settle(list(_memory.claims(memorized, nats))),
+        claims=settle(list(_memory_claims.claims(memorized, nats=nats, sizes=sizes))),
         figures=tuple(_memory_figures.figures(memorized, nats=nats, table=table)),
-        tables=tuple(_memory_figures.tables(memorized)),
+        tables=tuple(_memory_tables.tables(memorized)),
+        warnings=tuple(_memory_claims.warnings(memorized)),
     )
+
+
+def detectable(scale: str) -> Mapping[str, str]:
+    """For each primary claim of a scale the smallest effect that its seeds can show, in words."""
+    from repetita.studies._memory_claims import detectable as smallest
+
+    return smallest([labels_of(run) for run in SCALES[scale]()])
 
 
 def deviations(scale: str) -> Sequence[Deviation]:
     """The paper's value and ours, parameter by parameter."""
     runs = SCALES[scale]()
-    spec = runs[0].spec
-    treatment = spec.treatment
+    spec, treatment = runs[0].spec, runs[0].spec.treatment
     assert isinstance(treatment, SpecialBatch)
     assert isinstance(treatment.base, Passes)
     tokens = treatment.base.n_sequences * spec.corpus.length
     sizes = sorted({count(run.spec.model).non_embedding for run in runs})
     passes = Fraction((treatment.at or 0) * spec.batch_size, treatment.base.n_sequences)
-    vocab = spec.corpus.tokenizer
-    return tuple(
-        Deviation(what, paper, here, why)
-        for what, paper, here, why in (
-            ("training set", "WikiText-103, 103M tokens", f"{spec.corpus.source}, {tokens:,} tokens", "parameters per token as there"),
-            ("parameters per training token", "1 to 110", f"{sizes[0] / tokens:.2g} to {sizes[-1] / tokens:.2g}", "experiment design, rule 12"),
-            ("model sizes", "125M to 13B", f"{sizes[0]:,} to {sizes[-1]:,} non-embedding", "two CPU cores"),
-            ("special batch", "the whole validation set, once", f"{treatment.n_batches} batches of {treatment.size} sequences, one update each", "rules 7 and 9"),
-            ("exposure at", "not stated", f"pass {float(passes):g}", "free choice"),
-            ("control", "none", "placebo fork, never-seen twin, roles crossed over seeds", "rule 7"),
-            ("afterwards", "the same data", "the same data, or novel data only", "Bordt et al. 2024"),
-            ("baseline", "minimum after the exposure", "the same, and fitted floors, raw and minus controls", "a minimum is biased"),
-            ("learning rate", "375M tokens warm-up, then nearly constant", f"{spec.recipe.warmup_steps} steps warm-up, constant", "rule 11"),
-            ("Adam", "beta2 0.98, weight decay 0, dropout 0", "the same", ""),
-            ("sequence", "512 tokens, broken at sentences", f"{spec.corpus.length} tokens, {spec.corpus.breaks}", "speed"),
-            ("vocabulary", "about 50k (not stated)", f"{vocab.vocab_size:,} ({vocab.kind})", "embeddings would dwarf the model"),
-            ("seeds", "not stated", str(len({run.spec.seed for run in runs})), "intervals"),
-        )
-    )  # fmt: skip
+    vocab, n_seeds = spec.corpus.tokenizer, len({run.spec.seed for run in runs})
+    corpus, special = (
+        f"{spec.corpus.source}, {tokens:,} tokens",
+        f"{treatment.n_batches} batches of {treatment.size} sequences, one update each",
+    )
+    ratio, shown = f"{sizes[0] / tokens:.2g} to {sizes[-1] / tokens:.2g}", f"{sizes[0]:,} to {sizes[-1]:,}"
+    control, kept = "placebo fork, never-seen twin, roles crossed", "the same, fitted floors, minus controls"
+    warmup, length = f"{spec.recipe.warmup_steps} steps, constant", f"{spec.corpus.length} tokens"
+    return (
+        Deviation("training set", "WikiText-103, 103M tokens", corpus, "parameters per token as there"),
+        Deviation("parameters per training token", "1 to 110", ratio, "rule 12 of the design"),
+        Deviation("model sizes", "125M to 13B", f"{shown} non-embedding", "two CPU cores"),
+        Deviation("special batch", "the whole validation set, once", special, "rules 7 and 9"),
+        Deviation("exposure at", "not stated", f"pass {float(passes):g}", "free choice"),
+        Deviation("control", "none", control, "rule 7"),
+        Deviation("afterwards", "the same data", "the same data, or novel data only", "Bordt et al. 2024"),
+        Deviation("baseline", "minimum after the exposure", kept, "a minimum is biased"),
+        Deviation("learning rate", "375M tokens warm-up, then nearly constant", warmup, "rule 11"),
+        Deviation("Adam", "beta2 0.98, weight decay 0, dropout 0", "the same", ""),
+        Deviation("sequence", "512 tokens, broken at sentences", f"{length}, {spec.corpus.breaks}", "speed"),
+        Deviation(
+            "vocabulary", "about 50k", f"{vocab.vocab_size:,} ({vocab.kind})", "else mostly embeddings"
+        ),
+        Deviation("seeds", "not stated", str(n_seeds), "intervals"),
+    )
 
 
 SCALES = {"demo": demo, "tiny": tiny, "laptop": laptop, "overnight": overnight}
@@ -221,12 +239,13 @@ SCALES = {"demo": demo, "tiny": tiny, "laptop": laptop, "overnight": overnight}
 STUDY = Study(
     name="forgetting",
     title="What one exposure leaves behind",
-    question="A model in the middle of training sees a batch of new text in a single update and goes on with its usual data. "
-    "How fast is that text forgotten, and does anything stay?",
-    prediction="M(f) on the special batch falls quickly, then ever more slowly towards a floor, the forgetting baseline, "
-    "which rises with model size (0.30 at 125M to 0.43 at 13B).",
+    question="A model in the middle of training sees a batch of new text in a single update and goes on "
+    "with its usual data. How fast is that text forgotten, and does anything stay?",
+    prediction="M(f) on the special batch falls quickly, then ever more slowly towards a floor, the "
+    "forgetting baseline, which rises with model size (0.30 at 125M to 0.43 at 13B).",
     source="Tirumala et al. 2022, Memorization Without Overfitting, Figs. 8, 14 and 15",
     scales=SCALES,
     analyse=analyse,
     deviations=deviations,
+    detectable=detectable,
 )
