@@ -86,7 +86,7 @@ def test_damage_is_found_and_the_one_before_is_taken(tmp_path: Path, name: str, 
         file.write_bytes(file.read_bytes()[: size - 1 if harm == "cut" else 0])
     with pytest.raises(DamagedError, match=name) as error:
         load(file.parent)
-    assert f"delete the folder {file.parent}" in str(error.value)
+    assert f"delete the folder {tmp_path} and train" in str(error.value)
     newest = latest(tmp_path)
     assert newest.checkpoint is not None and newest.checkpoint.step == 1
     # Without the optimizer's file there is no resume checkpoint to be damaged.

@@ -25,6 +25,7 @@ __all__ = [
     "Key",
     "RunFolder",
     "Status",
+    "check_run",
     "failure",
     "final_position",
     "items_name",
@@ -157,7 +158,7 @@ class RunFolder:
         try:
             _take(lock, path=path)
             if (path / "run.json").exists():
-                _same_run(path, fingerprint=header["fingerprint"])
+                check_run(path, fingerprint=header["fingerprint"])
             else:
                 _write_json(path / "run.json", dict(header))
             return cls(path, attempt=_new_attempt(path), lock=lock)
@@ -292,7 +293,8 @@ def _take(lock: int, *, path: Path) -> None:
         return
 
 
-def _same_run(path: Path, *, fingerprint: str) -> None:
+def check_run(path: Path, *, fingerprint: str) -> None:
+    """Raises RunFolderError where the folder holds another run, and DamagedError for a bad header."""
     found = read_header(path)["fingerprint"]
     if found != fingerprint:
         raise RunFolderError(

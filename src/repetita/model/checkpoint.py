@@ -218,6 +218,5 @@ def _digest(position: Mapping[str, Any]) -> str:
 
 def _damaged(path: Path, what: str) -> DamagedError:
     return DamagedError(
-        f"{path}: {what}; delete the folder {path.parent} and run the same command again, which continues "
-        f"from the checkpoint before it"
+        f"{path}: {what}; ask for another step, or delete the folder {path.parents[2]} and train it again"
     )

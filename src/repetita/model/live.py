@@ -73,7 +73,11 @@ def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = No
     Raises RunFolderError where the run has none at this step and DamagedError where it does not verify.
     """
     if step not in steps_on_disk(run):
-        kept = ", ".join(map(str, steps_on_disk(run))) or "none"
+        kept = ", ".join(map(str, steps_on_disk(run)))
+        if not kept:
+            raise RunFolderError(
+                f"{run} has no checkpoint; train it to its end, or delete the folder and train it again"
+            )
         raise RunFolderError(
             f"{run}: no checkpoint of step {step} (kept: {kept}); ask for one of those steps"
         )

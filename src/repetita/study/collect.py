@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from repetita.errors import DamagedError, SpecError, UserError, nearest
+from repetita.errors import DamagedError, RunFolderError, SpecError, UserError, nearest
 from repetita.journal import table
-from repetita.journal.folder import failure, measured, read_header, status
+from repetita.journal.folder import check_run, failure, measured, read_header, status
 from repetita.study.expand import Job, by_batch, expand, labels_of, measurement_key
 from repetita.study.manifest import Manifest, read_manifest
 from repetita.study.plan import Label, PlannedRun
@@ -143,11 +143,12 @@ def collect(part: Portion, *, root: Path) -> Collected:
 def _state(job: Job) -> tuple[Literal["missing", "unfinished", "failed", "damaged"], str] | None:
     """Why a run cannot be in the table; None when it is done."""
     found = status(job.path)
-    if found == "done":
-        return None
     try:
+        if found == "done":
+            check_run(job.path, fingerprint=job.fingerprint)
+            return None
         return found, failure(job.path) if found == "failed" else ""
-    except DamagedError as error:
+    except (DamagedError, RunFolderError) as error:
         return "damaged", str(error)
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from repetita.errors import UserError
-from repetita.journal.folder import Status, measured, read_header, read_journal, status
+from repetita.journal.folder import Status, check_run, measured, read_header, read_journal, status
 from repetita.model.config import ModelConfig, count, flops_per_token, ladder
 from repetita.study.expand import Job
 
@@ -66,6 +66,7 @@ def job_state(job: Job) -> JobState:
     steps = _checkpoints(job.path)
     if how != "done":
         return JobState(how, max(steps, default=0), {}, 0)
+    check_run(job.path, fingerprint=job.fingerprint)
     there = measured(job.path)
     missing = {
         due.key: lacking

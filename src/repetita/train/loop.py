@@ -11,7 +11,7 @@ from repetita.errors import RunStopped, SpecError, TrainingDiverged
 from repetita.journal import folder
 from repetita.journal.records import Event
 from repetita.model import checkpoint
-from repetita.train.recipe import RunSpec, run_path
+from repetita.train.recipe import RunSpec, run_fingerprint, run_path
 from repetita.train.replay import lacking, measure_missing
 from repetita.train.run import Due, Options, Run
 from repetita.train.stopping import StopRequests
@@ -80,6 +80,8 @@ def train(
         raise SpecError(
             f"probes are due at step {min(beyond)}, but the run ends at {spec.steps}; leave it out"
         )
+    if folder.status(path) != "missing":
+        folder.check_run(path, fingerprint=run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint))
     if folder.status(path) == "failed" and not options.retry_failed:
         raise TrainingDiverged(folder.failure(path))
     failed = set[folder.Key]()

@@ -198,7 +198,7 @@ class Run:
                     checkpoint.save(self.folder.path, **weights._replace(optimizer=None)._asdict())
             except DamagedError as error:
                 self.folder.truncate(None)
-                self.folder.write_event(Event(0, "damaged", str(error)))
+                self.folder.write_event(Event(0, "damaged", str(error).partition(";")[0]))
                 continue
             self._take(found)
             self.folder.write_event(
