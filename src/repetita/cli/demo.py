@@ -6,6 +6,11 @@ from repetita.cli.options import ROOT, AsJson, Processes, Root
 
 STUDIES = ("double_descent", "forgetting")
 SCALE = "demo"
+TITLE = "Repetition and forgetting in miniature"
+LEAD = (
+    "Models of 4 thousand to 100 thousand parameters, 249 State of the Union speeches, one seed. One seed "
+    "illustrates and cannot support: the scale laptop asks the same questions with three."
+)
 
 
 def demo(
@@ -24,6 +29,6 @@ def demo(
     failed = run_portions(
         portions, root=root, processes=processes, quiet=quiet, as_json=False, show=not as_json
     )
-    report_portions(portions, root=root, open_page=open_page, as_json=as_json)
+    report_portions(portions, root=root, open_page=open_page, as_json=as_json, title=TITLE, lead=LEAD)
     if failed:
         raise typer.Exit(1)

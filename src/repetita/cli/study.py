@@ -126,12 +126,20 @@ def run_portions(
     return bool(outcome.failed)
 
 
-def report_portions(portions: Sequence["Portion"], *, root: Path, open_page: bool, as_json: bool) -> None:
+def report_portions(
+    portions: Sequence["Portion"],
+    *,
+    root: Path,
+    open_page: bool,
+    as_json: bool,
+    title: str | None = None,
+    lead: str = "",
+) -> None:
     """Writes the page of portions and prints what they found."""
     from repetita.report.terminal import findings_lines, findings_table
     from repetita.study.publish import publish
 
-    published = publish(portions, root=root)
+    published = publish(portions, root=root, title=title, lead=lead)
     page = published.page.resolve()
     if as_json:
         print_json(
