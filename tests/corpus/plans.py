@@ -86,7 +86,7 @@ ITEMS = st.builds(
     index=st.integers(0, 9),
     count=st.sampled_from([0, 1, 4, 16]),
     start=st.integers(0, 20),
-    stop=st.none() | st.integers(21, 40),
+    stop=st.none() | st.integers(30, 40),  # ten steps of 8 slots hold four items of 16 visits
 )
 INSERTIONS = st.builds(Insertions, base=BASES, items=st.lists(ITEMS, max_size=4).map(tuple))
 TREATMENTS = st.one_of(BASES, SPECIALS, INSERTIONS)

@@ -11,7 +11,7 @@ from repetita.report.figure import Axis, Figure, Layer, Panels, Row, Rule, Serie
 from repetita.studies._damage import Damage, Within
 from repetita.studies._grid import Curve, Grid, Line, Losses, line_text, mean
 
-PASSES = "passes E over the repeated subset (log scale)"
+PASSES = "passes E over the subset (log)"
 LOSS = "test loss, nats a token"
 INTERVAL = Layer(kind="interval", low="low", high="high")
 LINE, POINT = Layer(kind="line"), Layer(kind="point")
@@ -66,7 +66,7 @@ def loss_by_passes(grid: Grid) -> Figure:
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="loss", title=LOSS),
         series=_size_series(grid),
-        panels=Panels(column="fraction", title="f =", share="both") if len(fractions) > 1 else None,
+        panels=Panels(column="share", title="", share="both") if len(fractions) > 1 else None,
         layers=(INTERVAL, LINE, POINT),
         rules=tuple(rules),
         tooltip=("seeds",),
@@ -219,7 +219,7 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
         for passes, losses in grid.repeated[line].items():
             ratio = _size(scan, grid, line, losses)
             if ratio.value is not None:
-                cell: Row = {"size": line[0], "fraction": line[1], "passes": passes}
+                cell: Row = {**_named(line), "passes": passes}
                 rows.append({**cell, **drawn(ratio, value="multiplier")})
     if not rows:
         return
@@ -237,7 +237,7 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="multiplier", title="effective size / size (log scale)", scale="log"),
         series=_size_series(grid),
-        panels=Panels(column="fraction", title="f =", share="both") if len(fractions) > 1 else None,
+        panels=Panels(column="share", title="", share="both") if len(fractions) > 1 else None,
         layers=(INTERVAL, LINE, POINT),
         rules=(Rule(axis="y", at=1.0, label="no damage"),),
         tooltip=("seeds",),
@@ -322,7 +322,7 @@ def drawn(found: Estimate, /, *, value: str = "loss") -> Row:
 
 def _cells(grid: Grid) -> list[Row]:
     return [
-        {"size": line[0], "fraction": line[1], "passes": passes, **spread(losses)}
+        {**_named(line), "passes": passes, **spread(losses)}
         for line in grid.lines()
         for passes, losses in grid.repeated[line].items()
     ]
@@ -339,6 +339,10 @@ def _controls(grid: Grid, sizes: set[str]) -> list[Rule]:
 def _line_panels(grid: Grid) -> Panels | None:
     lines = tuple(line_text(line) for line in grid.lines())
     return Panels(column="line", title="", order=lines, share="both") if len(lines) > 1 else None
+
+
+def _named(line: Line) -> Row:
+    return {"size": line[0], "fraction": line[1], "share": f"f = {line[1]:g}"}
 
 
 def _size_series(grid: Grid) -> Series:

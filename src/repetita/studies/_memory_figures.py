@@ -12,8 +12,8 @@ from repetita.studies._memory import Floats, Kept
 if TYPE_CHECKING:
     import polars as pl
 
-SINCE = "updates since the last exposure, 1 = right after it (log scale)"
-MEMORIZED = "memorized M(f): share of tokens whose argmax is right"
+SINCE = "updates since exposure (log)"
+MEMORIZED = "memorized fraction M(f)"
 KEPT = "M(f), special minus placebo"
 BAND, LINE, POINT = Layer(kind="band", low="low", high="high"), Layer(kind="line"), Layer(kind="point")
 INTERVAL = Layer(kind="interval", low="low", high="high")
@@ -58,7 +58,8 @@ def forgetting_curves(cells: Sequence[Kept]) -> Figure:
     return Figure(
         name="forgetting-curve",
         title="What one exposure leaves behind",
-        caption="M(f) on text that was trained on in exactly one update, against the updates made since. "
+        caption="M(f), the share of tokens whose argmax is right, on text that was trained on in exactly "
+        "one update, against the updates made since (1: right after it). "
         "Training goes on with the same training set. The placebo run is the same run forked at the "
         "exposure, with other text in that update: the gap between the two is memory, the rest "
         "is what a model of this training set guesses without it. Band: 95% t interval over seeds, where "

@@ -1,0 +1,16 @@
+"""What holds for every test: property tests try the same examples each time, denormals are numbers again."""
+
+import sys
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every machine: a property that fails in CI fails here, too.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Undo what `model.device.setup` sets for the whole process: numpy and hypothesis want denormals."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
