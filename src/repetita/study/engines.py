@@ -1,6 +1,7 @@
 """Where runs are computed: worker processes on this machine, told by strings what to do."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import NamedTuple
 
 from repetita.study.prepare import Portion
 from repetita.study.progress import Sight, read_sight
+
+ROOM_TO_SPEAK = 1 << 14
+"""Free bytes below which a worker may have had no room to say why it ended."""
 
 GRACE_SECONDS = 60.0
 """How long a worker may take to write its checkpoint after it was asked to stop."""
@@ -150,6 +154,8 @@ class LocalEngine:
 def _how(code: int, *, log: Path) -> str:
     if code >= 0:
         lines = log.read_text(errors="replace").splitlines()
+        if not lines and shutil.disk_usage(log.parent).free < ROOM_TO_SPEAK:
+            return f"the worker ended with exit code {code} on a full disk; free some space and run this again"
         return f"the worker ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
     name = signal.Signals(-code).name
     hint = " (out of memory?)" if name == "SIGKILL" else ""

@@ -5,6 +5,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from repetita.errors import StorageError
+from repetita.journal.disk import storage_errors
+
 State = Literal["starting", "running", "done", "failed", "busy"]
 
 EVERY_SECONDS = 0.5
@@ -44,8 +47,13 @@ class ProgressFile:
         self._last = now
         # Whole or not at all, but not synced: after a power cut nobody reads it, and a sync stalls the run.
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(sight._asdict()))
-        temporary.replace(self._path)
+        try:
+            with storage_errors(self._path):
+                temporary.write_text(json.dumps(sight._asdict()))
+                temporary.replace(self._path)
+        except StorageError:
+            if sight.ended:  # The driver must hear of this; of steps it need not.
+                raise
 
 
 def read_sight(path: Path) -> Sight | None:
