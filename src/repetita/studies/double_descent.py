@@ -183,7 +183,7 @@ def overnight() -> Sequence[PlannedRun]:
         *(Cell("repeated", "25k", HALF, HALF_SUBSETS, three, rate_scale=scale) for scale in (0.5, 2.0)),
         *(Cell("repeated", size, HALF, HALF_SUBSETS, three, corpus=STDLIB) for size in ("25k", "100k")),
     )
-    return tuple(planned(Design(cells, 1600, 16, 1024, curve_sequences=192, curve_points=20)))
+    return tuple(planned(Design(cells, 1600, 16, 1024, curve_sequences=192, curve_points=16)))
 
 
 def analyse(collected: "Collected") -> Analysis:
