@@ -19,7 +19,8 @@ WITHIN_FRACTION = 0.9
 
 SEED_SD = {"hump": 0.03, "interference": 0.03, "marker": 0.3, "within-run": 0.02, "peak-moves": 0.3}
 """Assumed standard deviations over seeds of the effects that the claims test (nats; for the marker and the
-moving peak, of ln passes): a guess made before the runs, for planning only. No verdict uses it."""
+moving peak, of ln passes), for planning only: round numbers set when the first five runs of the laptop scale
+were there, not fitted to the rest. No verdict uses them."""
 PREDICTED = {"hump": 0.1, "interference": 0.1, "marker": 0.5, "within-run": 0.05, "peak-moves": 0.7}
 """What the paper leads one to expect, in the same units: the hump of its middle sizes costs tenths of a nat,
 the peak is within a factor of two of the marker, and four times the size halves the passes at the peak."""

@@ -238,7 +238,7 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
         y=Axis(column="multiplier", title="effective size / size (log scale)", scale="log"),
         series=_size_series(grid),
         panels=Panels(column="share", title="", share="both") if len(fractions) > 1 else None,
-        layers=(INTERVAL, LINE, POINT),
+        layers=(INTERVAL, POINT),  # A line would run straight through what is left out, the worst.
         rules=(Rule(axis="y", at=1.0, label="no damage"),),
         tooltip=("seeds",),
     )

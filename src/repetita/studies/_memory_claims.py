@@ -22,7 +22,7 @@ SEED_SD = {
     "novel": 0.004,
 }
 """Assumed standard deviations over seeds of the effects that the claims test, in M(f) (a share for
-generalisation): a guess made before the runs, for planning only. No verdict uses it."""
+generalisation), for planning only: a guess, not fitted to runs. No verdict uses them."""
 PREDICTED = {
     "remains": 0.01,
     "baseline-rises": 0.06,
