@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from repetita.cli.app import app
-from repetita.errors import SpecError
+from repetita.errors import DamagedError, SpecError
 
 
 def run(*arguments: object) -> Result:
@@ -40,7 +40,7 @@ def test_build_show_and_verify(folder: Path) -> None:
     data[100] ^= 1
     tokens.write_bytes(data)
     said = run("corpus", "verify", *root)
-    assert said.exit_code == 2
+    assert isinstance(said.exception, DamagedError)
     assert "tokens.bin" in said.stdout
 
 

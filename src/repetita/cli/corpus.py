@@ -91,7 +91,7 @@ def verify(as_json: AsJson = False, root: Root = ROOT) -> None:
     for folder in folders:
         try:
             open_shards(folder, verify=True)
-        except DamagedError as error:
+        except UserError as error:
             damaged[folder.name] = str(error)
     if as_json:
         print_json([{"corpus": one.name, "damaged": damaged.get(one.name)} for one in folders])
@@ -99,7 +99,10 @@ def verify(as_json: AsJson = False, root: Root = ROOT) -> None:
         for folder in folders:
             typer.echo(inert(f"{folder.name}: {damaged.get(folder.name, 'intact')}"))
     if damaged:
-        raise typer.Exit(2)
+        raise DamagedError(
+            f"{len(damaged)} of {len(folders)} corpora below {root / 'corpora'} cannot be used "
+            f"({', '.join(damaged)}); delete their folders and build them again"
+        )
 
 
 def _spec(

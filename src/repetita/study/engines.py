@@ -155,7 +155,7 @@ def _how(code: int, *, log: Path) -> str:
     if code >= 0:
         lines = log.read_text(errors="replace").splitlines()
         if not lines and shutil.disk_usage(log.parent).free < ROOM_TO_SPEAK:
-            return f"the worker ended with exit code {code} on a full disk; free some space and run this again"
+            return f"the worker ended with exit code {code} on a full disk; free space and run it again"
         return f"the worker ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
     name = signal.Signals(-code).name
     hint = " (out of memory?)" if name == "SIGKILL" else ""
