@@ -17,7 +17,8 @@ class Optimizer:
     Weight decay acts on matrices only, not on biases and norms. Learning rates are given step by step;
     the curve is the recipe's. The model's parameters and their gradients become views of two flat
     tensors, matrices first, so that a step is a few kernels and not a few for each parameter (clip
-    and update took 0.41 ms a step instead of 0.66 at 2 layers x 32): move the model to its device before, and not after.
+    and update took 0.41 ms a step instead of 0.66 at 2 layers x 32): move the model to its device
+    before, and not after.
     """
 
     def __init__(self, model: nn.Module, *, recipe: Recipe) -> None:
