@@ -264,6 +264,9 @@ def test_the_header_says_what_the_numbers_depend_on(straight: Path, corpus: Corp
     assert header["versions"] == dict(versions())
     assert header["git"] == git_state()
     assert header["device"]["threads"] == 1
+    seen = header["exposure"]["times_seen"]
+    read = sum(int(times) * n for times, n in seen.items())
+    assert read == header["exposure"]["slots"] == header["spec"]["steps"] * header["spec"]["batch_size"]
     assert str(Path.home()) not in (straight / "run.json").read_text()
 
 

@@ -19,9 +19,7 @@ LANES = ("train", "repeated", "special", "placebo", "novel", "inserted")
 EMPTY = -1
 """The set of a slot that trains on nothing, and the index of what is not there."""
 
-TRAIN, SPECIAL, PLACEBO, NOVEL, UNITS = (
-    SETS.index(name) for name in ("train", "special", "placebo", "novel", "units")
-)
+TRAIN, SPECIAL, NOVEL, UNITS = (SETS.index(name) for name in ("train", "special", "novel", "units"))
 REPEATED, INSERTED = LANES.index("repeated"), LANES.index("inserted")
 
 

@@ -46,7 +46,7 @@ Key = tuple[str, int]
 
 JOURNALS = ("steps", "measurements", "events")
 HEADER = frozenset(
-    {"fingerprint", "slug", "spec", "corpus", "semantics", "versions", "git", "device", "trunk"}
+    {"fingerprint", "slug", "spec", "corpus", "semantics", "versions", "git", "device", "exposure", "trunk"}
 )
 """The only keys of `run.json` beside `schema` and `sha256`: no environment, command, host, user or path."""
 

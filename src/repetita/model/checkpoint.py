@@ -41,13 +41,6 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Tensor] | None
 
 
-class Latest(NamedTuple):
-    """The newest resume checkpoint that verifies, and a sentence about each newer one that does not."""
-
-    checkpoint: Checkpoint | None
-    damaged: tuple[str, ...]
-
-
 def checkpoint_path(run: Path, *, step: int) -> Path:
     """The folder of one checkpoint within a run's folder."""
     return run / "checkpoints" / f"{step:08d}"
@@ -120,20 +113,6 @@ def steps_on_disk(run: Path, *, kind: Kind = "any") -> tuple[int, ...]:
             int(file.parent.name) for file in run.glob(f"checkpoints/*/{last}") if file.parent.name.isdigit()
         )
     )
-
-
-def latest(run: Path) -> Latest:
-    """Where to continue a run: its newest resume checkpoint that verifies."""
-    damaged: list[str] = []
-    for step in reversed(steps_on_disk(run, kind="resume")):
-        try:
-            checkpoint = load(checkpoint_path(run, step=step))
-        except DamagedError as error:
-            damaged.append(str(error))
-            continue
-        if checkpoint.optimizer is not None:
-            return Latest(checkpoint, tuple(damaged))
-    return Latest(None, tuple(damaged))
 
 
 def prune(run: Path, *, newest: int = 2, whole: Collection[int] = (), weights: Collection[int] = ()) -> None:

@@ -90,7 +90,7 @@ class Run:
             spec=spec,
             corpus=corpus,
             schedule=schedule,
-            folder=RunFolder.open(path, header=header(spec, corpus=corpus, place=place)),
+            folder=RunFolder.open(path, header=header(spec, corpus=corpus, schedule=schedule, place=place)),
             updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
         )
 
@@ -219,8 +219,12 @@ class Run:
         self.spikes.recall([StepRecord(**line) for line in lines])
 
 
-def header(spec: RunSpec, *, corpus: Corpus, place: device.Device) -> dict[str, Any]:
-    """What `run.json` says; of a corpus that is a path, the last part only."""
+def header(spec: RunSpec, *, corpus: Corpus, schedule: Schedule, place: device.Device) -> dict[str, Any]:
+    """What `run.json` says; of a corpus that is a path, the last part only.
+
+    `exposure` is what the schedule comes to: realised f and E, slots by lane, and how many sequences of the
+    training pool are seen how many times (experiment design, rule 3).
+    """
     values = plain(spec)
     values["corpus"]["source"] = public_source(spec.corpus.source)
     return {
@@ -232,6 +236,8 @@ def header(spec: RunSpec, *, corpus: Corpus, place: device.Device) -> dict[str, 
         "versions": versions(),
         "git": git_state(),
         "device": device.describe(place),
+        "exposure": schedule.realised()
+        | {"times_seen": {str(times): n for times, n in schedule.histogram(spec.steps).items()}},
     }
 
 
