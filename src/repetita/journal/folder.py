@@ -168,7 +168,10 @@ class RunFolder:
 
     def write_step(self, record: StepRecord) -> None:
         """Appends a line to `steps.jsonl`."""
-        self._journals["steps"].append(encode(record._asdict()))
+        values = record._asdict()
+        if not record.corruption:
+            del values["corruption"]
+        self._journals["steps"].append(encode(values))
 
     def write_measurements(self, readings: Iterable[Reading], *, step: int, tokens: int, probe: str) -> None:
         """Appends the readings of one probe (its fingerprint) at one step, all or none of them.

@@ -43,7 +43,9 @@ class StepRecord(NamedTuple):
 
     `sets` maps a lane label (train, repeated, special, placebo, novel, inserted) to `[loss sum in nats,
     hits, scored tokens]`. `tokens` counts scored tokens before this step. `seconds` is wall time
-    and the only field in which a resumed run may differ from an uninterrupted one.
+    and the only field in which a resumed run may differ from an uninterrupted one. In a masked run
+    `corruption` holds the same sums by what the model was shown at the scored positions (mask, random, kept);
+    in a causal one it is empty.
     """
 
     step: int
@@ -52,6 +54,7 @@ class StepRecord(NamedTuple):
     gradient_norm: float
     sets: dict[str, list[float]]
     seconds: float
+    corruption: dict[str, list[float]] = {}  # noqa: RUF012 - never written to
 
 
 class Event(NamedTuple):

@@ -134,17 +134,35 @@ class Pass(NamedTuple):
         return float(self.loss_sums.sum()) / self.tokens if self.tokens else None
 
 
+class ScoredBatch(NamedTuple):
+    """Some rows of a set and what a subject made of each scored position of theirs."""
+
+    part: slice
+    """Which of the set's `indices` these are."""
+    rows: Rows
+    """The text itself, as a causal model reads it; `rows.scored` says which positions count."""
+    loss: NDArray[np.float64]
+    """Nats, 0 where not scored, shape (B, L)."""
+    hit: NDArray[np.bool_]
+    """Whether the most likely token is the target, False where not scored, shape (B, L)."""
+
+
+def scored_batches(subject: Subject, *, over: EvalSet) -> Iterator[ScoredBatch]:
+    """Every row of `over` once, `ROWS_PER_BATCH` at a time, with the loss and hit of each scored position."""
+    for start in range(0, len(over.indices), ROWS_PER_BATCH):
+        part = slice(start, min(start + ROWS_PER_BATCH, len(over.indices)))
+        rows = over.sequences.rows(over.indices[part])
+        scores = subject.score(rows)
+        loss_BL = np.where(rows.scored, scores.loss, 0).astype(np.float64)
+        yield ScoredBatch(part, rows, loss_BL, scores.hit & rows.scored)
+
+
 def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
     """Score every row of `over` once, `ROWS_PER_BATCH` at a time; sums are kept in double precision."""
     n, length = len(over.indices), over.sequences.length
     loss_sums, hits, n_scored = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     index_loss, index_n, n_bytes = np.zeros(length), np.zeros(length, np.int64), 0
-    for start in range(0, n, ROWS_PER_BATCH):
-        part = slice(start, min(start + ROWS_PER_BATCH, n))
-        rows = over.sequences.rows(over.indices[part])
-        scores = subject.score(rows)
-        loss_BL = np.where(rows.scored, scores.loss, 0).astype(np.float64)
-        hit_BL = scores.hit & rows.scored
+    for part, rows, loss_BL, hit_BL in scored_batches(subject, over=over):
         loss_sums[part], hits[part] = loss_BL.sum(1), hit_BL.sum(1)
         n_scored[part] = rows.scored.sum(1)
         index_loss += loss_BL.sum(0)

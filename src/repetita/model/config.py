@@ -9,7 +9,7 @@ from repetita.spec import Spec
 
 Position = Literal["learned", "rotary"]
 Output = Literal["tied", "untied"]
-Objective = Literal["causal"]
+Objective = Literal["causal", "masked"]
 LadderName = Literal["laptop", "hernandez", "tirumala"]
 
 
