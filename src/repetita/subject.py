@@ -21,8 +21,10 @@ class Scores(NamedTuple):
 class Rows(NamedTuple):
     """Fixed-length sequences as a model reads them, each array of shape (B, L).
 
-    `tokens[:, 0]` is the start token and `targets[:, i]` is what follows `tokens[:, i]`, so all
-    L tokens of a sequence are targets. `scored` is False on padding and on separators.
+    For a causal model `tokens[:, 0]` is the start token and `targets[:, i]` is what follows
+    `tokens[:, i]`, so all L tokens of a sequence are targets. For a masked model `tokens[:, i]` is
+    `targets[:, i]` or what hides it, and only what was hidden is scored. `scored` is False on padding
+    and on separators.
     """
 
     tokens: Tokens
@@ -33,6 +35,11 @@ class Rows(NamedTuple):
 @runtime_checkable
 class Subject(Protocol):
     """A language model that can be asked; B sequences of L tokens."""
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id that a masked model is shown where it is to predict; None for a causal model."""
+        ...
 
     def score(self, rows: Rows) -> Scores:
         """Teacher-forced loss and top-1 hit at every scored position."""

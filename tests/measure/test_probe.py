@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repetita.cadence import At, Every
+from repetita.corpus.masking import DRAWS
 from repetita.errors import SpecError
 from repetita.measure.loss import LossProbe
 from repetita.measure.memorization import MemorizationProbe, ScoreProbe
@@ -132,3 +133,26 @@ def test_what_is_not_scored_counts_nowhere() -> None:
     assert taken.loss == pytest.approx(np.log(50), rel=1e-6)
     assert taken.hits.sum() == 0
     assert taken.index_n.tolist() == [20] * 7 + [0] * 5
+
+
+def test_a_masked_subject_sees_each_token_hidden_once_and_never_the_answer() -> None:
+    shown = []
+
+    class Masked(LookupSubject):
+        """Knows 37% of what it is asked, and is asked with the mask alone."""
+
+        mask_id = 50
+
+        def score(self, rows: Rows) -> Scores:
+            shown.append(rows)
+            return super().score(rows)
+
+    sequences = planted(10, 100)
+    taken = full_pass(Masked(share="0.37", vocab_size=50), over=EvalSet.whole("x", sequences=sequences))
+    assert len(shown) == DRAWS
+    assert taken.tokens == 1000 and taken.index_n.tolist() == [10] * 100
+    assert all((rows.tokens[rows.scored] == 50).all() for rows in shown)
+    assert np.sum([rows.scored for rows in shown], axis=0).tolist() == np.ones((10, 100)).tolist()
+    assert taken.hits.sum() == sum(
+        (LookupSubject(share="0.37", vocab_size=50).score(rows).hit & rows.scored).sum() for rows in shown
+    )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repetita.model.attention import Heads, explicit, fused
+from repetita.model.attention import BOTH_WAYS, CAUSAL, Heads, Reach, explicit, fused
 
 
 def heads(n_tokens: int, *, width: int = 8) -> Heads:
@@ -12,13 +12,21 @@ def heads(n_tokens: int, *, width: int = 8) -> Heads:
     return Heads(*(3 * part for part in qkv))
 
 
+def reaches(n_tokens: int) -> list[Reach]:
+    """Causal, both ways, and both ways with the end of the first row as padding."""
+    text_BL = torch.ones(2, n_tokens, dtype=torch.bool)
+    text_BL[0, (n_tokens + 1) // 2 :] = False
+    return [CAUSAL, BOTH_WAYS, Reach(causal=False, keys_B11L=text_BL[:, None, None])]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
 @pytest.mark.parametrize("n_tokens", [1, 2, 17, 64])
-def test_fused_equals_explicit_with_gradients(n_tokens: int) -> None:
-    given = heads(n_tokens)
+def test_fused_equals_explicit_with_gradients(n_tokens: int, kind: int) -> None:
+    given, reach = heads(n_tokens), reaches(n_tokens)[kind]
     results = []
-    for attend in (fused, lambda each: explicit(each).mixed_BHLK):
+    for is_fused in (True, False):
         leaves = Heads(*(part.clone().requires_grad_() for part in given))
-        mixed_BHLK = attend(leaves)
+        mixed_BHLK = fused(leaves, reach=reach) if is_fused else explicit(leaves, reach=reach).mixed_BHLK
         torch.autograd.backward((mixed_BHLK * torch.arange(8.0)).sum())
         results.append([mixed_BHLK, *(part.grad for part in leaves)])
     for one, other in zip(*results, strict=True):
@@ -27,11 +35,13 @@ def test_fused_equals_explicit_with_gradients(n_tokens: int) -> None:
 
 def test_float32_agrees_too() -> None:
     given = Heads(*(part.float() for part in heads(64)))
-    torch.testing.assert_close(fused(given), explicit(given).mixed_BHLK, rtol=1e-5, atol=1e-5)
+    for reach in reaches(64):
+        fused_BHLK, explicit_BHLK = fused(given, reach=reach), explicit(given, reach=reach).mixed_BHLK
+        torch.testing.assert_close(fused_BHLK, explicit_BHLK, rtol=1e-5, atol=1e-5)
 
 
 def test_patterns_are_causal_distributions() -> None:
-    pattern_BHLL = explicit(heads(17)).pattern_BHLL
+    pattern_BHLL = explicit(heads(17), reach=CAUSAL).pattern_BHLL
     torch.testing.assert_close(pattern_BHLL.sum(-1), torch.ones(2, 3, 17, dtype=torch.float64))
     assert not pattern_BHLL.triu(1).any()
 
@@ -39,4 +49,11 @@ def test_patterns_are_causal_distributions() -> None:
 def test_equal_keys_are_read_equally() -> None:
     given = heads(5)._replace(k_BHLK=torch.zeros(2, 3, 5, 8, dtype=torch.float64))
     expected_LL = torch.tril(torch.ones(5, 5, dtype=torch.float64)) / torch.arange(1, 6)[:, None]
-    torch.testing.assert_close(explicit(given).pattern_BHLL, expected_LL.expand(2, 3, 5, 5))
+    torch.testing.assert_close(explicit(given, reach=CAUSAL).pattern_BHLL, expected_LL.expand(2, 3, 5, 5))
+
+
+def test_padding_is_never_read() -> None:
+    pattern_BHLL = explicit(heads(17), reach=reaches(17)[2]).pattern_BHLL
+    torch.testing.assert_close(pattern_BHLL.sum(-1), torch.ones(2, 3, 17, dtype=torch.float64))
+    assert not pattern_BHLL[0, :, :, 9:].any()
+    assert (pattern_BHLL[1] > 0).all() and (pattern_BHLL[0, :, :, :9] > 0).all()

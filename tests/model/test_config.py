@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from repetita.corpus.masking import MASK_SHARE
 from repetita.errors import SpecError
-from repetita.model.config import ModelConfig, Output, Position, count, flops_per_token, ladder
+from repetita.model.config import ModelConfig, Objective, Output, Position, count, flops_per_token, ladder
 from repetita.model.loss import scored_cross_entropy
 from repetita.model.transformer import Transformer
 from repetita.spec import fingerprint
@@ -19,14 +20,19 @@ def config(**changes: object) -> ModelConfig:
 @pytest.mark.parametrize("position", ["learned", "rotary"])
 @pytest.mark.parametrize("output", ["tied", "untied"])
 @pytest.mark.parametrize("d_mlp", [None, 0, 40])
-def test_counts_are_those_of_the_module(position: Position, output: Output, d_mlp: int | None) -> None:
-    shape = config(position=position, output=output, d_mlp=d_mlp, n_layer=3)
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_counts_are_those_of_the_module(
+    position: Position, output: Output, d_mlp: int | None, objective: Objective
+) -> None:
+    shape = config(position=position, output=output, d_mlp=d_mlp, n_layer=3, objective=objective)
     model, counted = Transformer(shape, seed=0), count(shape)
     assert counted.total == sum(parameter.numel() for parameter in model.parameters())
     assert counted.embedding == model.embedding.weight.numel()
     assert counted.position == (model.position.weight.numel() if model.position else 0)
     assert counted.output == (model.output.weight.numel() if model.output else 0)
     body = [*model.blocks.parameters(), *model.final_norm.parameters()]
+    for only_masked in (model.embedding_norm, model.head):
+        body += [] if only_masked is None else only_masked.parameters()
     assert counted.non_embedding == counted.body == sum(parameter.numel() for parameter in body)
     matrices = [parameter for parameter in model.blocks.parameters() if parameter.ndim == 2]
     assert counted.formula_12ld2 == sum(matrix.numel() for matrix in matrices)
@@ -40,15 +46,23 @@ def test_flops_are_those_of_the_module(d_mlp: int | None) -> None:
     with FlopCounterMode(display=False) as counter:
         for _ in model.patterns(tokens_BL):  # explicit attention: products that are not causal
             pass
-        everything = torch.ones_like(tokens_BL, dtype=torch.bool)
-        scored_cross_entropy(
-            model.final_norm(model.embedding(tokens_BL)),
-            weight_VD=model.output_weight,
-            targets_BL=tokens_BL,
-            scored_BL=everything,
-        )
+        states_ND = model.final_norm(model.embedding(tokens_BL)).flatten(0, 1)
+        scored_cross_entropy(states_ND, weight_VD=model.output_weight, targets_N=tokens_BL.flatten())
     forward = counter.get_total_flops() / tokens_BL.numel()
     assert flops_per_token(shape).matmul == 3 * forward
+
+
+def test_flops_of_a_masked_model_are_those_of_the_module() -> None:
+    shape = config(objective="masked", d_model=20, context=20)
+    model = Transformer(shape, seed=0)
+    tokens_BL = torch.ones(10, shape.context, dtype=torch.int64)
+    scored_N = torch.arange(0, 200)[: round(200 * MASK_SHARE)]
+    with FlopCounterMode(display=False) as counter:
+        states_ND = model.states(tokens_BL, at_N=scored_N)
+        scored_cross_entropy(states_ND, weight_VD=model.output_weight, targets_N=scored_N % 50)
+    # The fused attention of a CPU is not counted by torch.
+    attention = 4 * shape.n_layer * shape.context * shape.d_model
+    assert flops_per_token(shape).matmul == round(3 * (counter.get_total_flops() / 200 + attention))
 
 
 def test_flop_conventions() -> None:

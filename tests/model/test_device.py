@@ -36,10 +36,9 @@ def test_two_steps_of_training_repeat_to_the_bit() -> None:
         for _ in range(2):
             optimizer.zero_grad()
             ours = objective(
-                model.hidden(targets_BL.roll(1, 1)),
+                model.hidden(targets_BL.roll(1, 1)).flatten(0, 1),
                 weight_VD=model.output_weight,
-                targets_BL=targets_BL,
-                scored_BL=torch.ones(4, 32, dtype=torch.bool),
+                targets_N=targets_BL.flatten(),
                 scale=1 / 128,
             )
             torch.autograd.backward(ours.value)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from repetita.model.config import ModelConfig, Output, Position
+from repetita.model.attention import CAUSAL
+from repetita.model.config import ModelConfig, Objective, Output, Position
 from repetita.model.transformer import Block, Transformer
 
 SHAPES: list[tuple[Position, Output, int | None]] = [
@@ -24,10 +25,12 @@ def model(
     d_mlp: int | None = None,
     *,
     seed: int = 0,
+    objective: Objective = "causal",
     **changes: int,
 ) -> Transformer:
     sizes = {"n_layer": 2, "d_model": 16, "n_head": 2, "vocab_size": 29, "context": 12} | changes
-    return Transformer(ModelConfig(**sizes, position=position, output=output, d_mlp=d_mlp), seed=seed)
+    shape = ModelConfig(**sizes, position=position, output=output, d_mlp=d_mlp, objective=objective)
+    return Transformer(shape, seed=seed)
 
 
 def tokens(n_rows: int = 2, length: int = 12) -> Tensor:
@@ -79,7 +82,7 @@ def test_explicit_attention_gives_the_same_states(
     x_BLD = made._embed(tokens())
     for block, pattern_BHLL in zip(made.blocks, made.patterns(tokens()), strict=True):
         assert isinstance(block, Block)
-        x_BLD, explained_BHLL = block.explain(x_BLD, rotary=made.rotary)
+        x_BLD, explained_BHLL = block.explain(x_BLD, reach=CAUSAL, rotary=made.rotary)
         assert torch.equal(pattern_BHLL, explained_BHLL) and pattern_BHLL.shape == (2, 2, 12, 12)
     torch.testing.assert_close(made.final_norm(x_BLD), made.hidden(tokens()), rtol=1e-4, atol=1e-5)
 
@@ -157,16 +160,65 @@ def test_dropout_draws_from_its_generator_alone() -> None:
     before = torch.random.get_rng_state()
 
     def dropped(seed: int) -> Tensor:
-        return made.hidden(tokens(), dropout=0.5, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        return made.states(tokens(), at_N=torch.arange(24), dropout=0.5, generator=generator)
 
     assert torch.equal(dropped(1), dropped(1))
     assert not torch.equal(dropped(1), dropped(2))
-    assert torch.equal(made.hidden(tokens()), made.hidden(tokens(), dropout=0.0))
     assert torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="explicit generator"):
-        made.hidden(tokens(), dropout=0.1)
+        made.states(tokens(), at_N=torch.arange(24), dropout=0.1)
 
 
 def test_evaluation_mode_is_the_same_model() -> None:
     made = model()
     assert torch.equal(made.train().hidden(tokens()), made.eval().hidden(tokens()))
+
+
+@shapes
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_states_are_those_of_the_positions_asked_for(
+    position: Position, output: Output, d_mlp: int | None, objective: Objective
+) -> None:
+    made = lively(model(position, output, d_mlp, objective=objective))
+    at_N = torch.tensor([0, 3, 4, 11, 12, 20])
+    expected_ND = made.hidden(tokens()).flatten(0, 1)[at_N]
+    torch.testing.assert_close(made.states(tokens(), at_N=at_N), expected_ND, rtol=1e-5, atol=1e-6)
+
+
+@shapes
+def test_a_masked_model_reads_both_ways(position: Position, output: Output, d_mlp: int | None) -> None:
+    made = lively(model(position, output, d_mlp, objective="masked"))
+    embedded: list[Tensor] = []
+
+    def keep(_: object, __: object, out: Tensor) -> Tensor:
+        embedded.append(out.detach().requires_grad_())
+        return embedded[-1]
+
+    made.embedding.register_forward_hook(keep)
+    shown = tokens() + 1
+    shown[0, 9:] = 0
+    hidden_BLD = made.hidden(shown)
+    for row, at, n_text in ((0, 0, 9), (0, 8, 9), (1, 5, 12)):
+        (grad_BLD,) = torch.autograd.grad(hidden_BLD[row, at].square().sum(), embedded[0], retain_graph=True)
+        reached = grad_BLD.abs().sum(-1) > 0
+        assert reached[row, :n_text].all(), "all text of the row is read"
+        assert not reached[row, n_text:].any() and not reached[1 - row].any(), "no padding, no other row"
+
+
+def test_separators_inside_a_row_are_read_and_padding_is_not() -> None:
+    made = lively(model(objective="masked"))
+    shown = tokens() + 1
+    shown[:, 4], shown[:, 10:] = 0, 0
+    torch.testing.assert_close(made.hidden(shown)[:, :10], made.hidden(shown[:, :10]), rtol=1e-5, atol=1e-6)
+    other = shown.clone()
+    other[:, 4] = 7
+    assert not torch.allclose(made.hidden(other)[:, 0], made.hidden(shown)[:, 0])
+
+
+def test_the_mask_is_the_last_id() -> None:
+    made = model(objective="masked")
+    assert made.mask_id == 29 and made.output_weight.shape == (30, 16)
+    assert model().mask_id is None and model().output_weight.shape == (29, 16)
+    assert made.hidden(torch.full((1, 12), 29)).isfinite().all()
+    assert made.hidden(torch.zeros(1, 12, dtype=torch.int64)).isfinite().all(), "a row without any text"

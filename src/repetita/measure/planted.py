@@ -5,6 +5,7 @@ Shapes: B sequences of a batch, L tokens of a sequence, V tokens of the vocabula
 
 import math
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +52,8 @@ class PlantedSet:
 class UniformSubject:
     """Gives every token of the vocabulary the same probability: loss ln V, top-1 the lowest id."""
 
+    mask_id: ClassVar[int | None] = None
+
     def __init__(self, *, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
@@ -67,6 +70,8 @@ class LookupSubject:
     keyed by the row's content: M(f) = `share` wherever share times the row's scored tokens is whole. A known
     target has probability `confidence`; elsewhere one wrong token has it and the others share the rest.
     """
+
+    mask_id: ClassVar[int | None] = None
 
     def __init__(
         self, *, share: Fraction | float | str, vocab_size: int, confidence: float = 0.9, seed: int = 0
@@ -103,6 +108,8 @@ class BigramSubject:
 
     On text of its own its loss is the chain's entropy rate. Row 0 is what follows the start token.
     """
+
+    mask_id: ClassVar[int | None] = None
 
     def __init__(self, transitions: ArrayLike) -> None:
         self.transitions = np.asarray(transitions, dtype=np.float64)

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.cadence import Cadence, LogSpaced
+from repetita.corpus.masking import measuring_masks
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
 from repetita.spec import Spec, fingerprint, plain
@@ -148,13 +149,23 @@ class ScoredBatch(NamedTuple):
 
 
 def scored_batches(subject: Subject, *, over: EvalSet) -> Iterator[ScoredBatch]:
-    """Every row of `over` once, `ROWS_PER_BATCH` at a time, with the loss and hit of each scored position."""
+    """Every row of `over` once, `ROWS_PER_BATCH` at a time, with the loss and hit of each scored position.
+
+    A masked subject is asked DRAWS times, with disjoint masks that cover each scored position once.
+    """
     for start in range(0, len(over.indices), ROWS_PER_BATCH):
         part = slice(start, min(start + ROWS_PER_BATCH, len(over.indices)))
-        rows = over.sequences.rows(over.indices[part])
-        scores = subject.score(rows)
-        loss_BL = np.where(rows.scored, scores.loss, 0).astype(np.float64)
-        yield ScoredBatch(part, rows, loss_BL, scores.hit & rows.scored)
+        indices = over.indices[part]
+        rows = over.sequences.rows(indices)
+        asked = [rows]
+        if subject.mask_id is not None:
+            asked = measuring_masks(rows, mask_id=subject.mask_id, name=over.name, indices=indices)
+        loss_BL, hit_BL = np.zeros(rows.scored.shape), np.zeros_like(rows.scored)
+        for question in asked:
+            scores = subject.score(question)
+            loss_BL[question.scored] = scores.loss[question.scored]
+            hit_BL |= scores.hit & question.scored
+        yield ScoredBatch(part, rows, loss_BL, hit_BL)
 
 
 def full_pass(subject: Subject, *, over: EvalSet) -> Pass:

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from repetita.corpus.masking import MASK_SHARE
 from repetita.errors import SpecError, nearest
 from repetita.spec import Spec
 
@@ -20,6 +21,10 @@ class ModelConfig(Spec):
     number, so that equal models have equal specs), 0 leaves the MLP out (the repeated-data paper's
     attention-only models, its Fig. 19). `context` is the most tokens that a row may hold. `output`
     says whether the output matrix is the token embedding itself; it never has a bias.
+
+    A `masked` model reads in both directions and has what RoBERTa's has beside a causal one: one more
+    id, the mask (the last), a norm after the embedding, and a head (dense, GELU, norm) before the
+    output matrix.
     """
 
     n_layer: PositiveInt
@@ -49,6 +54,11 @@ class ModelConfig(Spec):
         return self
 
     @property
+    def n_ids(self) -> int:
+        """Rows of the embedding: the vocabulary, and in a masked model the mask."""
+        return self.vocab_size + (self.objective == "masked")
+
+    @property
     def d_head(self) -> int:
         """Width of one head."""
         return self.d_model // self.n_head
@@ -63,11 +73,12 @@ class ParamCount(NamedTuple):
     """Parameters of a model, by named convention; which one is meant belongs on the axis."""
 
     embedding: int
-    """Token embedding, V * D."""
+    """Token embedding, V * D (a masked model: one row more)."""
     position: int
     """Learned position embedding, context * D; 0 with rotary positions."""
     body: int
-    """Everything between the embeddings and the output matrix: layers and final norm, biases included."""
+    """Everything between the embeddings and the output matrix: layers and norms, biases included, and a
+    masked model's head."""
     output: int
     """Output matrix, V * D; 0 where it is tied to the embedding."""
     total: int
@@ -86,8 +97,9 @@ def count(config: ModelConfig) -> ParamCount:
     # Biases: 3 d for q, k, v and d for the projection; a norm has a gain and a bias of d each.
     attention_vectors = 4 * d + 2 * d
     mlp_vectors = m + d + 2 * d if m else 0
-    body = matrices + config.n_layer * (attention_vectors + mlp_vectors) + 2 * d
-    embedding = config.vocab_size * d
+    head = d * d + d + 4 * d if config.objective == "masked" else 0
+    body = matrices + config.n_layer * (attention_vectors + mlp_vectors) + 2 * d + head
+    embedding = config.n_ids * d
     position = config.context * d if config.position == "learned" else 0
     output = embedding if config.output == "untied" else 0
     return ParamCount(
@@ -110,17 +122,22 @@ class FlopCount(NamedTuple):
     """Kaplan et al. 2020, section 2.1: 3 * (2 N + 2 n_layer context d_model), N = 12 n_layer d_model^2."""
     matmul: int
     """What the matrix products of this code do in rows of `context` tokens, output matrix included,
-    attention counted as if it were not causal."""
+    attention counted as if it were not causal. In a masked model all that follows the last attention is
+    computed at scored positions only, and its mask is counted as MASK_SHARE of a row."""
 
 
 def flops_per_token(config: ModelConfig) -> FlopCount:
     """Closed-form training FLOPs a token; `matmul` is compared with the real module by a test."""
     parameters = count(config)
-    scores = config.n_layer * config.context * config.d_model
+    d, scores = config.d_model, config.n_layer * config.context * config.d_model
+    everywhere, scored = float(parameters.formula_12ld2), float(config.n_ids * d)
+    if config.objective == "masked":
+        last = d * d + 2 * d * config.mlp_width
+        everywhere, scored = everywhere - last, MASK_SHARE * (scored + last + d * d)
     return FlopCount(
         six_n=6 * parameters.non_embedding,
         kaplan=3 * (2 * parameters.formula_12ld2 + 2 * scores),
-        matmul=3 * (2 * parameters.formula_12ld2 + 4 * scores + 2 * config.vocab_size * config.d_model),
+        matmul=round(3 * (2 * everywhere + 4 * scores + 2 * scored)),
     )
 
 
@@ -170,6 +187,7 @@ def ladder(
     context: int,
     position: Position = "learned",
     output: Output = "tied",
+    objective: Objective = "causal",
 ) -> dict[str, ModelConfig]:
     """The sizes of a family, smallest first, by human name.
 
@@ -188,6 +206,7 @@ def ladder(
                     context=context,
                     position=position,
                     output=output,
+                    objective=objective,
                 )
                 for size, (n_layer, d_model, n_head) in shapes.items()
             }

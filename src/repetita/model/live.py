@@ -24,8 +24,13 @@ class Model(Protocol):
         """The output matrix (V D)."""
         ...
 
-    def hidden(self, tokens_BL: Tensor, /) -> Tensor:
-        """States after the final norm (B L D)."""
+    @property
+    def mask_id(self) -> int | None:
+        """The id of the mask of a masked model, None for a causal one."""
+        ...
+
+    def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
+        """What the output matrix is applied to, at some of the flattened positions (N D)."""
         ...
 
 
@@ -45,6 +50,11 @@ class LiveSubject:
         self.device = device or torch.device("cpu")
         self.batch_rows = batch_rows
 
+    @property
+    def mask_id(self) -> int | None:
+        """See `Subject.mask_id`."""
+        return self.model.mask_id
+
     @torch.no_grad()
     def score(self, rows: Rows) -> Scores:
         """Teacher-forced loss and top-1 hit at every scored position; see `Subject.score`."""
@@ -54,16 +64,17 @@ class LiveSubject:
         hit_BL = torch.zeros(n, length, dtype=torch.bool)
         for start in range(0, n, size):
             part = slice(start, start + size)
-            tokens_BL, targets_BL, scored_BL = (
-                torch.tensor(values[part], device=self.device) for values in rows
-            )
+            scored_BL = torch.tensor(rows.scored[part])
+            at_N = scored_BL.flatten().nonzero()[:, 0].to(self.device)
+            if not len(at_N):
+                continue
+            tokens_BL = torch.tensor(rows.tokens[part], device=self.device)
             scores = scored_cross_entropy(
-                self.model.hidden(tokens_BL),
+                self.model.states(tokens_BL, at_N=at_N),
                 weight_VD=self.model.output_weight,
-                targets_BL=targets_BL,
-                scored_BL=scored_BL,
+                targets_N=torch.tensor(rows.targets[part], device=self.device).flatten()[at_N],
             )
-            loss_BL[part], hit_BL[part] = scores.loss_BL, scores.hit_BL
+            loss_BL[part][scored_BL], hit_BL[part][scored_BL] = scores.loss_N.cpu(), scores.hit_N.cpu()
         return Scores(loss=loss_BL.numpy(), hit=hit_BL.numpy())
 
 

@@ -1,8 +1,8 @@
-"""The whole transformer in one file: pre-norm, causal, with or without MLP; shapes in names.
+"""The whole transformer in one file: pre-norm, causal or masked, with or without MLP; shapes in names.
 
-Shapes: B rows, L tokens, D width of the model, H heads, K width of a head, M width of the MLP,
-V vocabulary. Padding stands at the end of a row and is never scored, so that causal attention
-needs no mask for it.
+Shapes: B rows, L tokens, N positions of these B * L, D width of the model, H heads, K width of a
+head, M width of the MLP, V vocabulary. Padding (id 0) stands at the end of a row and is never scored:
+causal attention needs no mask for it, attention in both directions leaves it out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,8 +26,8 @@ ROTARY_BASE = 10_000.0
 class Transformer(nn.Module):
     """A language model with `config`'s shape and the initial weights that `seed` decides.
 
-    `hidden` and `output_weight` are all that training and scoring ask of a model: the logits are
-    `hidden @ output_weight.T`, which no code here ever computes whole. Weights are float32 on the
+    `states` and `output_weight` are all that training and scoring ask of a model: the logits are
+    `states @ output_weight.T`, which no code here ever computes whole. Weights are float32 on the
     CPU; the same seed gives two models the same value of every parameter that they share in name
     and shape, whatever the rest of their configs. No global generator is touched, and nothing here
     differs between torch's training and evaluation modes. GELU is the exact one (with erf), which on
@@ -37,13 +37,15 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, *, seed: int) -> None:
         super().__init__()
         self.config = config
-        D, V = config.d_model, config.vocab_size
+        D, V, masked = config.d_model, config.n_ids, config.objective == "masked"
         # Built on the meta device: torch's own initialisation would draw from the global generator.
         self.embedding = nn.Embedding(V, D, device="meta")
         learned = config.position == "learned"
         self.position = nn.Embedding(config.context, D, device="meta") if learned else None
+        self.embedding_norm = nn.LayerNorm(D, device="meta") if masked else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = nn.LayerNorm(D, device="meta")
+        self.head = Head(config) if masked else None
         self.output = nn.Linear(D, V, bias=False, device="meta") if config.output == "untied" else None
         self.to_empty(device="cpu")
         _initialise(self, n_layer=config.n_layer, seed=seed)
@@ -54,32 +56,63 @@ class Transformer(nn.Module):
         """The output matrix (V D)."""
         return self.embedding.weight if self.output is None else self.output.weight
 
-    def hidden(
-        self, tokens_BL: Tensor, *, dropout: float = 0.0, generator: torch.Generator | None = None
+    @property
+    def mask_id(self) -> int | None:
+        """The id of the mask, None for a causal model."""
+        return self.config.vocab_size if self.head is not None else None
+
+    def hidden(self, tokens_BL: Tensor) -> Tensor:
+        """The states of all positions (B L D); see `states`."""
+        every_N = torch.arange(tokens_BL.numel(), device=tokens_BL.device)
+        return self.states(tokens_BL, at_N=every_N).view(*tokens_BL.shape, -1)
+
+    def states(
+        self,
+        tokens_BL: Tensor,
+        *,
+        at_N: Tensor,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """States after the final norm (B L D) for token ids (B L), L at most `context`.
+        """What the output matrix is applied to (N D), for token ids (B L), L at most `context`.
+
+        `at_N` are the positions wanted among the flattened B * L, rising. What follows the last
+        attention is computed for these alone.
 
         With `dropout` above 0 the embedding and what each branch adds to the residual stream are
         dropped with that probability, drawn from `generator` (which must then be given); attention
         patterns are not dropped.
         """
-        drop = Dropout(dropout, generator=generator)
+        drop, reach = Dropout(dropout, generator=generator), self._reach(tokens_BL)
         x_BLD = drop(self._embed(tokens_BL))
-        for block in self.blocks:
-            x_BLD = block(x_BLD, rotary=self.rotary, drop=drop)
-        states_BLD: Tensor = self.final_norm(x_BLD)
-        return states_BLD
+        *blocks, last = cast("Iterable[Block]", self.blocks)
+        for block in blocks:
+            x_BLD = block(x_BLD, reach=reach, rotary=self.rotary, drop=drop)
+        x_ND = last.at(x_BLD, at_N=at_N, reach=reach, rotary=self.rotary, drop=drop)
+        states_ND: Tensor = self.final_norm(x_ND)
+        return states_ND if self.head is None else self.head(states_ND)
 
     def patterns(self, tokens_BL: Tensor) -> Iterator[Tensor]:
         """Attention patterns (B H L L) of one layer after the other, by explicit attention."""
-        x_BLD = self._embed(tokens_BL)
+        x_BLD, reach = self._embed(tokens_BL), self._reach(tokens_BL)
         for block in cast("Iterable[Block]", self.blocks):
-            x_BLD, pattern_BHLL = block.explain(x_BLD, rotary=self.rotary)
+            x_BLD, pattern_BHLL = block.explain(x_BLD, reach=reach, rotary=self.rotary)
             yield pattern_BHLL
 
     def _embed(self, tokens_BL: Tensor) -> Tensor:
         x_BLD: Tensor = self.embedding(tokens_BL)
-        return x_BLD if self.position is None else x_BLD + self.position.weight[: tokens_BL.shape[1]]
+        if self.position is not None:
+            x_BLD = x_BLD + self.position.weight[: tokens_BL.shape[1]]
+        return x_BLD if self.embedding_norm is None else self.embedding_norm(x_BLD)
+
+    def _reach(self, tokens_BL: Tensor) -> attention.Reach:
+        if self.head is None:
+            return attention.CAUSAL
+        if bool((tokens_BL[:, -1] != 0).all()):
+            return attention.BOTH_WAYS
+        text_BL = (tokens_BL != 0).flip(1).cummax(1).values.flip(1)
+        text_BL[:, 0] = True  # A row without text would have nothing to read.
+        return attention.Reach(causal=False, keys_B11L=text_BL[:, None, None])
 
 
 class Block(nn.Module):
@@ -96,15 +129,37 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(D, M, device="meta") if M else None
         self.mlp_out = nn.Linear(M, D, device="meta") if M else None
 
-    def forward(self, x_BLD: Tensor, *, rotary: "Rotary | None", drop: "Dropout") -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, *, reach: attention.Reach, rotary: "Rotary | None", drop: "Dropout"
+    ) -> Tensor:
         """The residual stream after this layer."""
-        mixed_BHLK = attention.fused(self._heads(x_BLD, rotary))
-        return self._finish(x_BLD, mixed_BHLK, drop)
+        mixed_BHLK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
+        return self._finish(x_BLD, _joined(mixed_BHLK), drop)
 
-    def explain(self, x_BLD: Tensor, *, rotary: "Rotary | None") -> tuple[Tensor, Tensor]:
+    def at(
+        self,
+        x_BLD: Tensor,
+        *,
+        at_N: Tensor,
+        reach: attention.Reach,
+        rotary: "Rotary | None",
+        drop: "Dropout",
+    ) -> Tensor:
+        """The residual stream after this layer at some of the flattened positions alone (N D)."""
+        mixed_BLD = _joined(attention.fused(self._heads(x_BLD, rotary), reach=reach))
+        x_ND, mixed_ND = (of_BLD.flatten(0, 1) for of_BLD in (x_BLD, mixed_BLD))
+        if 2 * len(at_N) < len(x_ND):
+            return self._finish(x_ND[at_N], mixed_ND[at_N], drop)
+        # To pick nearly all positions costs more than to compute the others as well.
+        x_ND = self._finish(x_ND, mixed_ND, drop)
+        return x_ND if len(at_N) == len(x_ND) else x_ND[at_N]
+
+    def explain(
+        self, x_BLD: Tensor, *, reach: attention.Reach, rotary: "Rotary | None"
+    ) -> tuple[Tensor, Tensor]:
         """The residual stream after this layer and the layer's attention patterns (B H L L)."""
-        mixed_BHLK, pattern_BHLL = attention.explicit(self._heads(x_BLD, rotary))
-        return self._finish(x_BLD, mixed_BHLK, Dropout(0.0)), pattern_BHLL
+        mixed_BHLK, pattern_BHLL = attention.explicit(self._heads(x_BLD, rotary), reach=reach)
+        return self._finish(x_BLD, _joined(mixed_BHLK), Dropout(0.0)), pattern_BHLL
 
     def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> attention.Heads:
         qkv_BLD3 = self.qkv(self.attention_norm(x_BLD))
@@ -116,11 +171,26 @@ class Block(nn.Module):
             q_BHLK, k_BHLK = rotary(q_BHLK), rotary(k_BHLK)
         return attention.Heads(q_BHLK, k_BHLK, v_BHLK)
 
-    def _finish(self, x_BLD: Tensor, mixed_BHLK: Tensor, drop: "Dropout") -> Tensor:
-        x_BLD = x_BLD + drop(self.attention_out(mixed_BHLK.transpose(1, 2).flatten(2)))
+    def _finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
+        """Everything after the attention, position by position (x: any leading shape)."""
+        x_xD = x_xD + drop(self.attention_out(mixed_xD))
         if self.mlp_norm is None or self.mlp_in is None or self.mlp_out is None:
-            return x_BLD
-        return x_BLD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BLD)))))
+            return x_xD
+        return x_xD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_xD)))))
+
+
+class Head(nn.Module):
+    """What a masked model has before its output matrix: dense, GELU, norm (as RoBERTa)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.d_model, config.d_model, device="meta")
+        self.norm = nn.LayerNorm(config.d_model, device="meta")
+
+    def forward(self, states_ND: Tensor) -> Tensor:
+        """States as the output matrix takes them."""
+        ready_ND: Tensor = self.norm(F.gelu(self.dense(states_ND)))
+        return ready_ND
 
 
 class Rotary(nn.Module):
@@ -143,6 +213,11 @@ class Rotary(nn.Module):
         first, second = x_BHLK[..., : K // 2], x_BHLK[..., K // 2 :]
         turned_BHLK = torch.cat((-second, first), dim=-1)
         return x_BHLK * self.cos_LK[:L] + turned_BHLK * self.sin_LK[:L]
+
+
+def _joined(mixed_BHLK: Tensor) -> Tensor:
+    """The heads side by side (B L D)."""
+    return mixed_BHLK.transpose(1, 2).flatten(2)
 
 
 class Dropout:

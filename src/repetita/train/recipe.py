@@ -26,6 +26,10 @@ SEMANTICS = {
 """A number per module that is raised when its golden values move; part of every run's identity."""
 
 
+MASKING = 1
+"""The same for the masks of a masked model, which no causal run depends on."""
+
+
 class Recipe(Spec):
     """AdamW and its learning-rate curve, with the memorization paper's settings as defaults.
 
@@ -101,7 +105,8 @@ def run_identity(spec: RunSpec, *, corpus_fingerprint: str) -> dict[str, Any]:
     """
     values = plain(spec)
     del values["corpus"]["source"]
-    return {"spec": values, "corpus": corpus_fingerprint, "semantics": SEMANTICS}
+    masked = {"masking": MASKING} if spec.model.objective == "masked" else {}
+    return {"spec": values, "corpus": corpus_fingerprint, "semantics": SEMANTICS | masked}
 
 
 def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str) -> str:
