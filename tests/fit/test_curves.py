@@ -41,6 +41,14 @@ def test_what_is_not_reached_or_not_confirmed_is_censored() -> None:
     assert (late.x, late.low, late.last) == (None, 3, 3)
 
 
+def test_the_least_number_of_evaluations_holds_where_a_window_has_fewer() -> None:
+    """States that lie further apart than the window: one alone is a touch."""
+    x, y = [1, 10, 100, 1000, 10000], [0, 0.9, 0, 0.9, 0.9]
+    assert crossing(x, y=y, threshold=0.7, window=2).high == 10
+    assert crossing(x, y=y, threshold=0.7, window=2, evaluations=2).high == 1000
+    assert not crossing(x, y=y, threshold=0.7, window=2, evaluations=3).reached
+
+
 def test_a_curve_that_starts_beyond_has_no_lower_bracket() -> None:
     assert crossing([5, 6], y=[1, 1], threshold=0.5)[:3] == (5, None, 5)
 

@@ -49,6 +49,22 @@ def test_one_row_a_step_and_lane(runs: list[Path]) -> None:
     assert frame["n"].dtype.is_integer()
 
 
+def test_one_row_a_step_and_kind_of_corruption(runs: list[Path], tmp_path: Path) -> None:
+    shown = {"mask": [8.0, 1, 8], "random": [1.0, 0, 1], "kept": [0.5, 1, 1]}
+    with RunFolder.open(tmp_path / "cc", header={"fingerprint": "cc" * 32}) as run:
+        run.truncate(None)
+        run.write_step(StepRecord(0, 0, 0.1, 1.0, {"train": [9.5, 2, 10]}, 0.5, shown))
+        run.finish("done")
+    frame = table.corruption([*runs, tmp_path / "cc"])
+    assert frame.select("run", "step", "kind", "hits", "n").rows() == [
+        ("cc" * 32, 0, "mask", 1, 8),
+        ("cc" * 32, 0, "random", 0, 1),
+        ("cc" * 32, 0, "kept", 1, 1),
+    ]
+    assert table.steps([tmp_path / "cc"])["hits"].sum() == frame["hits"].sum()
+    assert table.corruption(runs).is_empty()
+
+
 def test_events_and_items(runs: list[Path]) -> None:
     assert table.events(runs)["kind"].to_list() == ["spike", "spike"]
     assert table.items(runs[0], probe=PROBE, step=2)["test/sums"].tolist() == [0, 1, 2, 3]

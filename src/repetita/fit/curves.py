@@ -22,20 +22,23 @@ def crossing(
     threshold: float,
     direction: Literal["above", "below"] = "above",
     window: float = 0.0,
+    evaluations: int = 1,
     unit: str = "step",
 ) -> Crossing:
     """First x from which y stays at or beyond `threshold` for `window` (in units of x), interpolated.
 
-    The first touch of a noisy curve is early (rule 14), so give a window. A window that the curve does not
-    fill to its end confirms nothing: the crossing is censored at the last x. Interpolation is linear in y
-    against ln x, against x where an x is not positive.
+    The first touch of a noisy curve is early (rule 14), so give a window; where a window may hold a single
+    evaluation, `evaluations` is the least number of them that must lie beyond, one after the other. A window
+    that the curve does not fill to its end confirms nothing: the crossing is censored at the last x.
+    Interpolation is linear in y against ln x, against x where an x is not positive.
     """
     xs, ys = curve(x, y=y)
     beyond = ys >= threshold if direction == "above" else ys <= threshold
     for i in np.flatnonzero(beyond):
-        if xs[i] + window > xs[-1]:
+        if xs[i] + window > xs[-1] or i + evaluations > len(xs):
             break
         inside = (xs >= xs[i]) & (xs <= xs[i] + window)
+        inside[i : i + evaluations] = True
         if beyond[inside].all():
             return _between(xs, ys, int(i), threshold, unit)
     return Crossing(None, float(xs[-1]), None, float(xs[-1]), unit)

@@ -34,6 +34,13 @@ _STEPS = _RUN | {
     "hits": pl.Int64,
     "n": pl.Int64,
 }
+_CORRUPTION = _RUN | {
+    "tokens": pl.Int64,
+    "kind": pl.String,
+    "loss_sum": pl.Float64,
+    "hits": pl.Int64,
+    "n": pl.Int64,
+}
 _EVENTS = _RUN | {"kind": pl.String, "message": pl.String}
 
 
@@ -66,6 +73,19 @@ def steps(paths: Iterable[Path]) -> pl.DataFrame:
             yield (*common, None, 0.0, 0, 0)
 
     return _table(paths, "steps", _STEPS, rows)
+
+
+def corruption(paths: Iterable[Path]) -> pl.DataFrame:
+    """One row a step of a masked run and kind of corruption: the sums of `steps` by what the model was shown.
+
+    Kinds are mask, random and kept. Causal runs have no rows. Raises DamagedError naming file and line.
+    """
+
+    def rows(line: dict[str, Any]) -> Iterator[Row]:
+        for kind, (loss_sum, hits, n) in line.get("corruption", {}).items():
+            yield line["step"], line["tokens"], kind, loss_sum, int(hits), int(n)
+
+    return _table(paths, "steps", _CORRUPTION, rows)
 
 
 def events(paths: Iterable[Path]) -> pl.DataFrame:

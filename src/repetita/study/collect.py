@@ -70,6 +70,11 @@ class Collected:
         return self._beside_labels(table.steps(self._paths()))
 
     @cached_property
+    def corruption(self) -> pl.DataFrame:
+        """One row a step and kind of corruption of each masked run (see `journal.table.corruption`)."""
+        return self._beside_labels(table.corruption(self._paths()))
+
+    @cached_property
     def events(self) -> pl.DataFrame:
         """One row an event of each planned run, beside its labels (see `journal.table.events`)."""
         return self._beside_labels(table.events(self._paths()))

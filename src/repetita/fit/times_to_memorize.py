@@ -1,0 +1,123 @@
+"""T(N, tau): how long until M(f) reaches tau, in four units; over seeds; its slope against N."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from repetita.errors import SpecError
+from repetita.fit.curves import crossing
+from repetita.fit.estimate import Crossing, Estimate, t_interval
+
+Floats = NDArray[np.float64]
+
+Unit = Literal["passes", "updates", "exposures", "tokens"]
+UNITS: tuple[Unit, ...] = ("passes", "updates", "exposures", "tokens")
+WORDS: Mapping[Unit, str] = {
+    "passes": "pass", "updates": "update", "exposures": "exposure", "tokens": "token",
+}  # fmt: skip
+
+Bound = Literal["exact", "at_most", "at_least", "unknown"]
+
+
+class Progress(NamedTuple):
+    """M(f) over one run, each array with one entry a measured state, in order of updates."""
+
+    updates: Floats
+    passes: Floats
+    """Times the set was read."""
+    exposures: Floats
+    """Times a position of the set was a scored target, on average; in causal models the passes."""
+    tokens: Floats
+    """Tokens read, scored or not."""
+    memorized: Floats
+
+    def along(self, unit: Unit, /) -> Floats:
+        """The states in this unit."""
+        found: Floats = getattr(self, unit)
+        return found
+
+
+def time_to(progress: Progress, *, tau: float, window: float) -> dict[Unit, Crossing]:
+    """T(N, tau) of one run by unit: where M(f) crosses `tau` and stays there for `window` tokens read.
+
+    Two states in a row at least must lie at or above tau: late in a run, states can be further apart than
+    the window. The same crossing is expressed in each unit, so that the units agree on what was reached.
+    """
+    found = crossing(
+        progress.tokens,
+        y=progress.memorized,
+        threshold=tau,
+        window=window,
+        evaluations=2,
+    )
+
+    def turned(x: float | None, unit: Unit) -> float | None:
+        return None if x is None else float(np.interp(x, progress.tokens, progress.along(unit)))
+
+    return {
+        unit: Crossing(
+            turned(found.x, unit),
+            turned(found.low, unit),
+            turned(found.high, unit),
+            float(progress.along(unit)[-1]),
+            WORDS[unit],
+        )
+        for unit in UNITS
+    }
+
+
+def over_seeds(crossings: Mapping[Hashable, Crossing], /) -> Estimate:
+    """Geometric mean over seeds with a t interval on the log scale; "above ..." where a seed is censored.
+
+    A seed that was not reached counts with the last x that was seen, which it lies above: what is left is a
+    lower bound, and value and upper bound stay open (experiment design, rule 14).
+    """
+    values = [one.last if one.x is None else one.x for one in crossings.values()]
+    found = t_interval(values, scale="log")
+    missed = sum(one.x is None for one in crossings.values())
+    if not missed:
+        return found
+    low = values[0] if found.low is None else found.low
+    method = f"{found.method}, {missed} of {found.n} not reached"
+    return Estimate(None, low, None, found.n, method, found.level, found.contains)
+
+
+class Slope(NamedTuple):
+    """Slope of ln T against ln N in one seed."""
+
+    value: float
+    bound: Bound
+    """`at_most`: the slope is this or steeper downwards, as small models were not seen to the end."""
+
+
+def log_slope(n_params: ArrayLike, *, crossings: Sequence[Crossing]) -> Slope:
+    """Least-squares slope of ln T on ln N, one crossing a size; censored ones at the last x that was seen.
+
+    A censored T lies above the x it is given. Where it has a negative weight in the slope (N below the
+    geometric mean of the sizes) the true slope is lower, where a positive one, higher; with both, or with
+    nothing reached, nothing is known of its sign.
+    """
+    u = np.log(np.asarray(n_params, dtype=np.float64))
+    if len(u) != len(crossings) or len(np.unique(u)) < 2:
+        raise SpecError("log_slope: one crossing for each of at least two different sizes")
+    at = np.array([one.last if one.x is None else one.x for one in crossings])
+    missed = np.array([one.x is None for one in crossings])
+    weight = (u - u.mean()) / float(((u - u.mean()) ** 2).sum())
+    weight[np.abs(weight) < 1e-9 * np.abs(weight).max()] = 0
+    value = float(weight @ np.log(at))
+    if not missed.any():
+        return Slope(value, "exact")
+    below, above = bool((missed & (weight < 0)).any()), bool((missed & (weight > 0)).any())
+    if missed.all() or (below and above):
+        return Slope(value, "unknown")
+    return Slope(value, "at_most" if below else "at_least" if above else "exact")
+
+
+def bound_of(slopes: Sequence[Slope], /) -> Bound:
+    """What a mean over these slopes is: exact, a bound on one side, or nothing that can be used."""
+    kinds = {slope.bound for slope in slopes} - {"exact"}
+    if not kinds:
+        return "exact"
+    return kinds.pop() if len(kinds) == 1 else "unknown"
