@@ -1,5 +1,6 @@
 """A page is written of whatever is there, and says what is not."""
 
+import base64
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 
 import repetita
 from repetita.errors import UserError
+from repetita.report import draw
 from repetita.study.publish import publish
 from tests.study.places import Place
 from tests.study.test_collect import folder_of
@@ -63,6 +65,24 @@ def test_arms_on_different_versions_are_flagged(done: Place) -> None:
     header.write_text(json.dumps(values))
     (warning,) = publish([done.portion()], root=done.root).reports[0].warnings
     assert "different versions of torch" in warning
+
+
+def test_every_figure_is_drawn_once(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = "from tests.report import samples\n    return Analysis(figures=samples.repetition().figures, "
+    done.edit("return Analysis(", figures)
+    drawn = []
+    draw_one = draw.vl_convert.vegalite_to_svg
+
+    def count(spec: object, **options: str) -> str:
+        drawn.append(spec)
+        return str(draw_one(spec, **options))
+
+    monkeypatch.setattr(draw.vl_convert, "vegalite_to_svg", count)
+    published = publish([done.portion()], root=done.root)
+    files = sorted((published.page.parent / "figures").glob("*.svg"))
+    assert len(drawn) == len(files) == len(published.reports[0].figures) > 1
+    text = published.page.read_text()
+    assert all(base64.b64encode(file.read_bytes()).decode() in text for file in files)
 
 
 def test_public_functions(done: Place) -> None:

@@ -65,11 +65,18 @@ class Report(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-def page(reports: Report | Sequence[Report], *, title: str | None = None, lead: str = "") -> str:
+def page(
+    reports: Report | Sequence[Report],
+    *,
+    title: str | None = None,
+    lead: str = "",
+    drawings: Mapping[str, str] | None = None,
+) -> str:
     """One HTML file with everything inside: works from disk, offline, and asks nothing of the network.
 
-    Several reports become sections of one page, figures and tables numbered throughout. Raises SpecError
-    for two figures or tables of one name, or no report at all.
+    Several reports become sections of one page, figures and tables numbered throughout. `drawings` are the
+    SVGs by name of figure that are there already; the others are drawn. Raises SpecError for two figures or
+    tables of one name, or no report at all.
     """
     studies = [reports] if isinstance(reports, Report) else list(reports)
     if not studies:
@@ -81,7 +88,8 @@ def page(reports: Report | Sequence[Report], *, title: str | None = None, lead: 
     _check_names(figure_names + table_names, "figures or tables")
     colours = _Colours()
     numbers = {name: i for names in (figure_names, table_names) for i, name in enumerate(names, 1)}
-    shown = [_study(study, numbers, index) for index, study in enumerate(studies, 1)]
+    drawn = drawings or {}
+    shown = [_study(study, numbers, index, drawn) for index, study in enumerate(studies, 1)]
     template = _environment(colours).get_template("page.html")
     early, script = _script("early.html"), _script("script.html")
     for figure in figures:
@@ -124,7 +132,9 @@ class _Colours:
         return "".join(f".{name}{{stroke:light-dark({light},{dark})}}\n" for (light, dark), name in pairs)
 
 
-def _study(study: Report, numbers: Mapping[str, int], index: int) -> dict[str, Any]:
+def _study(
+    study: Report, numbers: Mapping[str, int], index: int, drawings: Mapping[str, str]
+) -> dict[str, Any]:
     """A report as the template reads it."""
     claims = [_claim(claim, f"{index}-{i}") for i, claim in enumerate(study.findings, 1)]
     tally: Counter[str] = Counter(claim.verdict for claim in study.findings)
@@ -138,7 +148,9 @@ def _study(study: Report, numbers: Mapping[str, int], index: int) -> dict[str, A
         "secondary": [claim for claim in claims if not claim["primary"]],
         "tally": [(verdict, tally[verdict]) for verdict in GLYPHS if tally[verdict]],
         "warnings": list(study.warnings),
-        "figures": [_figure(figure, numbers[figure.name]) for figure in study.figures],
+        "figures": [
+            _figure(figure, numbers[figure.name], drawings.get(figure.name)) for figure in study.figures
+        ],
         "tables": [_table(table, numbers[table.name]) for table in study.tables],
         "deviations": list(study.deviations),
         "has_why": any(line.why for line in study.deviations),
@@ -165,7 +177,7 @@ def _claim(claim: Claim, identity: str) -> dict[str, Any]:
     }
 
 
-def _figure(figure: Figure, number: int) -> dict[str, Any]:
+def _figure(figure: Figure, number: int, drawing: str | None) -> dict[str, Any]:
     """A figure's words, legend and static drawing as the template reads them."""
     off = figure.n_off_log()
     keys = [
@@ -190,7 +202,7 @@ def _figure(figure: Figure, number: int) -> dict[str, Any]:
         ],
         "n_panels": n_panels,
         "n_columns": n_panels if n_panels < 3 else 2 if n_panels == 4 else 3,
-        "svg": base64.b64encode(draw.svg(figure).encode()).decode(),
+        "svg": base64.b64encode((drawing or draw.svg(figure)).encode()).decode(),
     }
 
 

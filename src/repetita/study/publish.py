@@ -57,16 +57,18 @@ def publish(
     """
     collected = tuple(collect(part, root=root) for part in portions)
     reports = [report_of(part, collected=there) for part, there in zip(portions, collected, strict=True)]
+    # Drawing takes longer than all the rest; the page shows what the files hold.
+    drawings = {figure.name: svg(figure) for report in reports for figure in report.figures}
     for part, there, report in zip(portions, collected, reports, strict=True):
         folder = study_path(root, folder=part.folder)
         buffer = io.BytesIO()
         there.measurements.write_parquet(buffer)
         write_atomic(folder / "table.parquet", buffer.getvalue())
         for figure in report.figures:
-            write_atomic(folder / "figures" / f"{figure.name}.svg", svg(figure).encode())
+            write_atomic(folder / "figures" / f"{figure.name}.svg", drawings[figure.name].encode())
             write_atomic(folder / "figures" / f"{figure.name}.csv", figure.csv().encode())
     path = study_path(root, folder=portions[0].folder) / "page.html"
-    write_atomic(path, page(reports, title=title, lead=lead).encode())
+    write_atomic(path, page(reports, title=title, lead=lead, drawings=drawings).encode())
     return Published(path, tuple(reports), collected)
 
 
