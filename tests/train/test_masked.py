@@ -83,11 +83,11 @@ def test_the_record_splits_the_same_tokens_by_lane_and_by_what_was_shown(
 
 
 def test_a_masked_run_memorizes(tmp_path: Path, masked: RunSpec, corpus: Corpus) -> None:
-    """Four sequences read 60 times: what is hidden is then found from both sides."""
+    """Four sequences read 400 times: what is hidden is then found from both sides."""
     few = masked.edit(
         model=MODEL.edit(objective="masked", d_model=32, n_head=2, n_layer=2),
         treatment=Passes(n_sequences=4),
-        steps=150,
+        steps=400,
         recipe=masked.recipe.edit(learning_rate=1e-2, warmup_steps=10),
     )
     sets = {
@@ -95,7 +95,7 @@ def test_a_masked_run_memorizes(tmp_path: Path, masked: RunSpec, corpus: Corpus)
     }
     probe = MemorizationProbe(on=("train",))
     due = Due(
-        probe.fingerprint, probe.name, frozenset({0, 150}), lambda subject: probe.measure(subject, sets)
+        probe.fingerprint, probe.name, frozenset({0, 400}), lambda subject: probe.measure(subject, sets)
     )
     path = train(few, corpus=corpus, root=tmp_path, probes=[due], options=Options()).path
     first, last = (line for line in read_journal(path, journal="measurements"))
