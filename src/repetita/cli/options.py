@@ -1,11 +1,16 @@
 """Options that several verbs share, and how results are printed."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from repetita.study.corpora import Corpora
 
 Root = Annotated[
     Path,
@@ -52,9 +57,8 @@ def print_table(rows: Sequence[Mapping[str, object]], *, right: Sequence[str] = 
         table.add_column(head, justify="right" if head in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if row.get(head) is None else inert(str(row[head]))) for head in rows[0]))
-    console = Console()
     # A pipe has no width: rows then stay whole.
-    console.print(table, width=None if console.is_terminal else 400)
+    (Console() if Console().is_terminal else Console(width=400)).print(table)
 
 
 def speaker(context: typer.Context) -> Callable[[str], None]:
@@ -62,6 +66,36 @@ def speaker(context: typer.Context) -> Callable[[str], None]:
 
     def say(text: str) -> None:
         if context.obj != "quiet":
-            typer.echo(text, err=True)
+            typer.echo(inert(text), err=True)
 
     return say
+
+
+@contextmanager
+def open_corpora(context: typer.Context, root: Path) -> Iterator["Corpora"]:
+    """The corpora of a root folder; one that is built draws a bar on a terminal and says lines elsewhere."""
+    from rich.console import Console
+
+    from repetita.study.corpora import Corpora
+
+    console = Console(stderr=True)
+    drawn = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
+    if context.obj == "quiet" or not drawn:
+        yield Corpora(root, say=speaker(context))
+        return
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+
+        def progress(text: str, share: float) -> None:
+            stage = escape(inert(text))
+            if not bars.tasks or bars.tasks[-1].description != stage:
+                for task in bars.task_ids:
+                    bars.remove_task(task)
+                bars.add_task(stage, total=None)
+            if share:
+                bars.update(bars.task_ids[-1], total=1.0, completed=share)
+
+        yield Corpora(root, progress=progress)

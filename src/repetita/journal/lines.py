@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from repetita.journal.disk import storage_errors
 from repetita.journal.records import SCHEMA
 
 _BUFFER = 1 << 16
+FLUSH_SECONDS = 2.0
+"""How long a line may wait in the buffer for the next one: a run can be watched while it goes on."""
+
 _CHECK = b',"check":"'
 _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -32,6 +36,24 @@ def first_line(journal: str) -> bytes:
     return encode({"schema": SCHEMA, "journal": journal})
 
 
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record of one line without its newline, checksum taken off; None where it is damaged."""
+    body, mark, check = line.rpartition(_CHECK)
+    if not mark or check != b'%08x"}' % zlib.crc32(body):
+        return None
+    values: dict[str, Any] = json.loads(body + b"}")
+    return values
+
+
+def check_first(values: dict[str, Any], *, path: Path) -> None:
+    """Raises DamagedError where a journal's first line says another schema than this version reads."""
+    if values.get("schema") != SCHEMA:
+        raise DamagedError(
+            f"{path}: line 1 has schema {values.get('schema')}, this version of repetita reads {SCHEMA}; "
+            f"update repetita"
+        )
+
+
 def decode(data: bytes, *, path: Path) -> Iterator[dict[str, Any]]:
     """The records of a journal's bytes, its first line and the checksums taken off.
 
@@ -40,20 +62,16 @@ def decode(data: bytes, *, path: Path) -> Iterator[dict[str, Any]]:
     """
     lines = data.split(b"\n")[:-1]
     for number, line in enumerate(lines, start=1):
-        body, mark, check = line.rpartition(_CHECK)
-        if not mark or check != b'%08x"}' % zlib.crc32(body):
+        values = parse(line)
+        if values is None:
             raise DamagedError(
                 f"{path}: line {number} is damaged (its checksum does not match); restore the file, or "
                 f"delete the run's folder and run again"
             )
-        values: dict[str, Any] = json.loads(body + b"}")
         if number > 1:
             yield values
-        elif values.get("schema") != SCHEMA:
-            raise DamagedError(
-                f"{path}: line 1 has schema {values.get('schema')}, this version of repetita reads {SCHEMA}; "
-                f"update repetita"
-            )
+        else:
+            check_first(values, path=path)
 
 
 class JournalFile:
@@ -69,6 +87,7 @@ class JournalFile:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self.length = 0
         self.hash = hashlib.sha256()
+        self.flushed = time.monotonic()
 
     def cut(self, length: int) -> None:
         """Keeps the first `length` bytes, or starts the file anew when that is 0."""
@@ -83,11 +102,12 @@ class JournalFile:
     def append(self, line: bytes) -> None:
         """Adds one or more encoded lines, to the buffer first."""
         self.buffer += line
-        if len(self.buffer) > _BUFFER:
+        if len(self.buffer) > _BUFFER or time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Hands the buffer to the operating system."""
+        self.flushed = time.monotonic()
         data, self.buffer = bytes(self.buffer), bytearray()
         self.hash.update(data)
         self.length += len(data)

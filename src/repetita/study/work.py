@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repetita.errors import RepetitaError, RunFolderError, RunStopped, SpecError
+from repetita.journal.names import write_names
 from repetita.study.corpora import Corpora
 from repetita.study.expand import Job, expand
 from repetita.study.prepare import Portion, portion, read_by
@@ -68,7 +69,14 @@ def bring_to_end(
         Due(due.key, due.probe.name, due.steps, partial(due.probe.measure, sets=sets[due.key]))
         for due in job.probes
     ]
-    return train(
+    names = {due.fingerprint: due.name for due in probes}
+
+    def report(at: Progress) -> None:
+        write_names(job.path, names=names)
+        if on_progress is not None:
+            on_progress(at)
+
+    outcome = train(
         job.spec,
         corpus=corpora.open(job.spec.corpus),
         root=root,
@@ -77,8 +85,10 @@ def bring_to_end(
         options=(options or Options())._replace(retry_failed=True),
         trunk=jobs[job.trunk].path if job.trunk else None,
         forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
-        on_progress=on_progress,
+        on_progress=report,
     )
+    write_names(job.path, names=names)
+    return outcome
 
 
 def _planned(given: Given) -> Portion:
