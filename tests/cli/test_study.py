@@ -31,11 +31,14 @@ def test_plan_in_words_and_as_json(place: Place) -> None:
         "shared trunks",
         "5 runs (1 only as shared trunks), 0 complete",
         "0.1 nats with one",
+        "Measuring, by probe",
     ):
         assert part in said.stdout
     assert "corpus" in said.stderr, "building a corpus is said"
     plan = json.loads(run("study", "plan", place.study, "--root", place.root, "--json").stdout)
     assert (plan["n_runs"], plan["n_present"], plan["training_tokens"]) == (5, 0, 2688)
+    assert plan["measuring_tokens"] == sum(probe["tokens"] for probe in plan["probes"])
+    assert {probe["name"] for probe in plan["probes"]} == {"test", "pairs"}
     assert not (place.root / "runs").exists()
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from repetita.corpus.treatment import steps_per_pass
 from repetita.fit.claim import Claim
 from repetita.study.collect import Absent, Collected
-from repetita.study.expand import by_batch, labels_of
+from repetita.study.expand import in_run, labels_of
 from repetita.study.manifest import Manifest
 from repetita.study.plan import Label, PlannedRun, Study
 
@@ -46,7 +46,7 @@ def planted(
         for given in run.probes:
             if probes is not None and given.name not in probes:
                 continue
-            for on in by_batch(given, spec=run.spec).on:
+            for on in in_run(given, spec=run.spec).on:
                 name, _, batch = on.partition("/")
                 for step in sorted(given.cadence.steps(run.spec.steps, steps_per_pass=length)):
                     found = value(labels, given.name, on, step)

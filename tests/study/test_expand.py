@@ -12,7 +12,7 @@ from repetita.corpus.treatment import Passes, RepeatedSubset, SpecialBatch, Stre
 from repetita.errors import SpecError
 from repetita.measure.memorization import ScoreProbe
 from repetita.model.config import ModelConfig
-from repetita.study.expand import Job, by_batch, expand, measurement_key
+from repetita.study.expand import Job, expand, in_run, measurement_key
 from repetita.study.plan import PlannedRun
 from repetita.train.recipe import Recipe, RunSpec
 
@@ -110,18 +110,18 @@ def test_forks_that_cannot_be_cut_run_straight() -> None:
 
 
 def test_special_sets_become_one_a_batch() -> None:
-    assert by_batch(PAIRS, spec=spec(special(n_batches=2))).on == (
+    assert in_run(PAIRS, spec=spec(special(n_batches=2))).on == (
         "special/0",
         "special/1",
         "twin/0",
         "twin/1",
     )
-    assert by_batch(PAIRS, spec=spec(Stream())) == PAIRS
+    assert in_run(PAIRS, spec=spec(Stream())) == PAIRS
 
 
 def test_a_key_says_what_its_sets_are_and_nothing_more() -> None:
     def key(probe: ScoreProbe, run: RunSpec) -> str:
-        return measurement_key(by_batch(probe, spec=run), spec=run)
+        return measurement_key(in_run(probe, spec=run), spec=run)
 
     assert key(TEST, spec(special())) == key(TEST, spec(special(at=3)))
     assert key(PAIRS, spec(special())) == key(PAIRS, spec(special(arm="placebo", at=12)))

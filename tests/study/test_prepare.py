@@ -29,6 +29,8 @@ def test_a_study_that_is_done_needs_nothing(done: Place) -> None:
     summary = summarise(prepared, processes=2)
     assert (summary.n_runs, summary.n_trunks, summary.n_present) == (5, 1, 5)
     assert summary.training_tokens == summary.measuring_tokens == 0
+    assert summary.measuring_share is None
+    assert not summary.probes
 
 
 def test_a_trunk_is_needed_while_a_fork_starts_from_it(done: Place) -> None:

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repetita.corpus.masking import DRAWS
 from repetita.model.config import flops_per_token, ladder
+from repetita.model.live import LiveSubject
 from repetita.study.price import Rates, chains, count_text, job_state, makespan, size_text, time_text
-from tests.study.places import Place
+from repetita.study.summary import summarise
+from repetita.subject import Rows, Scores
+from tests.study.places import Place, do
 
 SIZES = ladder("laptop", vocab_size=1024, context=128)
 
@@ -21,12 +25,39 @@ def test_tokens_of_a_plan(place: Place) -> None:
     }
     straight, step = 12 * 4 * 16, 8 * 16
     assert by_arm["control"].training_tokens == straight
-    assert by_arm["control"].measuring_tokens == 3 * step
+    assert by_arm["control"].measuring.tokens == 3 * step
     assert by_arm["trunk"].training_tokens + by_arm["special"].training_tokens == straight
     # Two special batches and two twins of four sequences, and eight training sequences.
     pairs = (4 * 4 + 8) * 16
-    assert by_arm["trunk"].measuring_tokens == 2 * step + 3 * pairs
-    assert by_arm["special"].measuring_tokens == 2 * step + 2 * pairs
+    assert by_arm["trunk"].measuring.tokens == 2 * step + 3 * pairs
+    assert by_arm["special"].measuring.tokens == step + pairs, "the trunk measures where it ends"
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_what_is_planned_to_be_scored_is_scored(
+    place: Place, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.edit("context=16)", f"context=16, objective={objective!r})")
+    place.edit("max_sequences=8, cadence=Every(n=6)", "budget='0.5', cadence=Every(n=6)")
+    scored = 0
+    score = LiveSubject.score
+
+    def count(subject: LiveSubject, rows: Rows) -> Scores:
+        nonlocal scored
+        scored += rows.tokens.size
+        return score(subject, rows)
+
+    monkeypatch.setattr(LiveSubject, "score", count)
+    prepared = do(place)
+    planned = summarise(prepared, processes=1)
+    assert scored == planned.measuring_tokens > 0
+    assert planned.measuring_tokens == sum(probe.tokens for probe in planned.probes)
+    assert planned.measuring_tokens == sum(group.measuring_tokens for group in planned.groups)
+    assert planned.measuring_share == pytest.approx(sum(probe.share for probe in planned.probes))
+    # Half of the compute for `test`: 12 steps of 4 sequences are 72 forward passes over one, 24 a state.
+    (test,) = (probe for probe in planned.probes if probe.name == "test")
+    rows = 24 if objective == "causal" else 24 // DRAWS * DRAWS
+    assert (test.times, test.tokens) == (3 + 3 + 2 + 1 + 1, 10 * rows * 16)
 
 
 def rate(rates: Rates, size: str, *, tokens: int = 2048) -> float:
@@ -35,17 +66,17 @@ def rate(rates: Rates, size: str, *, tokens: int = 2048) -> float:
 
 def test_a_table_gives_the_rates_until_something_ran(place: Place) -> None:
     rates = Rates.of(place.root)
-    assert rate(rates, "25k") == pytest.approx(45_000)
-    assert rate(rates, "890k") == pytest.approx(7_000)
-    assert 28_000 < rate(rates, "57k") < 45_000
+    assert rate(rates, "25k") == pytest.approx(95_000)
+    assert rate(rates, "890k") == pytest.approx(11_000)
+    assert 49_000 < rate(rates, "57k") < 95_000
 
 
 def test_rates_of_similar_runs_correct_the_table() -> None:
-    rates = Rates({(flops_per_token(SIZES["25k"]).matmul, 2048): 90_000.0})
-    assert rate(rates, "25k") == pytest.approx(90_000)
+    rates = Rates({(flops_per_token(SIZES["25k"]).matmul, 2048): 190_000.0})
+    assert rate(rates, "25k") == pytest.approx(190_000)
     assert rate(rates, "57k") == pytest.approx(2 * rate(Rates(), "57k"))
-    assert rate(rates, "890k") == pytest.approx(7_000), "too different a size"
-    assert rate(rates, "25k", tokens=128) == pytest.approx(45_000), "too different a batch"
+    assert rate(rates, "890k") == pytest.approx(11_000), "too different a size"
+    assert rate(rates, "25k", tokens=128) == pytest.approx(95_000), "too different a batch"
 
 
 def test_rates_are_read_from_finished_runs(done: Place) -> None:
@@ -89,7 +120,7 @@ def test_state_of_jobs(done: Place) -> None:
     # Only the last step was kept, so that the run is made again up to step 9.
     assert state.replayed == 9
     assert prepared.costs[control.fingerprint].training_tokens == 9 * 4 * 16
-    assert prepared.costs[control.fingerprint].measuring_tokens == 2 * 8 * 16
+    assert prepared.costs[control.fingerprint].measuring.tokens == 2 * 8 * 16
 
 
 def test_a_folder_that_is_not_there(place: Place) -> None:

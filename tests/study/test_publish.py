@@ -3,13 +3,14 @@
 import base64
 import json
 import shutil
+from typing import Any
 
 import polars as pl
 import pytest
+import vl_convert
 
 import repetita
 from repetita.errors import UserError
-from repetita.report import draw
 from repetita.study.publish import publish
 from tests.study.places import Place
 from tests.study.test_collect import folder_of
@@ -71,13 +72,13 @@ def test_every_figure_is_drawn_once(done: Place, monkeypatch: pytest.MonkeyPatch
     figures = "from tests.report import samples\n    return Analysis(figures=samples.repetition().figures, "
     done.edit("return Analysis(", figures)
     drawn = []
-    draw_one = draw.vl_convert.vegalite_to_svg
+    draw_one = vl_convert.vegalite_to_svg
 
-    def count(spec: object, **options: str) -> str:
+    def count(spec: dict[str, Any], *, vl_version: str) -> str:
         drawn.append(spec)
-        return str(draw_one(spec, **options))
+        return str(draw_one(spec, vl_version=vl_version))
 
-    monkeypatch.setattr(draw.vl_convert, "vegalite_to_svg", count)
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", count)
     published = publish([done.portion()], root=done.root)
     files = sorted((published.page.parent / "figures").glob("*.svg"))
     assert len(drawn) == len(files) == len(published.reports[0].figures) > 1

@@ -180,26 +180,40 @@ def _claim(claim: "Claim") -> dict[str, Any]:
 
 
 def _print_summary(summary: "Summary") -> None:
-    from repetita.study.price import count_text, size_text, time_text
+    from repetita.study.price import count_text, share_text, size_text, time_text
 
-    heads = ("runs", "done", "train tokens", "measure tokens", "one process")
+    heads = ("runs", "done", "train tokens", "measuring", "of the time", "one process")
     rows = [
         {
             "group": group.name,
             "runs": group.n_runs,
             "done": group.n_present,
             "train tokens": count_text(group.training_tokens),
-            "measure tokens": count_text(group.measuring_tokens),
+            "measuring": count_text(group.measuring_tokens),
+            "of the time": share_text(group.measuring_share),
             "one process": time_text(group.seconds) if group.seconds else "-",
         }
         for group in summary.groups
     ]
     print_table(rows, right=heads)
+    if summary.probes:
+        typer.echo("\nMeasuring, by probe")
+        lines = [
+            {
+                "probe": probe.name,
+                "times": probe.times,
+                "tokens": count_text(probe.tokens),
+                "of the time": share_text(probe.share),
+            }
+            for probe in summary.probes
+        ]
+        print_table(lines, right=("times", "tokens", "of the time"))
     trunks = f" ({summary.n_trunks} only as shared trunks)" if summary.n_trunks else ""
     typer.echo(
         f"\n{summary.n_runs} runs{trunks}, {summary.n_present} complete already\n"
         f"left: {count_text(summary.training_tokens)} tokens of training, "
-        f"{count_text(summary.measuring_tokens)} of measuring"
+        f"{count_text(summary.measuring_tokens)} of measuring "
+        f"({share_text(summary.measuring_share)} of the time)"
     )
     if summary.replayed_steps:
         typer.echo(

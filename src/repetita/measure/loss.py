@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.journal.records import Reading
-from repetita.measure.probe import Pass, PassProbe
+from repetita.measure.budget import BudgetedProbe
+from repetita.measure.probe import Pass
 
 NOTHING_SCORED = {"why": "no scored token in this set"}
+NO_BYTES = {"why": "the scored tokens stand for no fixed number of bytes: the tokenizer is not lossless here"}
 
 
-class LossProbe(PassProbe):
+class LossProbe(BudgetedProbe):
     """Loss of each set of `on`, teacher-forced, over scored tokens."""
 
     name: str = "loss"
@@ -45,7 +47,7 @@ def loss_readings(taken: Pass, /) -> Iterator[Reading]:
         return
     yield Reading("loss", taken.on, loss, n, {"sequences": len(taken.indices)}, items)
     if taken.n_bytes == 0:
-        yield Reading("bits_per_byte", taken.on, None, n, {"why": "the scored targets stand for no bytes"})
+        yield Reading("bits_per_byte", taken.on, None, n, NO_BYTES)
     else:
         bits = float(taken.loss_sums.sum()) / math.log(2) / taken.n_bytes
         yield Reading("bits_per_byte", taken.on, bits, n, {"bytes": taken.n_bytes})

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.journal.records import Reading
+from repetita.measure.budget import BudgetedProbe
 from repetita.measure.loss import NOTHING_SCORED, index_reading, loss_readings
-from repetita.measure.probe import Pass, PassProbe
+from repetita.measure.probe import Pass
 
 
-class MemorizationProbe(PassProbe):
+class MemorizationProbe(BudgetedProbe):
     """M(f) of each set of `on`, on full passes (Tirumala et al. 2022, definition 1).
 
     A full pass, not the hits of training batches: those are M_update and another quantity (experiment design,
@@ -24,7 +25,7 @@ class MemorizationProbe(PassProbe):
         yield memorization_reading(taken)
 
 
-class ScoreProbe(PassProbe):
+class ScoreProbe(BudgetedProbe):
     """Loss, bits a byte, the curve over the token index and M(f), all from one pass over each set of `on`."""
 
     name: str = "score"

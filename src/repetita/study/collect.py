@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from repetita.errors import DamagedError, RunFolderError, SpecError, UserError, nearest
 from repetita.journal import table
 from repetita.journal.folder import check_run, failure, measured, read_header, status
-from repetita.study.expand import Job, by_batch, expand, labels_of, measurement_key
+from repetita.study.expand import Job, expand, in_run, labels_of, measurement_key
 from repetita.study.manifest import Manifest, read_manifest
 from repetita.study.plan import Label, PlannedRun
 from repetita.study.prepare import Portion
@@ -160,7 +160,7 @@ def _state(job: Job) -> tuple[Literal["missing", "unfinished", "failed", "damage
 def _keys(run: PlannedRun) -> Iterator[tuple[str, str]]:
     """Key and name of each probe of a planned run."""
     for probe in run.probes:
-        taken = by_batch(probe, spec=run.spec)
+        taken = in_run(probe, spec=run.spec)
         yield measurement_key(taken, spec=run.spec), probe.name
 
 

@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from repetita.cadence import Cadence
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.treatment import Insertions, Passes, SpecialBatch, steps_per_pass
 from repetita.errors import SpecError
+from repetita.journal.folder import run_path
+from repetita.measure.budget import BudgetedProbe
 from repetita.measure.probe import Probe
 from repetita.model.config import count
 from repetita.spec import Spec, fingerprint, plain
 from repetita.study.plan import Label, PlannedRun
-from repetita.train.recipe import RunSpec, run_fingerprint, run_path, run_slug
+from repetita.train.recipe import RunSpec, run_fingerprint, run_slug
 
 BY_BATCH = ("special", "twin", "placebo")
 """Sets that a run with special batches sees batch by batch, as special/0, special/1, twin/0 ..."""
@@ -82,11 +85,29 @@ def _depends(name: str, *, spec: RunSpec) -> object:
     return None
 
 
-def by_batch(probe: Probe, *, spec: RunSpec) -> Probe:
-    """The probe as this run takes it: `special`, `twin` and `placebo` become one set a special batch.
+def in_run(probe: Probe, *, spec: RunSpec) -> Probe:
+    """The probe as this run takes it.
 
-    Twin and placebo batches have the size of the special batch with the same number.
+    `special`, `twin` and `placebo` become one set a special batch (twin and placebo batches have the size of
+    the special batch with the same number), and a budget becomes a number of sequences.
     """
+    taken = _by_batch(probe, spec=spec)
+    if not isinstance(taken, BudgetedProbe) or taken.budget is None:
+        return taken
+    return taken.within(
+        training_tokens=spec.steps * spec.batch_size * spec.corpus.length,
+        measurements=len(_due_steps(taken.cadence, spec=spec)),
+        length=spec.corpus.length,
+        objective=spec.model.objective,
+    )
+
+
+def _due_steps(cadence: Cadence, *, spec: RunSpec) -> tuple[int, ...]:
+    length = steps_per_pass(spec.treatment, batch_size=spec.batch_size)
+    return cadence.steps(spec.steps, steps_per_pass=length)
+
+
+def _by_batch(probe: Probe, *, spec: RunSpec) -> Probe:
     treatment = spec.treatment
     if not isinstance(treatment, SpecialBatch) or not set(probe.on) & set(BY_BATCH):
         return probe
@@ -144,7 +165,7 @@ def expand(
         return Job(
             fingerprint=name,
             slug=run_slug(draft.spec),
-            path=run_path(root, spec=draft.spec, corpus_fingerprint=corpus),
+            path=run_path(root, name, run_slug(draft.spec)),
             spec=draft.spec,
             corpus=corpus,
             arms=tuple(draft.arms),
@@ -207,14 +228,11 @@ def _trunk_spec(run: PlannedRun) -> RunSpec | None:
 
 def _due(draft: _Draft, run: PlannedRun, *, until: int) -> None:
     """Adds what `run` wants measured and kept in its first `until` steps."""
-    length = steps_per_pass(run.spec.treatment, batch_size=run.spec.batch_size)
     for probe in run.probes:
-        steps = probe.cadence.steps(run.spec.steps, steps_per_pass=length)
-        due = frozenset(step for step in steps if step <= until)
-        draft.measure(by_batch(probe, spec=run.spec), steps=due, sets_of=run.spec)
+        due = frozenset(step for step in _due_steps(probe.cadence, spec=run.spec) if step <= until)
+        draft.measure(in_run(probe, spec=run.spec), steps=due, sets_of=run.spec)
     if run.keep is not None:
-        kept = run.keep.steps(run.spec.steps, steps_per_pass=length)
-        draft.keep.update(step for step in kept if step <= until)
+        draft.keep.update(step for step in _due_steps(run.keep, spec=run.spec) if step <= until)
 
 
 def _chain(drafts: dict[str, _Draft], *, key_of: Callable[[RunSpec], str]) -> None:

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import NamedTuple
 
 from repetita.errors import UserError
 from repetita.journal.folder import Status, check_run, measured, read_header, read_journal, status
+from repetita.measure.budget import times_scored
 from repetita.model.config import ModelConfig, count, flops_per_token, ladder
 from repetita.study.expand import Job
 
-TOKENS_PER_SECOND = {"25k": 45_000, "100k": 28_000, "890k": 7_000}
-"""Training tokens a second on one core, batch 16 x 128, BPE 1,024 (experiment design, section 6)."""
+TOKENS_PER_SECOND = {"25k": 95_000, "100k": 49_000, "220k": 30_000, "400k": 20_000, "890k": 11_000}
+"""Training tokens a second on one quiet core, batch 16 x 128, BPE 1,024 (measured; docs/log.md)."""
 
-MEASURING_SPEED = 2.5
-"""Tokens are scored this much faster than they are trained on: a forward pass is a third of the work, and the
-most likely token has to be found as well."""
+MEASURING_SPEED = 2.8
+"""Tokens are scored this much faster than they are trained on (measured: 2.7 at 25k parameters, 3.1 at 100k,
+2.9 at 400k). A forward pass is a third of the work, and the most likely token has to be found as well."""
 
 PROCESS_BYTES = 350_000_000
 """A worker with torch loaded and nothing to do."""
@@ -48,16 +49,39 @@ class JobState(NamedTuple):
         return self.status == "done" and not self.missing
 
 
+class Measuring(NamedTuple):
+    """What a probe takes."""
+
+    times: int
+    """Measurements, each of all its sets."""
+    tokens: int
+    """Tokens that they send through the model."""
+    seconds: float
+
+    @classmethod
+    def of_all(cls, parts: Iterable["Measuring"]) -> "Measuring":
+        """All of them together."""
+        listed = list(parts)
+        return cls(*(sum(getattr(part, name) for part in listed) for name in cls._fields))
+
+
 class Cost(NamedTuple):
     """What is still to be done for one job."""
 
     training_tokens: int
-    measuring_tokens: int
+    probes: Mapping[str, Measuring]
+    """By name of the probe."""
     seconds: float
+    """Of training and measuring."""
     memory: int
     """Bytes that the process holds."""
     disk: int
     """Bytes in its folder when it is done."""
+
+    @property
+    def measuring(self) -> Measuring:
+        """Of all probes."""
+        return Measuring.of_all(self.probes.values())
 
 
 def job_state(job: Job) -> JobState:
@@ -80,7 +104,7 @@ def job_state(job: Job) -> JobState:
 
 
 def job_cost(job: Job, *, state: JobState, tokens: Mapping[str, int], rates: "Rates") -> Cost:
-    """What is left of a job. `tokens` gives, by key of the measurement, the tokens that one of them takes."""
+    """What is left of a job. `tokens` gives, by key of the measurement, the tokens that one of them reads."""
     spec = job.spec
     per_step = spec.batch_size * spec.corpus.length
     shared = state.steps_done or job.trunk_steps
@@ -89,11 +113,18 @@ def job_cost(job: Job, *, state: JobState, tokens: Mapping[str, int], rates: "Ra
         due = {key: len(steps) for key, steps in state.missing.items()}
     else:
         training = (spec.steps - shared) * per_step
-        due = {probe.key: sum(step >= shared for step in probe.steps) for probe in job.probes}
-    measuring = sum(n * tokens[key] for key, n in due.items() if n)
+        # What is due where the run goes on was measured by whoever came that far.
+        due = {probe.key: sum(step > shared or not shared for step in probe.steps) for probe in job.probes}
     rate = rates.tokens_per_second(spec.model, tokens_per_step=per_step)
-    seconds = training / rate + measuring / (rate * MEASURING_SPEED)
-    return Cost(training, measuring, seconds, _memory(job), _disk(job))
+    probes: dict[str, list[Measuring]] = {}
+    for probe in job.probes:
+        if times := due.get(probe.key, 0):
+            sent = times * tokens[probe.key] * times_scored(spec.model.objective)
+            part = Measuring(times, sent, sent / (rate * MEASURING_SPEED))
+            probes.setdefault(probe.probe.name, []).append(part)
+    by_name = {name: Measuring.of_all(parts) for name, parts in probes.items()}
+    seconds = training / rate + sum(part.seconds for part in by_name.values())
+    return Cost(training, by_name, seconds, _memory(job), _disk(job))
 
 
 class Rates:
@@ -225,6 +256,11 @@ def size_text(n_bytes: float) -> str:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} GB"
+
+
+def share_text(share: float | None) -> str:
+    """A share as a percentage for people; a dash for none."""
+    return "-" if share is None else f"{100 * share:.2g}%"
 
 
 def time_text(seconds: float) -> str:

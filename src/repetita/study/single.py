@@ -13,7 +13,7 @@ from repetita.model.checkpoint import steps_on_disk
 from repetita.model.live import checkpoint_subject
 from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
-from repetita.study.expand import by_batch, expand
+from repetita.study.expand import expand, in_run
 from repetita.study.plan import PlannedRun
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
@@ -93,7 +93,7 @@ def measure_run(
     _open_corpus(spec, corpora=corpora, fingerprint=header["corpus"], run=path.name)
     taken = max(steps_on_disk(path), default=0) if step is None else step
     subject = checkpoint_subject(path, step=taken)
-    probe = by_batch(ScoreProbe(on=tuple(on), max_sequences=max_sequences), spec=spec)
+    probe = in_run(ScoreProbe(on=tuple(on), max_sequences=max_sequences), spec=spec)
     return [
         {"step": taken, "metric": reading.metric, "on": reading.on, "value": reading.value, "n": reading.n}
         for reading in probe.measure(subject, sets=corpora.sets(spec))
