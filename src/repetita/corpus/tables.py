@@ -88,8 +88,8 @@ def _batch_rows(file: Any, text_field: str) -> int:
     place = [file.metadata.schema.column(leaf).path for leaf in range(file.metadata.num_columns)].index(
         text_field
     )
-    n_bytes = sum(group.column(place).total_uncompressed_size for group in groups)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * file.metadata.num_rows // max(n_bytes, 1)))
+    n_bytes: int = sum(group.column(place).total_uncompressed_size for group in groups)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * int(file.metadata.num_rows) // max(n_bytes, 1)))
 
 
 def _rows(batches: Iterable["pyarrow.RecordBatch"], *, path: Path) -> Iterator[Row]:
