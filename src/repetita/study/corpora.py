@@ -12,6 +12,7 @@ from repetita.study.sets import RunSets
 from repetita.train.recipe import RunSpec, open_schedule
 
 Say = Callable[[str], None]
+Hear = Callable[[str, float], None]
 
 
 def quiet(_: str) -> None:
@@ -19,11 +20,15 @@ def quiet(_: str) -> None:
 
 
 class Corpora:
-    """Opens the corpora of `<root>/corpora`; `say` hears of each one that has to be built."""
+    """Opens the corpora of `<root>/corpora`; where one has to be built, `say` hears of each stage of it.
 
-    def __init__(self, root: Path, *, say: Say = quiet) -> None:
+    `progress` hears of the share of it that is done as well.
+    """
+
+    def __init__(self, root: Path, *, say: Say = quiet, progress: Hear | None = None) -> None:
         self._cache = root / "corpora"
         self._say = say
+        self._progress = progress
         self._open: dict[CorpusSpec, Corpus] = {}
         self._sets: dict[str, RunSets] = {}
 
@@ -32,10 +37,13 @@ class Corpora:
         if spec not in self._open:
             said = set[str]()
 
-            def progress(stage: str, _: float) -> None:
+            def progress(stage: str, share: float) -> None:
+                text = f"corpus {spec.source}: {stage}"
                 if stage not in said:
                     said.add(stage)
-                    self._say(f"corpus {spec.source}: {stage}")
+                    self._say(text)
+                if self._progress is not None:
+                    self._progress(text, share)
 
             self._open[spec] = open_corpus(spec, cache=self._cache, progress=progress)
         return self._open[spec]
