@@ -22,10 +22,23 @@ RATES = {
     "100k": 0.004,
     "220k": 0.004,
     "400k": 0.004,
+    "890k": 0.002,
 }
 """Peak learning rate by size: the best of 0.002, 0.004 ... 0.064 on the control's test loss after 1.6M
 tokens, one seed each, frozen before any treated run (experiment design, rule 11; numbers in docs/log.md).
 """
+
+
+MASKED_RATES = {
+    "0.6k": 0.064,
+    "3.8k": 0.032,
+    "25k": 0.008,
+    "57k": 0.008,
+    "100k": 0.004,
+    "220k": 0.004,
+    "400k": 0.004,
+}
+"""The same for masked models."""
 
 
 def config(size: str, *, corpus: CorpusSpec) -> ModelConfig:

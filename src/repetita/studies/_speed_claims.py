@@ -1,0 +1,326 @@
+"""Claims on how fast a training set is memorized, and what they can detect: six primary ones."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from repetita.fit.claim import Claim, by_seed, directional, undecided
+from repetita.fit.estimate import t_interval
+from repetita.fit.times_to_memorize import Bound, Slope, bound_of, time_to
+from repetita.studies._power import smallest_effect
+from repetita.studies._speed import (
+    ALL_TARGETS,
+    CAUSAL,
+    MASKED,
+    STANDARD,
+    TAUS,
+    Cells,
+    Online,
+    as_progress,
+    line,
+)
+from repetita.studies._speed_ladder import Ladder, ladder, length_ratios, planned_sizes, trend_text
+
+PAPER = "Tirumala et al. 2022"
+HIGH = 0.9
+LOW: Mapping[str, float] = {objective: min(taus) for objective, taus in TAUS.items()}
+FIRST = 0.1
+"""What counts as the initial stage, in which the paper's smaller models are ahead: up to this M(f)."""
+EXCESS = 0.5
+"""M(f) above the test set's, a level that nothing but memory reaches here."""
+SLOPE_UNIT = "(slope of ln T on ln N)"
+BOUNDS = "where runs ended before tau the slope is a bound, which decides in its own direction only"
+
+SEED_SD = {
+    "causal-faster": 0.05,
+    "causal-steeper": 0.05,
+    "causal-first": 0.05,
+    "causal-unit-length": 0.03,
+    "masked-faster": 0.1,
+    "masked-exception": 0.05,
+}
+"""Assumed standard deviations over seeds of the effects that the claims test (slopes; ln of a ratio), for
+planning only: a guess, not fitted to runs. No verdict uses them."""
+PREDICTED = {
+    "causal-faster": 0.68,
+    "causal-steeper": 0.5,
+    "causal-first": 0.05,
+    "causal-unit-length": 0.1,
+    "masked-faster": 0.3,
+    "masked-exception": 0.05,
+}
+"""What the paper leads one to expect: T(N, 0.9) falls from 165 passes to 5 between 125M and 13B (slope -0.68
+by least squares through its six bars) and is nearly constant at tau = 0.4; masked it falls from 250 to 70 at
+0.9 and rises from 3 to 4 at 0.2. The excess of unit length over shuffled hits is ours."""
+
+
+def claims(
+    found: Cells,
+    *,
+    planned: Sequence[Mapping[str, Any]],
+    n_sequences: int,
+    window: int,
+    online: Sequence[Online],
+) -> Iterator[Claim]:
+    """Primary claims on the main training set and the standard arm; what else was planned is descriptive."""
+    for objective in (CAUSAL, MASKED):
+        sizes = planned_sizes(planned, objective=objective, n_sequences=n_sequences)
+        if len(sizes) < 2:
+            continue
+        there = ladder(found, objective=objective, n_sequences=n_sequences, window=window, sizes=sizes)
+        yield _faster(there, objective)
+        if objective == MASKED:
+            yield _exception(there)
+            continue
+        yield _steeper(there)
+        yield _first(there)
+        yield _unit_length(there)
+    for objective in (CAUSAL, MASKED):
+        sizes = planned_sizes(planned, objective=objective, n_sequences=n_sequences)
+        there = ladder(found, objective=objective, n_sequences=n_sequences, window=window, sizes=sizes)
+        if there is not None:
+            yield _excess(there, objective)
+        yield from _lag(found, online, objective=objective, n_sequences=n_sequences, window=window)
+    yield from _others(found, planned=planned, n_sequences=n_sequences, window=window)
+
+
+def detectable(planned: Sequence[Mapping[str, Any]], *, n_sequences: int) -> Mapping[str, str]:
+    """For each primary claim the smallest effect that its planned seeds can show, in words."""
+    names: dict[str, int] = {}
+    for objective in (CAUSAL, MASKED):
+        sizes = planned_sizes(planned, objective=objective, n_sequences=n_sequences)
+        if len(sizes) < 2:
+            continue
+        seeds = [
+            {
+                labels["seed"]
+                for labels in planned
+                if _is(labels, objective, n_sequences) and labels["size"] == size
+            }
+            for size in sizes
+        ]
+        n = len(set.intersection(*seeds))
+        names |= {name: n for name in SEED_SD if name.startswith(objective)}
+    unit = {"causal-unit-length": "of the ln of the ratio"}
+    return {
+        name: smallest_effect(
+            n=n,
+            sd=SEED_SD[name],
+            unit=unit.get(name, "of slope"),
+            predicted=PREDICTED[name],
+            primary=len(names),
+        )
+        for name, n in names.items()
+    }
+
+
+def _is(labels: Mapping[str, Any], objective: str, n_sequences: int) -> bool:
+    return (labels["objective"], labels["n_sequences"], labels["arm"]) == (objective, n_sequences, STANDARD)
+
+
+def _slope_claim(
+    slopes: Mapping[Hashable, Slope] | None,
+    *,
+    name: str,
+    statement: str,
+    source: str,
+    direction: Literal["above", "below"] = "below",
+    note: str = "",
+    primary: bool = True,
+) -> Claim:
+    """Whether the mean slope lies below (above) 0: t test over seeds.
+
+    Where runs ended before tau, the slope of their seed is a bound. Bounds of one side decide in their own
+    direction only: if small models were not seen to the end, the true slope is lower still.
+    """
+    bound = "unknown" if slopes is None else bound_of(list(slopes.values()))
+    if slopes is None or bound == "unknown":
+        why = "too few sizes reach this level within their runs to tell the sign of the slope"
+        return undecided(
+            name=name, statement=statement, source=source, primary=primary, n=len(slopes or ()),
+            rule=f"slope {direction} 0 {SLOPE_UNIT}, t test over seeds; {BOUNDS}",
+            note="no seed has every planned size" if slopes is None else why,
+        )  # fmt: skip
+    values = by_seed({seed: slope.value for seed, slope in slopes.items()})
+    claim = directional(
+        values, name=name, statement=statement, source=source, primary=primary, unit=SLOPE_UNIT,
+        direction=direction, note=note,
+    )  # fmt: skip
+    claim = claim._replace(rule=f"{claim.rule}; {BOUNDS}")
+    return claim if bound == "exact" else _bounded(claim, bound, values)
+
+
+def _bounded(claim: Claim, bound: Bound, values: Sequence[float]) -> Claim:
+    """The claim with the side of its estimate open on which nothing is known."""
+    assert claim.estimate is not None
+    low, high = claim.estimate.low, claim.estimate.high
+    if len(values) == 1:
+        low = high = values[0]
+    at_most = bound == "at_most"
+    opened = claim.estimate._replace(value=None, low=None if at_most else low, high=high if at_most else None)
+    note = "; ".join(part for part in (claim.note, "some sizes were not seen to the end") if part)
+    claim = claim._replace(estimate=opened, note=note)
+    if claim.leaning is None:
+        return claim
+    below = (claim.leaning == "supported") == claim.rule.startswith("supported if below")
+    return claim if below == at_most else claim._replace(verdict="inconclusive", p=None, leaning=None)
+
+
+def _faster(there: Ladder | None, objective: str) -> Claim:
+    note = "" if there is None else trend_text(there, tau=HIGH)
+    return _slope_claim(
+        None if there is None else there.slopes(HIGH),
+        name=f"{objective}-faster",
+        statement=f"{objective} models: the larger the model, the fewer passes to M(f) = {HIGH:g}",
+        source=f"{PAPER}, Fig. {'1: 165 passes at 125M, 5 at 13B' if objective == CAUSAL else '2'}",
+        note=note,
+    )
+
+
+def _steeper(there: Ladder | None) -> Claim:
+    slopes = None
+    if there is not None:
+        high, low = there.slopes(HIGH), there.slopes(LOW[CAUSAL])
+        slopes = {
+            seed: Slope(high[seed].value - low[seed].value, _difference(high[seed], low[seed]))
+            for seed in high
+        }
+    return _slope_claim(
+        slopes,
+        name="causal-steeper",
+        statement=f"causal models: size matters more for M(f) = {HIGH:g} than for {LOW[CAUSAL]:g}",
+        source=f"{PAPER}, Fig. 1 right: from about constant in N to steeply falling as tau grows",
+    )
+
+
+def _difference(one: Slope, other: Slope) -> Bound:
+    """What one slope minus another is, when either is a bound."""
+    if other.bound == "exact":
+        return one.bound
+    mirror: Mapping[Bound, Bound] = {"at_most": "at_least", "at_least": "at_most", "unknown": "unknown"}
+    turned = mirror[other.bound]
+    return turned if one.bound in ("exact", turned) else "unknown"
+
+
+def _first(there: Ladder | None) -> Claim:
+    return _slope_claim(
+        None if there is None else there.slopes(FIRST),
+        name="causal-first",
+        statement=f"causal models: in the initial stage smaller ones are ahead (first at M(f) = {FIRST:g})",
+        source=f"{PAPER}, Fig. 11: smaller models are faster at first, then overtaken",
+        direction="above",
+    )
+
+
+def _exception(there: Ladder | None) -> Claim:
+    note = ""
+    if there is not None:
+        high, low = there.slopes(HIGH), there.slopes(LOW[MASKED])
+        falls = [high[seed].value - low[seed].value for seed in high]
+        if {slope.bound for slope in (*high.values(), *low.values())} == {"exact"}:
+            note = f"slope at {HIGH:g} minus slope at {LOW[MASKED]:g}: {t_interval(falls).text()}"
+    return _slope_claim(
+        None if there is None else there.slopes(LOW[MASKED]),
+        name="masked-exception",
+        statement=f"masked models: at M(f) = {LOW[MASKED]:g} the order is turned round, smaller ones need "
+        "fewer passes",
+        source=f"{PAPER}, Fig. 2: not monotone in N for low tau; about 3 passes small, 4 large at tau = 0.2",
+        direction="above",
+        note=note,
+    )
+
+
+def _unit_length(there: Ladder | None) -> Claim:
+    name = "causal-unit-length"
+    statement = (
+        f"causal models: at M(f) = {HIGH:g} runs of memorized tokens are longer than if the same hits fell "
+        "anywhere in their sequences"
+    )
+    source = f"open in {PAPER}, Fig. 16, which gives lengths without a null model"
+    ratios = {} if there is None else length_ratios(there, tau=HIGH)
+    if not ratios:
+        return undecided(
+            name=name, statement=statement, source=source, primary=True, rule="ratio above 1 (log scale)",
+            note=f"no run reaches M(f) = {HIGH:g}" if there else "no seed has every planned size",
+        )  # fmt: skip
+    return directional(
+        by_seed(ratios), name=name, statement=statement, source=source, threshold=1.0, scale="log",
+        unit="(mean run length / shuffled, geometric mean over sizes)",
+    )  # fmt: skip
+
+
+def _excess(there: Ladder, objective: str) -> Claim:
+    return _slope_claim(
+        there.slopes(EXCESS, excess=True),
+        name=f"{objective}-excess-faster",
+        statement=f"{objective} models: the larger the model, the fewer passes until M(f) is {EXCESS:g} "
+        "above the test set's",
+        source=f"{PAPER}, Fig. {'1' if objective == CAUSAL else '2'}, less what is predictable unseen",
+        primary=False,
+    )
+
+
+def _lag(
+    found: Cells, online: Sequence[Online], *, objective: str, n_sequences: int, window: int
+) -> Iterator[Claim]:
+    """T_update / T at tau = 0.9: geometric mean over sizes, by seed."""
+    logs: dict[Hashable, list[float]] = {}
+    for one in online:
+        run = found.get(one.key, {}).get(one.seed)
+        if run is None or one.kind != ALL_TARGETS or one.key not in line(
+            found, objective=objective, n_sequences=n_sequences
+        ):  # fmt: skip
+            continue
+        late = time_to(as_progress(one, run=run), tau=HIGH, window=window)["updates"].x
+        full = run.times(HIGH, window=window)["updates"].x
+        if late is not None and full is not None:
+            logs.setdefault(one.seed, []).append(float(np.log(late / full)))
+    if logs:
+        yield directional(
+            by_seed({seed: float(np.exp(np.mean(values))) for seed, values in logs.items()}),
+            name=f"{objective}-update-later",
+            statement=f"{objective} models: hits in training batches, before their updates, reach {HIGH:g} "
+            "later than M(f) does",
+            source=f"{PAPER}, Fig. 13: M_update stays close to M(f)",
+            threshold=1.0,
+            scale="log",
+            unit="(T_update / T in updates, geometric mean over sizes)",
+            primary=False,
+        )
+
+
+def _others(
+    found: Cells, *, planned: Sequence[Mapping[str, Any]], n_sequences: int, window: int
+) -> Iterator[Claim]:
+    """The first primary claim again for the other arms and training sets."""
+    main = (CAUSAL, n_sequences, STANDARD), (MASKED, n_sequences, STANDARD)
+    lines = {(key.objective, key.n_sequences, key.arm): key for key in found}
+    for (objective, n, arm), _ in lines.items():
+        if (objective, n, arm) in main:
+            continue
+        sizes = planned_sizes(planned, objective=objective, n_sequences=n, arm=arm)
+        there = ladder(found, objective=objective, n_sequences=n, window=window, sizes=sizes, arm=arm)
+        if there is not None:
+            yield _slope_claim(
+                there.slopes(HIGH),
+                name=f"{objective}-faster-{n}-{arm.replace(' ', '-')}",
+                statement=f"{objective} models, {n} sequences, {arm}: the larger the model, the fewer passes "
+                f"to M(f) = {HIGH:g}",
+                source=f"{PAPER}, Figs. 1, 2 and 5",
+                primary=False,
+            )
+
+
+def warnings(found: Cells, *, window: int) -> Iterator[str]:
+    """Cells whose runs ended before M(f) was 0.9."""
+    short = [
+        f"{key.objective} N = {key.size}"
+        for key, runs in found.items()
+        if not all(run.times(HIGH, window=window)["passes"].reached for run in runs.values())
+    ]
+    if short:
+        yield (
+            f"M(f) = {HIGH:g} was not reached, and held, by the end of some or all runs of "
+            f"{', '.join(short)}: their T is a lower bound everywhere."
+        )

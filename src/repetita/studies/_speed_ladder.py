@@ -1,0 +1,102 @@
+"""Sizes side by side: T(N, tau) by seed, its slope against N, and run lengths where tau is reached."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from repetita.errors import SpecError
+from repetita.fit.estimate import Crossing
+from repetita.fit.laws import PowerTrend, fit_power_trend
+from repetita.fit.times_to_memorize import Slope, log_slope, time_to
+from repetita.studies._speed import STANDARD, Cells, Run, common_seeds, line
+
+
+class Ladder(NamedTuple):
+    """Sizes of one objective, training set and arm, and the seeds that all of them have."""
+
+    runs: tuple[Mapping[Hashable, Run], ...]
+    """A mapping by seed for each size, by parameters."""
+    seeds: tuple[Hashable, ...]
+    window: int
+
+    @property
+    def n_params(self) -> list[int]:
+        """Non-embedding parameters of the sizes."""
+        return [next(iter(runs.values())).n_params for runs in self.runs]
+
+    def crossings(self, seed: Hashable, tau: float, *, excess: bool = False) -> list[Crossing]:
+        """T(N, tau) in passes, one a size."""
+        chosen = [runs[seed] for runs in self.runs]
+        progress = [run.excess() if excess else run.progress for run in chosen]
+        return [time_to(one, tau=tau, window=self.window)["passes"] for one in progress]
+
+    def slopes(self, tau: float, *, excess: bool = False) -> dict[Hashable, Slope]:
+        """Slope of ln T on ln N by seed."""
+        return {
+            seed: log_slope(self.n_params, crossings=self.crossings(seed, tau, excess=excess))
+            for seed in self.seeds
+        }
+
+
+def ladder(
+    found: Cells, *, objective: str, n_sequences: int, window: int, sizes: Sequence[str], arm: str = STANDARD
+) -> Ladder | None:
+    """The planned sizes of an objective; None where a size is missing altogether or only one is planned."""
+    keys = line(found, objective=objective, n_sequences=n_sequences, arm=arm)
+    if len(sizes) < 2 or {key.size for key in keys} != set(sizes):
+        return None
+    seeds = common_seeds(found, keys)
+    return Ladder(tuple(found[key] for key in keys), tuple(seeds), window) if seeds else None
+
+
+def planned_sizes(
+    planned: Sequence[Mapping[str, Any]], *, objective: str, n_sequences: int, arm: str = STANDARD
+) -> list[str]:
+    """Sizes planned for an objective, training set and arm, by parameters."""
+    n_params = {
+        str(labels["size"]): int(labels["non_embedding"])
+        for labels in planned
+        if (labels["objective"], labels["n_sequences"], labels["arm"]) == (objective, n_sequences, arm)
+    }
+    return sorted(n_params, key=lambda size: n_params[size])
+
+
+def length_ratios(there: Ladder, *, tau: float) -> dict[Hashable, float]:
+    """Unit length over its shuffled expectation where M(f) first is tau: geometric mean over sizes."""
+    found: dict[Hashable, float] = {}
+    for seed in there.seeds:
+        logs = []
+        for runs in there.runs:
+            at = runs[seed].times(tau, window=there.window)["updates"].x
+            lengths = runs[seed].lengths
+            if at is not None and {"unit_length", "unit_length_shuffled"} <= set(lengths):
+                measured, shuffled = (
+                    lengths[name].at(at) for name in ("unit_length", "unit_length_shuffled")
+                )
+                logs.append(float(np.log(measured / shuffled)))
+        if logs:
+            found[seed] = float(np.exp(np.mean(logs)))
+    return found
+
+
+def trends(there: Ladder, *, taus: Sequence[float]) -> Iterator[tuple[float, PowerTrend | None]]:
+    """The power law T ~ N^b through all runs at each tau, those that did not reach it as censored.
+
+    None where fewer than three runs of two sizes did.
+    """
+    for tau in taus:
+        crossings = [one for seed in there.seeds for one in there.crossings(seed, tau)]
+        try:
+            yield tau, fit_power_trend(there.n_params * len(there.seeds), crossings=crossings)
+        except SpecError:
+            yield tau, None
+
+
+def trend_text(there: Ladder, *, tau: float) -> str:
+    """The exponent of the power law at one tau in words, "" where there is none."""
+    ((_, fitted),) = trends(there, taus=[tau])
+    if fitted is None:
+        return ""
+    missed = f", {fitted.n_censored} of {fitted.n} runs censored" if fitted.n_censored else ""
+    return f"power law through all runs: T ~ N^b, b = {fitted.exponent.text()}{missed}"
