@@ -19,7 +19,7 @@ from tests.bad_input.worlds import Say, World, refused
         ("far away", None, ["no corpus", "give a path that is there"]),
         (" ", None, ["no name", "give a path"]),
         ("nothing.txt", b" \n", ["nothing.txt", "is empty", "give one that has some"]),
-        ("empty", {}, ["empty has no text file", "give a JSONL file"]),
+        ("empty", {}, ["empty has no text file", "give a folder that has some"]),
         ("latin.txt", b"ab\xe9cd", ["latin.txt is not UTF-8: byte 2 is 0xe9", "iconv"]),
         ("latin", {"a.txt": b"abc", "b.txt": b"\xff"}, ["b.txt is not UTF-8: byte 0", "iconv"]),
         ("a.jsonl", b'{"text":"a"}\n{"txt":"b"}\n', ["line 2", "it has txt", "text_field"]),

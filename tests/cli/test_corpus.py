@@ -1,9 +1,16 @@
 """`repetita corpus` builds, shows and verifies."""
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import datasets
 import pytest
+import tokenizers
 from typer.testing import CliRunner, Result
 
 from repetita.cli.app import app
@@ -42,6 +49,78 @@ def test_build_show_and_verify(folder: Path) -> None:
     said = run("corpus", "verify", *root)
     assert isinstance(said.exception, DamagedError)
     assert "tokens.bin" in said.stdout
+
+
+def test_a_split_of_parquet_cut_at_its_documents(tmp_path: Path) -> None:
+    rows = {"body": [f"Document {number} says a little. " * 8 for number in range(30)]}
+    splits = {"train": datasets.Dataset.from_dict(rows), "test": datasets.Dataset.from_dict({"body": ["x"]})}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    cuts = ("--tokenizer", "bytes", "--length", 32, "--breaks", "document", "--text-field", "body")
+    options = (tmp_path / "saved", *cuts, "--root", tmp_path / "out")
+    card = json.loads(run("corpus", "build", *options, "--split", "train", "--json").stdout)
+    assert (card["split"], card["n_documents"]) == ("train", 30)
+    assert card["tokenizer"] == {"kind": "bytes", "vocab_size": 257}
+    said = run("corpus", "show", *options)
+    assert "tokenizer: kind bytes, vocab_size 257" in said.stdout
+    assert "source: saved" in said.stdout
+    assert not said.stderr, "it is there already"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tokenizer", "byte"), "no tokenizer 'byte': it is neither hf:NAME nor a path"),
+        (("--tokenizer", "hf:gpt2", "--vocab-size", 300), "--vocab-size has no effect"),
+        (("--subset", "en"), "subset = 'en' has no effect"),
+        (("--split", "test"), "which has no splits"),
+    ],
+)
+def test_an_option_without_effect(folder: Path, options: tuple[object, ...], said: str) -> None:
+    refused = run("corpus", "build", folder / "texts", *options, "--root", folder / "out")
+    assert isinstance(refused.exception, SpecError)
+    assert said in str(refused.exception)
+    assert not (folder / "out").exists()
+
+
+def test_a_tokenizer_by_its_path(folder: Path) -> None:
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "says": 1}, unk_token="[UNK]"))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    library.save(str(folder / "tokenizer.json"))
+    options = (folder / "texts", "--tokenizer", folder / "tokenizer.json", "--length", 8)
+    card = json.loads(run("corpus", "build", *options, "--root", folder / "out", "--json").stdout)
+    assert card["tokenizer"]["kind"] == "hf"
+    assert card["tokenizer"]["vocab_size"] == 3
+
+
+def on_terminal(*arguments: object, **settings: str) -> str:
+    """What the command writes to a terminal on stderr."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+    done = subprocess.run(
+        [sys.executable, "-m", "repetita", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment | {"TERM": "xterm", **settings},
+        check=True,
+    )
+    assert b"scored_tokens" in done.stdout
+    os.write(theirs, b"\0")
+    written = b""
+    while not written.endswith(b"\0"):
+        written += os.read(ours, 1 << 16)
+    os.close(ours)
+    os.close(theirs)
+    return written.decode()
+
+
+def test_a_terminal_is_shown_a_bar(folder: Path) -> None:
+    build = ("corpus", "build", folder / "texts", "--tokenizer", "bytes", "--length", 32, "--root")
+    drawn = on_terminal(*build, folder / "1")
+    assert "tokenizing" in drawn
+    assert "━" in drawn
+    assert "\x1b[3" in drawn, "in colour"
+    assert not re.search(r"\x1b\[(3|4|9)\d", on_terminal(*build, folder / "2", NO_COLOR="1"))
+    assert on_terminal("-q", *build, folder / "3") == "\0"
 
 
 def test_a_set_that_is_not_there(folder: Path) -> None:

