@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from repetita.errors import DamagedError, RunFolderError, StorageError
-from repetita.journal import folder
+from repetita.journal import disk, folder
 from repetita.journal.disk import write_atomic
 from repetita.journal.folder import RunFolder
 from repetita.journal.records import Event, Reading, StepRecord
@@ -205,6 +205,36 @@ def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
     length = int((tmp_path / "committed").read_text())
     assert Path(tmp_path / "steps.jsonl").read_bytes()[:length].count(b"\n") == 2
     assert next(line["step"] for line in folder.read_journal(tmp_path, journal="steps")) == 0
+
+
+def test_items_are_synced_once_and_before_a_position_is_given_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, calls, fsync = list[Path](), list[int](), os.fsync
+
+    def sync_file(path: Path) -> None:
+        synced.append(path)
+        disk.sync_file(path)
+
+    def count(descriptor: int) -> None:
+        calls.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(folder, "sync_file", sync_file)
+    monkeypatch.setattr(os, "fsync", count)
+    with opened(tmp_path) as run:
+        run.commit()
+        calls.clear()
+        for number in range(2):
+            readings = [Reading("m", "train", 0.5, 3, None, {"a": np.arange(3)})]
+            run.write_measurements(readings, step=number, tokens=0, probe=PROBE)
+        assert not calls, "a measurement does not wait for the disk"
+        position = run.commit()
+        covered = {tmp_path / name for name in position.files if name.startswith("items/")}
+        assert len(covered) == 2
+        assert set(synced) == covered
+        run.commit()
+        assert len(synced) == 2
 
 
 def test_adopting_takes_the_chosen_measurements_and_all_steps(tmp_path: Path) -> None:

@@ -30,11 +30,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {cause}") from error
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Writes a file that is there whole or not at all, also after a power cut.
 
     A temporary file in the same folder (made when missing) is synced and renamed over `path`, then the
-    folder is synced. Raises StorageError; whatever stood at `path` before is then untouched.
+    folder is synced. Raises StorageError; whatever stood at `path` before is then untouched. Not `durable`,
+    nothing is synced: that is then for the caller to do before anything relies on the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
@@ -42,14 +43,22 @@ def write_atomic(path: Path, data: bytes) -> None:
         try:
             with temporary.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Makes what is in a file survive a power cut (fsync)."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

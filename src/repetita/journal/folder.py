@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.errors import DamagedError, RepetitaError, RunFolderError
-from repetita.journal.disk import storage_errors, sync_folder, write_atomic
+from repetita.journal.disk import storage_errors, sync_file, sync_folder, write_atomic
 from repetita.journal.lines import JournalFile, decode, encode
 from repetita.journal.records import SCHEMA, Event, JournalPosition, Measurement, Reading, StepRecord
 from repetita.spec import fingerprint
@@ -140,6 +140,7 @@ class RunFolder:
         self._lock = lock
         self._journals = {name: JournalFile(path / f"{name}.jsonl") for name in JOURNALS}
         self._items: dict[str, tuple[int, str]] = {}
+        self._unsynced: set[str] = set()
 
     @classmethod
     def open(cls, path: Path, *, header: Mapping[str, Any]) -> Self:
@@ -193,6 +194,7 @@ class RunFolder:
         if arrays:
             name = items_name(probe, step=step)
             self._items[name] = _write_items(self.path / name, arrays)
+            self._unsynced.add(name)
         self._journals["measurements"].append(bytes(lines))
 
     def write_event(self, event: Event) -> None:
@@ -219,8 +221,9 @@ class RunFolder:
         for probe, step in measured:
             name = items_name(probe, step=step)
             if name in position.files:
-                write_atomic(self.path / name, (source / name).read_bytes())
+                write_atomic(self.path / name, (source / name).read_bytes(), durable=False)
                 self._items[name] = position.files[name]
+                self._unsynced.add(name)
 
     def commit(self) -> JournalPosition:
         """Makes all that was written durable and says how far the journals reach.
@@ -237,7 +240,12 @@ class RunFolder:
             os.utime(self.path / "attempts" / f"{self.attempt:04d}.json")
         files = {f"{name}.jsonl": journal.commit() for name, journal in self._journals.items()}
         with storage_errors(self.path):
+            for name in sorted(self._unsynced):
+                sync_file(self.path / name)
+            if self._unsynced:
+                sync_folder(self.path / "items")
             sync_folder(self.path)
+        self._unsynced.clear()
         return JournalPosition(files=files | dict(sorted(self._items.items())))
 
     def truncate(self, position: JournalPosition | None) -> None:
@@ -252,6 +260,7 @@ class RunFolder:
         for name, journal in self._journals.items():
             journal.cut(files.get(f"{name}.jsonl", (0, ""))[0])
         self._items = {name: at for name, at in files.items() if name.startswith("items/")}
+        self._unsynced.clear()  # What the position covers was synced before it was given out.
         for stale in (self.path / "items").glob("*"):
             if f"items/{stale.name}" not in self._items:
                 with storage_errors(stale):
@@ -277,11 +286,11 @@ class RunFolder:
 
 
 def _write_items(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:
-    """Writes arrays as safetensors; length and SHA-256 of the file."""
+    """Writes arrays as safetensors, to be synced with the next commit; length and SHA-256 of the file."""
     from safetensors.numpy import save
 
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_atomic(path, data)
+    write_atomic(path, data, durable=False)
     return len(data), hashlib.sha256(data).hexdigest()
 
 
