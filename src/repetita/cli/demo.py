@@ -1,14 +1,14 @@
-"""`repetita demo`: double descent and a forgetting curve from a real text, in about five minutes."""
+"""`repetita demo`: memorization, forgetting and double descent from a real text, in about five minutes."""
 
 import typer
 
 from repetita.cli.options import ROOT, AsJson, Processes, Root
 
-STUDIES = ("double_descent", "forgetting")
+STUDIES = ("memorization_speed", "forgetting", "double_descent")
 SCALE = "demo"
-TITLE = "Repetition and forgetting in miniature"
+TITLE = "Memorizing, forgetting and repetition in miniature"
 LEAD = (
-    "Models of 4 thousand to 100 thousand parameters, 249 State of the Union speeches, one seed. One seed "
+    "Models of 4 thousand to 220 thousand parameters, 249 State of the Union speeches, one seed. One seed "
     "illustrates and cannot support: the scale laptop asks the same questions with three."
 )
 
@@ -20,7 +20,7 @@ def demo(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Double descent and a forgetting curve from 249 speeches, in about five minutes on two cores."""
+    """Memorization, forgetting and double descent from 249 speeches, in about five minutes on two cores."""
     from repetita.cli.study import report_portions, run_portions
     from repetita.study.prepare import portion
 

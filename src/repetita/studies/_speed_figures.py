@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from repetita.corpus.masking import KINDS
 from repetita.fit.estimate import Crossing, t_interval
 from repetita.fit.times_to_memorize import UNITS, Unit, over_seeds
 from repetita.report.figure import Axis, Figure, Layer, Panels, Row, Rule, Series, Style
@@ -105,7 +106,7 @@ def times(found: Cells, *, window: int) -> Figure:
         x=Axis(column="n_params", title=N_TITLE, scale="log"),
         y=Axis(column="value", title="passes T(N, tau) (log scale)", scale="log"),
         series=Series(column="tau", title="tau", kind="sequence"),
-        style=Style(column="reached", title="tau was", order=(REACHED, OPEN)),
+        style=_reached(rows),
         panels=_objectives(found),
         layers=(INTERVAL, LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
@@ -127,7 +128,7 @@ def times_in_units(rows: Sequence[Row], found: Cells) -> Figure:
         x=Axis(column="n_params", title=N_TITLE, scale="log"),
         y=Axis(column="value", title=f"T(N, {tau:g}) (log scale)", scale="log"),
         series=Series(column="objective", title="models", order=(CAUSAL, MASKED)),
-        style=Style(column="reached", title="tau was", order=(REACHED, OPEN)),
+        style=_reached(rows),
         panels=Panels(column="unit", title="", order=titles, share="both"),
         layers=(INTERVAL, LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
@@ -224,7 +225,8 @@ def _update_rows(found: Cells, online: Sequence[Online]) -> Iterator[Row]:
                 one.key.objective if one.kind == ALL_TARGETS else f"{one.key.objective}, shown: {one.kind}"
             )
             by_curve.setdefault((panel, one.key), {})[one.seed] = one
-    panels = sorted({panel for panel, _ in by_curve})
+    order = [CAUSAL, MASKED, *(f"{MASKED}, shown: {kind}" for kind in KINDS)]
+    panels = sorted({panel for panel, _ in by_curve}, key=order.index)
     split = any("shown" in panel for panel in panels)
     for panel in panels:
         if split and panel == MASKED:
@@ -296,6 +298,12 @@ def _sizes(found: Cells) -> Series:
 def _objectives(found: Cells) -> Panels | None:
     order = tuple(dict.fromkeys(key.objective for key in found))
     return Panels(column="objective", title="", order=order, share="y") if len(order) > 1 else None
+
+
+def _reached(rows: Sequence[Row]) -> Style | None:
+    if all(row["reached"] == REACHED for row in rows):
+        return None
+    return Style(column="reached", title="tau was", order=(REACHED, OPEN))
 
 
 def count_text(found: Cells, /) -> str:

@@ -104,7 +104,7 @@ def demo() -> Sequence[PlannedRun]:
     """One seed and 8 thousand tokens: three causal sizes and two masked ones."""
     causal = [Cell("causal", size, passes, n_sequences=64) for size, passes in DEMO_PASSES["causal"].items()]
     masked = [Cell("masked", size, passes, n_sequences=64) for size, passes in DEMO_PASSES["masked"].items()]
-    return tuple(planned(Design((*causal, *masked), per_decade=10)))
+    return tuple(planned(Design((*causal, *masked), batch_size=8, per_decade=10)))
 
 
 def tiny() -> Sequence[PlannedRun]:
