@@ -3,30 +3,144 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repetita.cadence import At as At
+    from repetita.cadence import AtPasses as AtPasses
+    from repetita.cadence import Every as Every
+    from repetita.cadence import LogSpaced as LogSpaced
+    from repetita.cadence import Several as Several
+    from repetita.corpus.sequences import CorpusSpec as CorpusSpec
+    from repetita.corpus.splits import Splits as Splits
+    from repetita.corpus.synthetic import SyntheticSpec as SyntheticSpec
+    from repetita.corpus.tokenizer import TokenizerSpec as TokenizerSpec
+    from repetita.corpus.treatment import Insertion as Insertion
+    from repetita.corpus.treatment import Insertions as Insertions
+    from repetita.corpus.treatment import Passes as Passes
+    from repetita.corpus.treatment import RepeatedSubset as RepeatedSubset
+    from repetita.corpus.treatment import SpecialBatch as SpecialBatch
+    from repetita.corpus.treatment import Stream as Stream
+    from repetita.errors import RepetitaError as RepetitaError
+    from repetita.errors import UserError as UserError
+    from repetita.fit.by_name import fit_law as fit_law
+    from repetita.fit.claim import Claim as Claim
+    from repetita.fit.claim import directional as directional
+    from repetita.fit.claim import equivalent as equivalent
+    from repetita.fit.claim import from_estimate as from_estimate
+    from repetita.fit.claim import undecided as undecided
+    from repetita.fit.estimate import Estimate as Estimate
+    from repetita.fit.estimate import paired as paired
+    from repetita.measure.memorization import ScoreProbe as ScoreProbe
+    from repetita.model.config import ModelConfig as ModelConfig
+    from repetita.model.config import ladder as ladder
+    from repetita.report.figure import Axis as Axis
+    from repetita.report.figure import Figure as Figure
+    from repetita.report.figure import Layer as Layer
+    from repetita.report.figure import Panels as Panels
+    from repetita.report.figure import Rule as Rule
+    from repetita.report.figure import Series as Series
+    from repetita.study.ahead import build_corpus as build_corpus
+    from repetita.study.ahead import plan_study as plan_study
     from repetita.study.execute import run_study as run_study
+    from repetita.study.new import new_study as new_study
+    from repetita.study.plan import Analysis as Analysis
+    from repetita.study.plan import PlannedRun as PlannedRun
+    from repetita.study.plan import Study as Study
     from repetita.study.publish import report_study as report_study
     from repetita.study.publish import table as table
     from repetita.study.single import measure_run as measure_run
     from repetita.study.single import train_run as train_run
+    from repetita.study.watch import watch_runs as watch_runs
+    from repetita.train.recipe import Recipe as Recipe
+    from repetita.train.recipe import RunSpec as RunSpec
 
 _HOMES = {
-    "run_study": "repetita.study.execute",
-    "report_study": "repetita.study.publish",
-    "table": "repetita.study.publish",
-    "train_run": "repetita.study.single",
-    "measure_run": "repetita.study.single",
+    name: f"repetita.{home}"
+    for home, names in {
+        "cadence": "At AtPasses Every LogSpaced Several",
+        "corpus.sequences": "CorpusSpec",
+        "corpus.splits": "Splits",
+        "corpus.synthetic": "SyntheticSpec",
+        "corpus.tokenizer": "TokenizerSpec",
+        "corpus.treatment": "Insertion Insertions Passes RepeatedSubset SpecialBatch Stream",
+        "errors": "RepetitaError UserError",
+        "fit.by_name": "fit_law",
+        "fit.claim": "Claim directional equivalent from_estimate undecided",
+        "fit.estimate": "Estimate paired",
+        "measure.memorization": "ScoreProbe",
+        "model.config": "ModelConfig ladder",
+        "report.figure": "Axis Figure Layer Panels Rule Series",
+        "study.ahead": "build_corpus plan_study",
+        "study.execute": "run_study",
+        "study.new": "new_study",
+        "study.plan": "Analysis PlannedRun Study",
+        "study.publish": "report_study table",
+        "study.single": "measure_run train_run",
+        "study.watch": "watch_runs",
+        "train.recipe": "Recipe RunSpec",
+    }.items()
+    for name in names.split()
 }
 """The public names and where they live: fetched when asked for, so that the import costs nothing."""
 
-__all__ = ["measure_run", "report_study", "run_study", "table", "train_run"]
+__all__ = [
+    "Analysis",
+    "At",
+    "AtPasses",
+    "Axis",
+    "Claim",
+    "CorpusSpec",
+    "Estimate",
+    "Every",
+    "Figure",
+    "Insertion",
+    "Insertions",
+    "Layer",
+    "LogSpaced",
+    "ModelConfig",
+    "Panels",
+    "Passes",
+    "PlannedRun",
+    "Recipe",
+    "RepeatedSubset",
+    "RepetitaError",
+    "Rule",
+    "RunSpec",
+    "ScoreProbe",
+    "Series",
+    "Several",
+    "SpecialBatch",
+    "Splits",
+    "Stream",
+    "Study",
+    "SyntheticSpec",
+    "TokenizerSpec",
+    "UserError",
+    "build_corpus",
+    "directional",
+    "equivalent",
+    "fit_law",
+    "from_estimate",
+    "ladder",
+    "measure_run",
+    "new_study",
+    "paired",
+    "plan_study",
+    "report_study",
+    "run_study",
+    "table",
+    "train_run",
+    "undecided",
+    "watch_runs",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'repetita' has no attribute '{name}'")
-    from importlib import import_module
+if not TYPE_CHECKING:  # A checker would take any name for one that could be fetched.
 
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'repetita' has no attribute '{name}'")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -67,6 +67,14 @@ def directional(
     """Whether the mean over seeds lies on the stated side of `threshold`; `values` hold one effect a seed.
 
     Two-sided t test: supported when significant on the stated side, contradicted on the other.
+
+    >>> from repetita import directional
+    >>> given = {"name": "cost", "statement": "It costs", "source": "nobody", "unit": "nats"}
+    >>> claim = directional([0.11, 0.13, 0.10], **given)
+    >>> claim.verdict, claim.measured
+    ('supported', '0.113 [0.0754, 0.151] nats')
+    >>> directional([0.11], **given).verdict
+    'illustrated'
     """
     estimate = t_interval(values, scale=scale)
     x = np.atleast_1d(np.asarray(values, dtype=np.float64))
@@ -107,6 +115,11 @@ def from_estimate(
 
     With an open bound on the deciding side the claim stays inconclusive. The p-value for Holm's method reads
     the interval's half on the side of the threshold as a normal quantile.
+
+    >>> from repetita import Estimate, from_estimate
+    >>> slope = Estimate(0.4, 0.1, 0.7, 3, "a fit")
+    >>> from_estimate(slope, name="rises", statement="It rises", source="nobody").verdict
+    'supported'
     """
     seeds = estimate.n if n is None else n
     rule = _rule(direction, threshold, unit, estimate.method)
@@ -132,6 +145,11 @@ def equivalent(
 
     Supported when both tests reject and there are at least 5 seeds, contradicted when the 95% interval lies
     outside the margin, inconclusive otherwise. The smallest margin that could be shown goes into the note.
+
+    >>> from repetita import equivalent
+    >>> effects = [0.01, -0.02, 0.00, 0.01, -0.01]
+    >>> equivalent(effects, name="same", statement="Both are equal", source="nobody", margin=0.05).verdict
+    'supported'
     """
     if margin <= 0:
         raise SpecError(f"claim '{name}': margin = {margin}; give a margin above zero")
@@ -171,7 +189,13 @@ def undecided(
     n: int = 0,
     primary: bool = False,
 ) -> Claim:
-    """A claim that its data cannot decide (a peak at the grid's edge, a scale too small); `note` says why."""
+    """A claim that its data cannot decide (a peak at the grid's edge, a scale too small); `note` says why.
+
+    >>> from repetita import undecided
+    >>> rule = "needs two sizes"
+    >>> undecided(name="size", statement="It grows", source="nobody", rule=rule, note="one size").verdict
+    'inconclusive'
+    """
     return Claim(name, statement, source, rule, "inconclusive", estimate, n, note, primary)
 
 

@@ -110,7 +110,12 @@ def paired(
     *,
     control: BySeed,
 ) -> NDArray[np.float64]:
-    """Treated minus control, by key (seed) where both are mappings; keys without a partner are left out."""
+    """Treated minus control, by key (seed) where both are mappings; keys without a partner are left out.
+
+    >>> from repetita import paired
+    >>> paired({0: 2.5, 1: 3.0, 2: 2.0}, control={0: 2.0, 1: 2.25}).tolist()
+    [0.5, 0.75]
+    """
     if isinstance(treated, Mapping) and isinstance(control, Mapping):
         keys = sorted(set(treated) & set(control), key=str)
         if not keys:

@@ -191,6 +191,10 @@ def ladder(
 ) -> dict[str, ModelConfig]:
     """The sizes of a family, smallest first, by human name.
 
+    >>> from repetita import ladder
+    >>> ladder("laptop", vocab_size=1024, context=128)["25k"].d_model
+    32
+
     `laptop`: 3.8k to 890k non-embedding parameters, made for two CPU cores. `hernandez`: the
     repeated-data paper's family. `tirumala`: the memorization paper's Table 1. Raises SpecError for
     another name.

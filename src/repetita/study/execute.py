@@ -62,6 +62,11 @@ def run_study(
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores. Runs
     that are complete in `root` are not run again, and those that were stopped continue. Raises UserError
     before anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
+
+    >>> from repetita import run_study
+    >>> outcome = run_study("my_question.py", scale="tiny", processes=2)
+    >>> outcome.n_runs, outcome.failed
+    (6, ())
     """
     return execute([portion(study, scale=scale)], root=Path(root), processes=processes)
 

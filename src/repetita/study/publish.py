@@ -33,7 +33,15 @@ class Published(NamedTuple):
 def report_study(
     study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
 ) -> Published:
-    """Judges the claims of a study on what `root` holds of it and writes its page; see `publish`."""
+    """Judges the claims of a study on what `root` holds of it and writes its page; see `publish`.
+
+    >>> from repetita import report_study
+    >>> published = report_study("my_question.py", scale="tiny")
+    >>> published.page.name
+    'page.html'
+    >>> [claim.name for claim in published.reports[0].findings]
+    ['repetition costs', 'the subset is memorized']
+    """
     root = Path(root)
     return publish([portion(study, scale=scale or sole_scale(root, study=study))], root=root)
 
@@ -41,7 +49,14 @@ def report_study(
 def table(
     study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
 ) -> "pl.DataFrame":
-    """All measurements of a study beside the labels of their runs; see `study.collect.Collected`."""
+    """All measurements of a study beside the labels of their runs; see `study.collect.Collected`.
+
+    >>> from repetita import table
+    >>> frame = table("my_question.py", scale="tiny")
+    >>> loss = frame.filter(frame["metric"] == "loss", frame["on"] == "test", frame["step"] == 120)
+    >>> loss.select("arm", "seed", "value").shape
+    (6, 3)
+    """
     root = Path(root)
     return collect(portion(study, scale=scale or sole_scale(root, study=study)), root=root).measurements
 

@@ -45,6 +45,22 @@ def train_run(
 
     Without `probes`, loss and M(f) are measured on the test set and on what the run repeats. Raises what
     `train.loop.train` raises.
+
+    >>> from repetita import CorpusSpec, Passes, Recipe, RunSpec, TokenizerSpec, ladder, train_run
+    >>> text = CorpusSpec(
+    ...     source="python-stdlib", limit_documents=40, tokenizer=TokenizerSpec(kind="bytes"), length=32
+    ... )
+    >>> spec = RunSpec(
+    ...     corpus=text,
+    ...     model=ladder("laptop", vocab_size=257, context=32)["3.8k"],
+    ...     treatment=Passes(n_sequences=8),
+    ...     recipe=Recipe(learning_rate=0.01, warmup_steps=2),
+    ...     steps=4,
+    ...     batch_size=4,
+    ... )
+    >>> trained = train_run(spec)
+    >>> [(row["metric"], row["on"]) for row in trained.last if row["metric"] == "memorized"]
+    [('memorized', 'test')]
     """
     root = Path(root)
     corpora = Corpora(root, say=say)
@@ -80,6 +96,13 @@ def measure_run(
     Writes nothing into the run. The corpus is the one below `root` that the run was trained on; where it is
     gone, `source` says where its text lies (a run keeps no paths). Raises RunFolderError where there is no
     such run or checkpoint, and SpecError for a set that the run lacks or a text that is not the run's.
+
+    >>> from pathlib import Path
+    >>> from repetita import measure_run
+    >>> run = next(Path("repetita-out/runs").glob("*-repeated_subset-s0-*"))
+    >>> rows = measure_run(run, on=("test", "repeated"), max_sequences=8)
+    >>> sorted({row["on"] for row in rows})
+    ['repeated', 'test']
     """
     path = Path(path)
     if status(path) == "missing":
