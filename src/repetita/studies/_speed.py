@@ -54,6 +54,10 @@ class Points(NamedTuple):
         """Read linearly between the states, in ln updates; held beyond them."""
         return np.asarray(np.interp(np.log1p(updates), np.log1p(self.updates), self.value))
 
+    def geometric_at(self, updates: float, /) -> float:
+        """The same on the logarithm of the value, which is above zero."""
+        return float(np.exp(self._replace(value=np.log(self.value)).at(updates)))
+
 
 class Run(NamedTuple):
     """One run of the study."""

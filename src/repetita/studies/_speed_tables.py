@@ -21,7 +21,7 @@ from repetita.studies._speed import (
 )
 from repetita.studies._speed_claims import EXCESS, HIGH
 from repetita.studies._speed_figures import count_text
-from repetita.studies._speed_ladder import Ladder, trends
+from repetita.studies._speed_ladder import Ladder, length_ratio, trends
 
 
 def tables(found: Cells, *, main: Cells, online: Sequence[Online], window: int) -> Iterator[Table]:
@@ -88,11 +88,8 @@ def _lengths(main: Cells, n: str, window: int) -> Table:
         at = {seed: run.times(HIGH, window=window)["updates"].x for seed, run in runs.items()}
         seen = {seed: float(x) for seed, x in at.items() if x is not None}
         measured = _read(runs, seen, "unit_length")
-        ratio = {
-            seed: measured[seed] / value
-            for seed, value in _read(runs, seen, "unit_length_shuffled").items()
-            if seed in measured
-        }
+        found = {seed: length_ratio(runs[seed]) for seed in seen}
+        ratio = {s: points.geometric_at(seen[s]) for s, points in found.items() if points is not None}
         weighted = _read(runs, seen, "unit_length_token_weighted")
         last = [float(run.progress.memorized[-1]) for run in runs.values()]
         test = [float(run.test.value[-1]) for run in runs.values()]
@@ -171,7 +168,7 @@ def _arms(others: Cells, main: Cells, window: int) -> Table:
 
 
 def _read(runs: Mapping[Hashable, Run], at: Mapping[Hashable, float], metric: str) -> dict[Hashable, float]:
-    return {s: float(runs[s].lengths[metric].at(x)) for s, x in at.items() if metric in runs[s].lengths}
+    return {s: runs[s].lengths[metric].geometric_at(x) for s, x in at.items() if metric in runs[s].lengths}
 
 
 def _text(by_seed: Mapping[Hashable, float]) -> str | None:
