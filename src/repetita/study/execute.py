@@ -19,7 +19,10 @@ from repetita.study.prepare import Portion, Prepared, portion, prepare
 from repetita.study.price import chains, makespan, time_text
 from repetita.train.stopping import StopRequests
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.5
+"""Least time between two forecasts of the end: over hundreds of runs each takes milliseconds that the workers
+need."""
 BUSY_SECONDS = 5.0
 """How long a run that another process writes is left alone before it is asked for again."""
 TRIES = 2
@@ -185,6 +188,7 @@ class Desk:
 
 def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
     """Gives out runs until none is left; on a stop request stops the workers and raises RunStopped."""
+    looked = -LOOK_SECONDS
     with StopRequests() as stop:
         try:
             while desk.open:
@@ -206,7 +210,9 @@ def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
                     line = desk.take_back(ended, log=log)
                     if line:
                         display.say(line)
-                display.update(_view(desk, engine))
+                if time.monotonic() - looked >= LOOK_SECONDS:
+                    looked = time.monotonic()
+                    display.update(_view(desk, engine))
             engine.close()
         finally:
             display.close()

@@ -102,7 +102,7 @@ def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pre
 
 def read_by(job: Job, *, corpora: Corpora) -> dict[str, Mapping[str, EvalSet]]:
     """By key of the measurement, the sets that a job's probes read; SpecError where the run lacks one."""
-    by_spec = {due.sets_of: corpora.sets(due.sets_of) for due in job.probes}
+    by_spec = {spec: corpora.sets(spec) for spec in {due.sets_of for due in job.probes}}
     if job.spec not in by_spec:
         corpora.schedule(job.spec)  # Raises what the run would raise.
     for due in job.probes:
