@@ -68,7 +68,7 @@ readme: $(READY_DEV) ## write the tree of the README anew
 	@$(BIN)/python tools/readme_tree.py README.md
 
 docs: $(READY_DEV) ## the documentation as a site in build/site, links checked
-	@$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+	@$(BIN)/python -m mkdocs build --quiet --strict
 	@echo "build/site/index.html"
 
 clean: ## remove the virtual environment and all caches; results in repetita-out stay
