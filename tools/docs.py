@@ -1,7 +1,7 @@
 """What the documentation site generates while it is built: the commands, the public names, the files.
 
-mkdocs.yml names this file as a hook, so that mkdocs calls `on_files` and `on_page_markdown`, and none of it can
-be out of date.
+mkdocs.yml names this file as a hook: mkdocs calls `on_files` and `on_page_markdown`, and all of it is
+as new as the code.
 """
 
 import ast

@@ -35,16 +35,16 @@ PACKAGES = {
 
 READING = """
 errors spec seeds cadence subject
-records lines disk folder table
+records lines disk folder names table follow
 documents synthetic tokenizer sentences shards splits breaks sequences
 treatment lanes subsets injections schedule
 config transformer attention loss device checkpoint live
 recipe optimizer spikes stopping loop
 probe planted memorization
-estimate curves solve laws effective_size claim
+estimate curves solve laws by_name effective_size claim
 figure palette scale draw page
-plan expand find execute engines work collect
-demo corpus train measure study fit
+plan new expand find ahead execute engines work collect watch trackers
+demo corpus train measure study new watch fit
 """
 """Files in the order in which to read them; a file that is not listed comes after, by name."""
 
