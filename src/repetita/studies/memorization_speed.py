@@ -50,6 +50,9 @@ class Design(NamedTuple):
     """At most a fifth of the smallest T reported."""
     per_decade: int = 16
     """Full passes over the training set for M(f) a decade of passes; test set and run lengths have fewer."""
+    test_sequences: int = 128
+    lengths: tuple[Objective, ...] = ("causal", "masked")
+    """Objectives whose run lengths are measured: masked models are asked seven times for a set."""
     corpus: CorpusSpec = SOTU
 
 
@@ -87,24 +90,28 @@ def _run(design: Design, cell: Cell, *, seed: int) -> PlannedRun:
             "length": design.corpus.length,
             "arm": cell.arm,
         },
-        probes=tuple(probes(design)),
+        probes=tuple(probes(design, objective=cell.objective)),
     )
 
 
-def probes(design: Design) -> Iterator[Probe]:
+def probes(design: Design, *, objective: Objective) -> Iterator[Probe]:
     """M(f) on the whole training set, densely; accuracy on the test set and run lengths, less so."""
     often = LogSpaced(per_decade=design.per_decade, unit="passes")
     seldom = LogSpaced(per_decade=max(1, design.per_decade * 3 // 8), unit="passes")
     yield ScoreProbe(name="train", on=("train",), cadence=often)
-    yield ScoreProbe(name="test", on=("test",), max_sequences=128, cadence=seldom)
-    yield UnitLengthProbe(on=("train",), cadence=seldom)
+    yield ScoreProbe(name="test", on=("test",), max_sequences=design.test_sequences, cadence=seldom)
+    if objective in design.lengths:
+        yield UnitLengthProbe(on=("train",), cadence=seldom)
 
 
 def demo() -> Sequence[PlannedRun]:
-    """One seed and 8 thousand tokens: three causal sizes and two masked ones."""
-    causal = [Cell("causal", size, passes, n_sequences=64) for size, passes in DEMO_PASSES["causal"].items()]
-    masked = [Cell("masked", size, passes, n_sequences=64) for size, passes in DEMO_PASSES["masked"].items()]
-    return tuple(planned(Design((*causal, *masked), batch_size=8, per_decade=10)))
+    """One seed and 8 thousand tokens: three causal sizes, and the middle one masked."""
+    cells = tuple(
+        Cell(objective, size, passes, n_sequences=64)
+        for objective, by_size in DEMO_PASSES.items()
+        for size, passes in by_size.items()
+    )
+    return tuple(planned(Design(cells, 8, per_decade=10, test_sequences=48, lengths=("causal",))))
 
 
 def tiny() -> Sequence[PlannedRun]:
@@ -118,8 +125,9 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """Three seeds and 16 thousand tokens: four causal sizes, three masked ones."""
-    return tuple(planned(Design(tuple(_cells(LAPTOP_PASSES, seeds=3)))))
+    """Three seeds, 16 thousand tokens: four causal and three masked sizes; three sizes at half the rate."""
+    half = [Cell("causal", size, n, seeds=3, arm="half rate") for size, n in HALF_RATE_PASSES.items()]
+    return tuple(planned(Design((*_cells(LAPTOP_PASSES, seeds=3), *half))))
 
 
 def overnight() -> Sequence[PlannedRun]:
@@ -141,16 +149,17 @@ def _cells(passes: Mapping[Objective, Mapping[str, int]], *, seeds: int) -> Iter
 
 
 DEMO_PASSES: Mapping[Objective, Mapping[str, int]] = {
-    "causal": {"25k": 200, "100k": 80, "220k": 80},
-    "masked": {"25k": 300, "100k": 200},
+    "causal": {"25k": 100, "100k": 64, "220k": 80},
+    "masked": {"100k": 200},
 }
 LAPTOP_PASSES: Mapping[Objective, Mapping[str, int]] = {
-    "causal": {"25k": 480, "100k": 120, "220k": 160, "890k": 50},
-    "masked": {"25k": 1200, "100k": 600, "220k": 400},
+    "causal": {"25k": 480, "100k": 120, "220k": 160, "890k": 60},
+    "masked": {"25k": 640, "100k": 640, "220k": 480},
 }
+HALF_RATE_PASSES = {"100k": 120, "220k": 100, "890k": 50}
 OVERNIGHT_PASSES: Mapping[Objective, Mapping[str, int]] = {
     "causal": {"25k": 1600, "57k": 400, "100k": 200, "220k": 200, "400k": 120, "890k": 80},
-    "masked": {"25k": 4000, "57k": 2000, "100k": 1000, "220k": 800, "400k": 600},
+    "masked": {"25k": 2400, "57k": 1600, "100k": 1000, "220k": 800, "400k": 600},
 }
 LARGE_SET_PASSES = {"100k": 400, "220k": 200, "890k": 60}
 
@@ -234,7 +243,8 @@ def _of_training(runs: Sequence[PlannedRun]) -> Iterator[Deviation]:
         "learning rate", "375M tokens (3.6 passes) warm-up, then nearly constant", warmup, "rule 11"
     )
     yield Deviation(
-        "peak rate by size", "6e-4 down to 1e-4", "best on the validation loss of a single-pass control",
+        "peak rate by size", "6e-4 down to 1e-4",
+        "causal: best validation loss of a single-pass control; masked: largest M(f) in a short pilot",
         "frozen before these runs",
     )  # fmt: skip
     yield Deviation("Adam", "beta2 0.98, weight decay 0, dropout 0", "the same", "")
