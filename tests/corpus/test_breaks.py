@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from repetita.corpus import breaks
 from repetita.corpus.breaks import RowTable, Text, at_documents, at_sentences, at_units, packed
+from repetita.corpus.building import build_shards
 from repetita.corpus.documents import find_source
-from repetita.corpus.shards import Shards, build_shards
+from repetita.corpus.shards import Shards
 from repetita.corpus.tokenizer import TokenizerSpec
 
 TEXTS = ["Aa. Bbb.\n\nCc.", "D", "Eee! Ffff. Ggggg. " + "H" * 12 + ".", "Ii.\n\nJjj."]

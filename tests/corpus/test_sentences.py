@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repetita.corpus.sentences import byte_offsets, paragraph_ends, sentence_ends
+from repetita.corpus.sentences import byte_offsets, text_ends
 
 
 def pieces(text: str, ends: np.ndarray) -> list[str]:
@@ -13,7 +13,7 @@ def pieces(text: str, ends: np.ndarray) -> list[str]:
 
 def test_sentences() -> None:
     text = 'Mr. Smith of the U.S. Senate said "No." Was it so? It was (v. 2.5)... and more! Yes.\n\nEnd'
-    assert pieces(text, sentence_ends(text)) == [
+    assert pieces(text, text_ends(text).sentences) == [
         'Mr. Smith of the U.S. Senate said "No."',
         " Was it so?",
         " It was (v. 2.5)... and more!",
@@ -24,13 +24,13 @@ def test_sentences() -> None:
 
 def test_paragraphs() -> None:
     text = "One\ntwo.\r\n \r\nThree\n\n\n  Four\n"
-    assert pieces(text, paragraph_ends(text)) == ["One\ntwo.\r\n \r\n", "Three\n\n\n  ", "Four\n"]
-    assert pieces("One\ntwo", paragraph_ends("One\ntwo")) == ["One\n", "two"]
+    assert pieces(text, text_ends(text).paragraphs) == ["One\ntwo.\r\n \r\n", "Three\n\n\n  ", "Four\n"]
+    assert pieces("One\ntwo", text_ends("One\ntwo").paragraphs) == ["One\n", "two"]
 
 
 @given(st.text(alphabet='Ab .!?"\n\té…', min_size=1))
 def test_every_paragraph_ends_a_sentence_and_the_text_is_covered(text: str) -> None:
-    sentences, paragraphs = sentence_ends(text), paragraph_ends(text)
+    sentences, paragraphs = text_ends(text)
     assert set(paragraphs) <= set(sentences)
     if text.strip():
         assert all(piece.strip() for piece in pieces(text, paragraphs) + pieces(text, sentences))

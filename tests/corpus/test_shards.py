@@ -1,23 +1,19 @@
-"""A built corpus is whole or not there, and damage is found and named."""
+"""A built corpus reads as it was written, and damage is found and named."""
 
+import hashlib
 import json
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from repetita.corpus import shards as module
+from repetita.corpus.building import build_shards
 from repetita.corpus.documents import find_source
-from repetita.corpus.shards import Shards, build_shards, open_shards
-from repetita.corpus.tokenizer import ByteTokenizer, Tokenizer, TokenizerSpec, train_tokenizer
-from repetita.errors import CorpusError, DamagedError, StorageError
+from repetita.corpus.shards import FILES, Shards, open_shards
+from repetita.corpus.tokenizer import TokenizerSpec
+from repetita.errors import CorpusError, DamagedError
 from repetita.spec import fingerprint
 
 TEXTS = ["Eins. Zwei.\n\nDrei.", "Gänse schnattern. Laut!", "Ende"]
-BYTES = TokenizerSpec(kind="bytes")
 
 
 @pytest.fixture
@@ -27,12 +23,11 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def built(corpus: Path, name: str = "built", limit_documents: int | None = None) -> Shards:
+def built(corpus: Path) -> Shards:
     return build_shards(
-        corpus.parent / "cache" / name,
+        corpus.parent / "cache" / "built",
         source=find_source(str(corpus)),
-        tokenizer=BYTES,
-        limit_documents=limit_documents,
+        tokenizer=TokenizerSpec(kind="bytes"),
     )
 
 
@@ -42,8 +37,9 @@ def test_tokens_are_the_documents_with_separators(corpus: Path) -> None:
         assert shards.tokenizer.decode(shards.tokens[start : start + n]) == text
         assert shards.tokens[start + n] == 0
     assert len(shards.tokens) == shards.n_tokens.sum() + 3
-    assert shards.n_bytes.tolist() == [len(text.encode()) for text in TEXTS]
-    assert (shards.names, shards.dates) == (["1", "2", "3"], ["0", "1", "2"])
+    assert shards.documents.n_bytes.tolist() == [len(text.encode()) for text in TEXTS]
+    assert list(shards.documents.names) == ["1", "2", "3"]
+    assert list(shards.documents.dates) == ["0", "1", "2"]
 
 
 def test_ends_are_token_positions(corpus: Path) -> None:
@@ -57,26 +53,7 @@ def test_ends_are_token_positions(corpus: Path) -> None:
     assert len(shards.paragraph_ends) == 4
 
 
-def test_limit_and_training_sample(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert built(corpus, limit_documents=2).names == ["1", "2"]
-    seen: list[str] = []
-
-    def spy(spec: TokenizerSpec, *, texts: list[str]) -> Tokenizer:
-        seen.extend(texts)
-        return train_tokenizer(spec, texts=[])
-
-    monkeypatch.setattr(module, "train_tokenizer", spy)
-    built(corpus, name="all")
-    assert seen == TEXTS
-    seen.clear()
-    monkeypatch.setattr(module, "TRAINING_BYTES", 25)
-    built(corpus, name="sample")
-    assert sum(len(text.encode()) for text in seen) in (24, 25)
-
-
-@pytest.mark.parametrize(
-    "name", ["tokens.bin", "sentences.bin", "paragraphs.bin", "documents.json", "tokenizer.json"]
-)
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found_and_named(corpus: Path, name: str) -> None:
     path = built(corpus).path
     data = bytearray((path / name).read_bytes())
@@ -121,79 +98,31 @@ def test_another_schema_is_refused(corpus: Path) -> None:
         open_shards(path)
 
 
-def test_a_failed_build_leaves_nothing_that_counts(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_write_tokens", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        built(corpus)
-    monkeypatch.undo()
-    cache = corpus.parent / "cache"
-    assert [path.name for path in cache.iterdir()] == [".built.lock"]
-    (cache / ".built.building").mkdir()
-    (cache / ".built.building" / "tokens.bin").write_bytes(b"left by a killed build")
-    built(corpus).verify()
-    assert sorted(path.name for path in cache.iterdir()) == [".built.lock", "built"]
-
-
-def test_builders_at_once_build_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    builds: list[Path] = []
-    original = module._build
-
-    def counted(folder: Path, *rest: object) -> None:
-        builds.append(folder)
-        original(folder, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_build", counted)
-    opened: list[Shards] = []
-    threads = [threading.Thread(target=lambda: opened.append(built(corpus))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(builds) == 1
-    assert len(opened) == 4
-
-
-def test_processes_at_once_agree(corpus: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from repetita.corpus.documents import find_source\n"
-        "from repetita.corpus.shards import build_shards\n"
-        "from repetita.corpus.tokenizer import TokenizerSpec\n"
-        "source, spec = find_source(sys.argv[1]), TokenizerSpec(kind='bytes')\n"
-        "s = build_shards(Path(sys.argv[2]), source=source, tokenizer=spec)\n"
-        "s.verify(); print(s.manifest['text_sha256'])"
-    )
-    command = [sys.executable, "-c", code, str(corpus), str(corpus.parent / "cache" / "built")]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = {process.communicate()[0] for process in started}
-    assert [process.returncode for process in started] == [0, 0]
-    assert len(answers) == 1
-
-
-def test_a_folder_in_the_way_is_a_storage_error(corpus: Path) -> None:
-    (corpus.parent / "cache").write_text("a file")
-    with pytest.raises(StorageError, match="cannot write"):
-        built(corpus)
-
-
-def test_an_empty_corpus_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_text("\n")
-    with pytest.raises(CorpusError, match=r"'c\.jsonl' is empty"):
-        built(tmp_path / "c.jsonl")
-
-
-def test_large_vocabularies_take_four_bytes(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load_tokenizer", lambda _: ByteTokenizer())
-
-    class Wide:
-        vocab_size = 70_000
-        token_bytes = np.ones(70_000, dtype=np.int64)
-
-        def encode_all(self, texts: list[str]) -> list[np.ndarray]:
-            return [np.full(len(text.encode()), 69_999, dtype=np.int32) for text in texts]
-
-        def to_json(self) -> str:
-            return "{}"
-
-    monkeypatch.setattr(module, "train_tokenizer", lambda *_, **__: Wide())
-    assert built(corpus).tokens.max() == 69_999
+def test_a_corpus_of_schema_1_is_still_read(corpus: Path) -> None:
+    """It had the documents as lists in one JSON file."""
+    new = built(corpus)
+    manifest = json.loads((new.path / "manifest.json").read_text())
+    for name in ("sha256", "lossless", "unknown_tokens"):
+        del manifest[name]
+    for name in ("documents.bin", "documents.txt", "lengths.bin"):
+        (new.path / name).unlink()
+        del manifest["files"][name]
+    lists = {
+        "names": ["1", "2", "3"],
+        "sources": ["", "", ""],
+        "dates": ["0", None, "2"],
+        "bytes": [len(text.encode()) for text in TEXTS],
+        "tokens": new.n_tokens.tolist(),
+        "text_hashes": [hashlib.sha256(text.encode()).hexdigest() for text in TEXTS],
+    }
+    data = json.dumps(lists).encode()
+    (new.path / "documents.json").write_bytes(data)
+    manifest["files"]["documents.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["schema"] = 1
+    (new.path / "manifest.json").write_text(json.dumps({**manifest, "sha256": fingerprint(manifest)}))
+    old = open_shards(new.path, verify=True)
+    assert list(old.documents.names) == lists["names"]
+    assert list(old.documents.dates) == lists["dates"]
+    assert list(old.documents.hashes()) == list(new.documents.hashes())
+    assert (old.offsets == new.offsets).all() and (old.n_tokens == new.n_tokens).all()
+    assert old.tokenizer.decode(old.tokens[: old.n_tokens[0]]) == TEXTS[0]

@@ -1,7 +1,9 @@
 """Where sentences and paragraphs end in a text, as byte offsets."""
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +11,13 @@ from numpy.typing import NDArray
 Offsets = NDArray[np.int64]
 
 _STOP = re.compile("[.!?\u2026]+[\"'\u201d\u2019)\\]\u00bb]*(?=\\s+(\\S))")
-_BLANK_LINE = re.compile(r"\r?\n[ \t\r]*\n\s*")
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n\s*")
 _LINE = re.compile(r"\n\s*")
 _LAST_WORD = re.compile(r"[\w.]+$")
+_INITIALS = re.compile(r"(\w\.)*[^\W\d]")
+
+WORD = 16
+"""Characters before a full stop that decide whether it ends a sentence."""
 
 ABBREVIATIONS = frozenset(
     "art capt cf co col dr e.g eq etc fig figs gen gov hon i.e inc jr lieut lt maj messrs mr mrs ms no nos p "
@@ -20,45 +26,51 @@ ABBREVIATIONS = frozenset(
 """Words whose full stop does not end a sentence, in lower case; single letters do not either (initials)."""
 
 
-def paragraph_ends(text: str) -> Offsets:
-    """Character offsets at which paragraphs end, the end of the text included, shape (n,), rising.
+class Ends(NamedTuple):
+    """Character offsets in a text, rising, shape (n,) each; the end of the text is the last of both."""
+
+    sentences: Offsets
+    paragraphs: Offsets
+
+
+def text_ends(text: str, /, *, lines: bool | None = None) -> Ends:
+    """Where the sentences and paragraphs of a text end; every end of a paragraph is one of a sentence.
 
     Paragraphs are separated by blank lines, which belong to the one before. A text without a blank line has
-    a paragraph a line.
-    """
-    ends = [match.end() for match in _BLANK_LINE.finditer(text)]
-    if not ends:
-        ends = [match.end() for match in _LINE.finditer(text)]
-    inside = {end for end in ends if end < len(text) and not text[:end].isspace()}
-    return np.array(sorted(inside | {len(text)}), dtype=np.int64)
-
-
-def sentence_ends(text: str) -> Offsets:
-    """Character offsets at which sentences end, every end of a paragraph included, shape (n,), rising.
+    a paragraph a line; `lines` says so of a text of which only a part is given.
 
     A sentence ends after a full stop, question mark, exclamation mark or ellipsis (and closing quotes or
     brackets) before white space and anything but a lower-case letter, unless the full stop belongs to an
     abbreviation or an initial. White space belongs to the sentence that follows, as a byte-level BPE has it,
     but at the end of a paragraph.
     """
-    ends = set(paragraph_ends(text).tolist())
+    paragraphs = _paragraph_ends(text, lines)
+    closed = set(paragraphs)
+    ends = sorted(closed.union(_stops(text)))
+    # Only the end of a paragraph can have nothing but white space between itself and the end before it.
+    sentences = [end for end, after in pairwise(ends) if after not in closed or not text[end:after].isspace()]
+    return Ends(np.array([*sentences, ends[-1]], dtype=np.int64), np.array(paragraphs, dtype=np.int64))
+
+
+def _paragraph_ends(text: str, lines: bool | None) -> list[int]:
+    ends = [] if lines else [match.end() for match in _BLANK_LINE.finditer(text)]
+    if lines or (lines is None and not ends):
+        ends = [match.end() for match in _LINE.finditer(text)]
+    first = len(text) - len(text.lstrip())
+    return [*(end for end in ends if first < end < len(text)), len(text)]
+
+
+def _stops(text: str) -> Iterator[int]:
     for match in _STOP.finditer(text):
+        start, end = match.span()
         if match[1].islower():
             continue
-        if text[match.start()] == "." and match.end() == match.start() + 1:
-            word = _LAST_WORD.search(text, max(0, match.start() - 16), match.start())
+        if end == start + 1 and text[start] == ".":
+            word = _LAST_WORD.search(text, max(0, start - WORD), start)
             last = word[0].lower() if word else ""
-            if last in ABBREVIATIONS or re.fullmatch(r"(\w\.)*[^\W\d]", last):
+            if last in ABBREVIATIONS or _INITIALS.fullmatch(last):
                 continue
-        ends.add(match.end())
-    return _without_gaps(text, ends)
-
-
-def _without_gaps(text: str, ends: set[int]) -> Offsets:
-    """The ends but for those that only white space separates from the next (a paragraph's end follows)."""
-    ordered = sorted(ends)
-    kept = [end for end, after in pairwise(ordered) if not text[end:after].isspace()]
-    return np.array([*kept, ordered[-1]], dtype=np.int64)
+        yield end
 
 
 def byte_offsets(text: str, *, offsets: Offsets) -> Offsets:

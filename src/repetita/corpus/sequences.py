@@ -12,9 +12,11 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.corpus import breaks as cut
+from repetita.corpus.building import Progress, build_shards
 from repetita.corpus.documents import check_parts, find_source
+from repetita.corpus.pretrained_tokenizer import content_hash, tokenizer_identity
 from repetita.corpus.schedule import EMPTY, SETS, Batch
-from repetita.corpus.shards import Progress, Shards, build_shards
+from repetita.corpus.shards import Shards
 from repetita.corpus.splits import Splits, deal
 from repetita.corpus.synthetic import SyntheticSpec
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
@@ -157,13 +159,15 @@ def as_rows(targets: Tokens) -> Rows:
 
 
 def corpus_fingerprint(spec: CorpusSpec, *, shards: Shards) -> str:
-    """Identity of the sequences that a spec makes of these shards, wherever text and shards lie."""
+    """Identity of the sequences that a spec makes of these shards, wherever text and tokenizer lie."""
+    files = shards.manifest["files"]
     return fingerprint(
         {
             "semantics": SEMANTICS,
             "text": shards.manifest["text_sha256"],
-            "tokens": shards.manifest["files"]["tokens.bin"]["sha256"],
+            "tokens": files["tokens.bin"]["sha256"],
             **{name: plain(getattr(spec, name)) for name in SEQUENCE_FIELDS},
+            "tokenizer": tokenizer_identity(spec.tokenizer, sha256=files["tokenizer.json"]["sha256"]),
         }
     )
 
@@ -178,10 +182,10 @@ class Corpus:
         self.token_bytes: Ints = shards.tokenizer.token_bytes
         of_set = deal(
             spec.splits,
-            sources=shards.sources,
-            dates=shards.dates,
-            lengths=shards.n_tokens.tolist(),
-            copies=shards.text_hashes,
+            sources=shards.documents.sources.ranks(),
+            dates=shards.documents.dates.ranks(),
+            lengths=shards.n_tokens,
+            copies=shards.documents.copies(),
         )
         shares: dict[str, Any] = {"train": True, **spec.splits.shares()}
         given = {name: np.flatnonzero(of_set == SETS.index(name)) for name in SETS if shares[name]}
@@ -192,11 +196,17 @@ class Corpus:
 
     @property
     def card(self) -> dict[str, Any]:
-        """Provenance as JSON types: source, version, licence, counts of documents and tokens by set."""
-        manifest = self._shards.manifest
+        """Provenance as JSON types: source, version, licence, counts of documents and tokens by set.
+
+        `lossless` says whether the tokens give back the text to the byte; where they do not, no token stands
+        for a fixed number of bytes and bits a byte are not defined. `unknown_tokens` counts what the
+        vocabulary lacked.
+        """
+        manifest = {"lossless": True, "unknown_tokens": 0} | self._shards.manifest
         return {
             **manifest["card"],
             **{name: manifest[name] for name in ("n_documents", "n_bytes", "n_tokens", "versions")},
+            **{name: manifest[name] for name in ("lossless", "unknown_tokens")},
             "fingerprint": self.fingerprint,
             "sets": {
                 name: {"documents": of.n_documents, "sequences": len(of), "scored_tokens": of.n_scored}
@@ -215,7 +225,7 @@ class Corpus:
 
     def document_name(self, document: int) -> str:
         """Name of the document at this place in the corpus."""
-        return self._shards.names[document]
+        return str(self._shards.documents.names[document])
 
     def verify(self) -> None:
         """Compare every file with its recorded hash; DamagedError names the first that differs."""
@@ -246,8 +256,8 @@ class Corpus:
 def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = None) -> Corpus:
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 
-    What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer, so
-    that specs that differ in splits, length or breaks share it.
+    What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer (its
+    content), so that specs that differ in splits, length or breaks share it.
     Raises CorpusError, DamagedError, StorageError.
     """
     source = find_source(
@@ -257,7 +267,8 @@ def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = No
         split=spec.split,
         synthetic=spec.synthetic,
     )
-    named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": plain(spec.tokenizer)}
+    tokenizer = tokenizer_identity(spec.tokenizer, sha256=content_hash(spec.tokenizer))
+    named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": tokenizer}
     path = cache / f"{source.name}-{fingerprint([source.signature, named])[:12]}"
     shards = build_shards(
         path, source=source, tokenizer=spec.tokenizer, limit_documents=spec.limit_documents, progress=progress

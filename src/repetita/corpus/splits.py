@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from repetita import seeds
+from repetita.corpus.catalogue import ranks
 from repetita.corpus.lanes import SETS
 from repetita.errors import CorpusError, SpecError
 from repetita.spec import ExactFraction, Spec
+
+Ints = NDArray[np.int64]
 
 LONGEST_PHASE = 1000
 """Places of the sequence of sets that are skipped at most."""
@@ -53,29 +56,29 @@ class Splits(Spec):
 def deal(
     splits: Splits,
     *,
-    sources: Sequence[str],
-    dates: Sequence[str | None],
-    lengths: Sequence[int],
-    copies: Sequence[str] | None = None,
+    sources: Sequence[str] | Ints,
+    dates: Sequence[str | None] | Ints,
+    lengths: Sequence[int] | Ints,
+    copies: Sequence[str] | Ints | None = None,
 ) -> NDArray[np.int8]:
     """Deal n documents to the sets; the set of each as its place in SETS, shape (n,).
 
     Documents are sorted by source, date and length, blocks of neighbours are shuffled by the seed, and the
     row is dealt out by error diffusion of the shares (experiment design, rule 1): every stretch of it goes
     to each set in proportion, to within a block or two. `copies` may name each document's text: equal texts
-    all go where the first of them goes, so that no set holds a copy of another's text.
+    all go where the first of them goes, so that no set holds a copy of another's text. Instead of strings
+    there may be numbers that sort as they do.
 
     Raises CorpusError when a set with a share would be empty.
     """
-    names = list(copies) if copies is not None else list(range(len(lengths)))
-    first: dict[object, int] = {}
-    for document, name in enumerate(names):
-        first.setdefault(name, document)
-    originals = sorted(first.values(), key=lambda d: (sources[d], dates[d] or "", lengths[d], d))
-    order = _shuffled_in_blocks(np.array(originals, dtype=np.int64), splits)
+    first = _first_copies(copies, len(lengths))
+    originals = np.flatnonzero(first == np.arange(len(first)))
+    keys = [np.asarray(lengths), _ranks(dates), _ranks(sources)]
+    order = originals[np.lexsort([key[originals] for key in keys])]
+    order = _shuffled_in_blocks(order, splits)
     dealt = np.zeros(len(lengths), dtype=np.int8)
     dealt[order] = _sequence_of_sets(splits, len(order))
-    given = dealt[[first[name] for name in names]] if names else dealt
+    given = dealt[first]
     for code, name in enumerate(SETS):
         share = 1 - sum(splits.shares().values()) if name == "train" else splits.shares()[name]
         if share and not (given == code).any():
@@ -85,6 +88,19 @@ def deal(
                 f"(a folder, or JSONL)"
             )
     return given
+
+
+def _ranks(values: Sequence[str | None] | Ints) -> Ints:
+    return values if isinstance(values, np.ndarray) else ranks([value or "" for value in values])
+
+
+def _first_copies(copies: Sequence[str] | Ints | None, n: int) -> Ints:
+    """The first document with the same text as each, shape (n,)."""
+    if copies is None:
+        return np.arange(n)
+    number = copies if isinstance(copies, np.ndarray) else ranks(copies)
+    _, first, which = np.unique(number, return_index=True, return_inverse=True)
+    return np.asarray(first[which])
 
 
 def _shuffled_in_blocks(row: NDArray[np.int64], splits: Splits) -> NDArray[np.int64]:
@@ -107,9 +123,15 @@ def _sequence_of_sets(splits: Splits, n: int) -> NDArray[np.int8]:
     # The sequence repeats after `unit` places; where to begin is drawn too, so that a small set is not always
     # taken from the same stretch of the row.
     skipped = seeds.key(splits.seed, "splits-phase") % min(unit, LONGEST_PHASE)
-    credit, dealt = [0] * len(weights), np.zeros(skipped + n, dtype=np.int8)
-    for place in range(skipped + n):
+    places = skipped + n
+    dealt: list[int] = []
+    credit = [0] * len(weights)
+    while len(dealt) < places:
         credit = [have + weight for have, weight in zip(credit, weights, strict=True)]
-        dealt[place] = taken = max(range(len(credit)), key=credit.__getitem__)
+        taken = max(range(len(credit)), key=credit.__getitem__)
+        dealt.append(taken)
         credit[taken] -= unit
-    return dealt[skipped:]
+        if not any(credit):
+            break
+    # Where all credit is spent, it begins anew.
+    return np.resize(np.array(dealt, dtype=np.int8), places)[skipped:]

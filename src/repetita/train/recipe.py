@@ -100,11 +100,12 @@ class RunSpec(Spec):
 def run_identity(spec: RunSpec, *, corpus_fingerprint: str) -> dict[str, Any]:
     """What the fingerprint of a run is taken of: spec, content of the corpus, semantics of the code.
 
-    Where the text lies (`corpus.source`) is left out: its content is in `corpus_fingerprint`, and a
-    corpus that was moved is the same corpus.
+    Where the text and the file of a tokenizer lie (`source` of both) is left out: their content is in
+    `corpus_fingerprint`, and a corpus that was moved is the same corpus.
     """
     values = plain(spec)
     del values["corpus"]["source"]
+    values["corpus"]["tokenizer"].pop("source", None)
     masked = {"masking": MASKING} if spec.model.objective == "masked" else {}
     return {"spec": values, "corpus": corpus_fingerprint, "semantics": SEMANTICS | masked}
 

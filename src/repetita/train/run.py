@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import repetita
 from repetita.corpus.documents import public_source
+from repetita.corpus.pretrained_tokenizer import public_tokenizer
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
 from repetita.errors import DamagedError, SpecError, StorageError
@@ -220,13 +221,15 @@ class Run:
 
 
 def header(spec: RunSpec, *, corpus: Corpus, schedule: Schedule, place: device.Device) -> dict[str, Any]:
-    """What `run.json` says; of a corpus that is a path, the last part only.
+    """What `run.json` says; of a corpus or a tokenizer that is a path, the last part only.
 
     `exposure` is what the schedule comes to: realised f and E, slots by lane, and how many sequences of the
     training pool are seen how many times (experiment design, rule 3).
     """
     values = plain(spec)
     values["corpus"]["source"] = public_source(spec.corpus.source)
+    if spec.corpus.tokenizer.source is not None:
+        values["corpus"]["tokenizer"]["source"] = public_tokenizer(spec.corpus.tokenizer.source)
     return {
         "fingerprint": run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint),
         "slug": run_slug(spec),

@@ -1,0 +1,385 @@
+"""Building a corpus: read, train, encode on all cores, and go on where a killed build was."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repetita import seeds
+from repetita.corpus.catalogue import RECORDS, STRINGS, Catalogue, open_catalogue
+from repetita.corpus.encoding import Encoder, Stretch, Task
+from repetita.corpus.growing import Committed, GrowingFile
+from repetita.corpus.layout import Cutter, Layout
+from repetita.corpus.pretrained_tokenizer import open_pretrained, public_tokenizer, tokenizer_identity
+from repetita.corpus.shards import FILES, SCHEMA, Shards, open_shards
+from repetita.corpus.source import Document, Source
+from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer, train_tokenizer
+from repetita.corpus.workers import WorkerGone, Workers, cores
+from repetita.errors import CorpusError, RunStopped
+from repetita.journal.disk import storage_errors, sync_folder, write_atomic
+from repetita.spec import fingerprint, plain
+
+log = logging.getLogger(__name__)
+
+BUILDING = 1
+"""Raised when an unfinished build of the version before cannot be gone on with."""
+TRAINING_BYTES = 64 << 20
+"""A tokenizer is trained on documents of at most so many bytes, by a keyed choice where there are more."""
+IN_PROCESS_BYTES = 4 << 20
+"""Less text than this is encoded at once, without starting workers."""
+COMMIT_SECONDS = 5.0
+"""A killed build loses about so much."""
+
+TEXT, STATE = "text.tmp", "state.json"
+GROWING = (TEXT, RECORDS, STRINGS, "lengths.bin", "tokens.bin", "sentences.bin", "paragraphs.bin")
+
+Progress = Callable[[str, float], None]
+"""Told the stage and the share of it that is done, 0 while that is not known."""
+
+
+def build_shards(
+    path: Path,
+    *,
+    source: Source,
+    tokenizer: TokenizerSpec,
+    limit_documents: int | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Shards:
+    """Open the corpus at `path`, building it first when it is not there.
+
+    It is built in a folder beside it and renamed, under a lock, so that a killed build leaves nothing behind
+    that counts and two processes build it once; the next build goes on where a killed one was. `workers`
+    processes encode (default: one a core); the files are the same for any number of them. Raises CorpusError
+    for a text that cannot be read or is empty, StorageError when the disk refuses.
+    """
+    if path.exists():
+        return open_shards(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent / f".{path.name}.lock"):
+            if not path.exists():
+                _mention_left_over(path)
+                folder = path.parent / f".{path.name}.building"
+                try:
+                    _build(folder, source, tokenizer, limit_documents, progress or _silent, workers)
+                    folder.rename(path)
+                except (OSError, WorkerGone, RunStopped):
+                    raise  # What is committed stays, to be gone on with.
+                except Exception:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+                sync_folder(path.parent)
+                return open_shards(path, verify=True)
+    return open_shards(path)
+
+
+def _build(
+    folder: Path,
+    source: Source,
+    spec: TokenizerSpec,
+    limit: int | None,
+    progress: Progress,
+    workers: int | None,
+) -> None:
+    given = open_pretrained(spec) if spec.kind == "hf" else None
+    content = hashlib.sha256(given.to_json().encode()).hexdigest() if given else None
+    identity = fingerprint(
+        {
+            "building": BUILDING,
+            "signature": source.signature,
+            "tokenizer": tokenizer_identity(spec, sha256=content),
+            "limit": limit,
+            "versions": _versions(),
+        }
+    )
+    with ExitStack() as stack:
+        build = _Build(folder, identity, dtype=np.dtype("<u2" if spec.vocab_size <= 1 << 16 else "<u4"))
+        stack.callback(build.close)
+        documents = islice(source.documents(), limit)
+        if not build.laid_out and not build.layout.skip(documents):
+            build.start_over()
+            documents = islice(source.documents(), limit)
+        if spec.kind == "bpe":
+            for _ in build.reading(documents, progress):
+                pass
+        tokenizer = given or _trained(folder, spec, progress)
+        write_atomic(folder / "tokenizer.json", tokenizer.to_json().encode())
+        cutter = Cutter(text=build.files[TEXT], records=build.files[RECORDS], tokenizer=tokenizer)
+        stack.callback(cutter.close)
+        tasks = build.tasks(cutter, documents, progress)
+        results = stack.enter_context(_encoded(build, tasks, tokenizer, workers))
+        for task, stretch in results:
+            build.write(task, stretch)
+            if build.laid_out:
+                progress("tokenizing", task.stop / build.layout.n_bytes)
+            build.commit_now_and_then()
+        if not build.layout.n_documents:
+            where = source.card.get("source", source.name)
+            raise CorpusError(
+                f"the corpus '{where}' is empty: no document has any text; give one that has some"
+            )
+        public = {} if spec.source is None else {"source": public_tokenizer(spec.source)}
+        build.finish({"card": source.card, "tokenizer": plain(spec) | public})
+
+
+class _Build:
+    """The folder of a build under way: its files, and how far they are committed."""
+
+    def __init__(self, folder: Path, identity: str, *, dtype: "np.dtype[Any]") -> None:
+        self.folder, self._identity, self.dtype = folder, identity, dtype
+        self.files: dict[str, GrowingFile] = {}
+        if not self._go_on():
+            self.start_over()
+
+    def start_over(self) -> None:
+        """An empty folder."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.files = {name: GrowingFile(self.folder / name) for name in GROWING}
+        self._begin({"laid_out": False, "encoded": 0, "unknown": 0, "lossless": True, "last": {}})
+
+    def _go_on(self) -> bool:
+        """Goes back to what was committed; False where nothing of the same build was, or it is damaged."""
+        try:
+            state = json.loads((self.folder / STATE).read_bytes())
+            if state["identity"] != self._identity:
+                return False
+            for name, entry in state["files"].items():
+                file = GrowingFile.reopen(self.folder / name, committed=Committed(*entry))
+                if file is None:
+                    return False
+                self.files[name] = file
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        self._begin(state)
+        return True
+
+    def _begin(self, state: dict[str, Any]) -> None:
+        self.laid_out: bool = state["laid_out"]
+        self._encoded: int = state["encoded"]
+        self._unknown: int = state["unknown"]
+        self._lossless: bool = state["lossless"]
+        self._last: dict[str, int] = state["last"]
+        self.layout = Layout(text=self.files[TEXT], records=self.files[RECORDS], strings=self.files[STRINGS])
+        lengths = np.fromfile(self.folder / "lengths.bin", "<i8")
+        # What the tokens of whole documents leave is of the one that is being encoded in parts.
+        self._position = self.files["tokens.bin"].bytes // self.dtype.itemsize
+        self._done, self._partial = len(lengths), self._position - int(lengths.sum()) - len(lengths)
+        self._committed = time.monotonic()
+
+    def reading(self, documents: Iterator[Document], progress: Progress) -> Iterator[None]:
+        """Lays out what is left of the documents, and halts now and then."""
+        progress("reading", 0.0)
+        if not self.laid_out:
+            for _ in self.layout.take(documents):
+                progress("reading", 0.0)
+                self.commit_now_and_then()
+                yield
+            self.laid_out = True
+            self.commit()
+        progress("reading", 1.0)
+
+    def tasks(self, cutter: Cutter, documents: Iterator[Document], progress: Progress) -> Iterator[Task]:
+        """What is still to be encoded, while it is being laid out."""
+        cutter.go_to(document=self._done, at=self._encoded)
+        yield from cutter.tasks(until=self.layout.n_documents)
+        for _ in () if self.laid_out else self.reading(documents, progress):
+            yield from cutter.tasks(until=self.layout.n_documents)
+
+    def write(self, task: Task, stretch: Stretch) -> None:
+        """Appends what a task came to; tasks come in order."""
+        self.files["tokens.bin"].write(stretch.tokens)
+        for name, ends in (
+            ("sentences.bin", stretch.sentence_ends),
+            ("paragraphs.bin", stretch.paragraph_ends),
+        ):
+            ends = ends + self._position
+            # Two parts of a document may find the same end between them.
+            ends = ends[ends > self._last.get(name, -1)]
+            if ends.size:
+                self._last[name] = int(ends[-1])
+                self.files[name].write(ends.astype("<i8").tobytes())
+        self._position += len(stretch.tokens) // self.dtype.itemsize
+        lengths = stretch.n_tokens.astype("<i8")
+        lengths[0] += self._partial
+        self._partial = 0 if task.closes else int(lengths[0])
+        if task.closes:
+            self.files["lengths.bin"].write(lengths.tobytes())
+            self._done += len(lengths)
+        self._encoded = task.stop
+        self._unknown += stretch.n_unknown
+        self._lossless &= stretch.lossless
+
+    def commit_now_and_then(self) -> None:
+        """Commits if the last time was long ago."""
+        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """What is written counts from here on, also after a kill or a power cut."""
+        state = {
+            "identity": self._identity,
+            "files": {name: file.commit() for name, file in self.files.items()},
+            "laid_out": self.laid_out,
+            "encoded": self._encoded,
+            "unknown": self._unknown,
+            "lossless": self._lossless,
+            "last": self._last,
+        }
+        write_atomic(self.folder / STATE, json.dumps(state).encode())
+        self._committed = time.monotonic()
+
+    def finish(self, told: dict[str, Any]) -> None:
+        """Writes the manifest; what only the build needed goes."""
+        self.commit()
+        catalogue = open_catalogue(self.folder)
+        manifest = {
+            "schema": SCHEMA,
+            "dtype": self.dtype.str,
+            "n_documents": len(catalogue),
+            "n_bytes": self.layout.n_bytes,
+            "n_tokens": self._position - len(catalogue),
+            "lossless": self._lossless,
+            "unknown_tokens": self._unknown,
+            "text_sha256": text_fingerprint(catalogue),
+            "versions": _versions() | {"repetita": version("repetita")},
+            "files": {},
+            **told,
+        }
+        for name in FILES:
+            with (self.folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            manifest["files"][name] = {"bytes": (self.folder / name).stat().st_size, "sha256": digest}
+        manifest["sha256"] = fingerprint(manifest)
+        write_atomic(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        for name in (TEXT, STATE):
+            (self.folder / name).unlink()
+        sync_folder(self.folder)
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        for file in self.files.values():
+            file.close()
+
+
+@contextmanager
+def _encoded(
+    build: _Build, tasks: Iterator[Task], tokenizer: Tokenizer, workers: int | None
+) -> Iterator[Iterator[tuple[Task, Stretch]]]:
+    """The tasks with what became of them, in order: here while they are few, else in worker processes."""
+    first, size = [], 0
+    for task in tasks:
+        first.append(task)
+        size += task.stop - task.start
+        if size > IN_PROCESS_BYTES:
+            break
+    n = workers or cores()
+    paths = {"text": build.files[TEXT].path, "records": build.files[RECORDS].path}
+    if n > 1 and size > IN_PROCESS_BYTES:
+        told = {name: str(path) for name, path in paths.items()} | {"dtype": build.dtype.str}
+        try:
+            pool = Workers(n, told=told | {"tokenizer": str(build.folder / "tokenizer.json")})
+        except OSError as error:
+            log.warning("no worker can be started (%s); one process encodes", error)
+        else:
+            try:
+                yield pool.encode(chain(first, tasks))
+            finally:
+                pool.close()
+            return
+    encoder = Encoder(**paths, tokenizer=tokenizer, dtype=build.dtype.str)
+    try:
+        yield ((task, encoder.encode(task)) for task in chain(first, tasks))
+    finally:
+        encoder.close()
+
+
+def text_fingerprint(catalogue: Catalogue, /) -> str:
+    """The fingerprint of the three lists `[hashes, sources, dates]`, some thousand values at a time."""
+    sha256 = hashlib.sha256()
+    before = "[["
+    for column in (catalogue.hashes(), iter(catalogue.sources), iter(catalogue.dates)):
+        while values := list(islice(column, 10_000)):
+            sha256.update((before + json.dumps(values, separators=(",", ":"))[1:-1]).encode())
+            before = ","
+        before = "],["
+    sha256.update(b"]]")
+    return sha256.hexdigest()
+
+
+def _trained(folder: Path, spec: TokenizerSpec, progress: Progress) -> Tokenizer:
+    """The tokenizer of the text that is laid out, unless a killed build has trained it."""
+    if (folder / "tokenizer.json").exists():
+        return load_tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    progress("training the tokenizer", 0.0)
+    tokenizer = train_tokenizer(spec, texts=_training_texts(folder))
+    progress("training the tokenizer", 1.0)
+    return tokenizer
+
+
+def _training_texts(folder: Path) -> Iterator[str]:
+    """All documents, or a keyed choice of them up to TRAINING_BYTES, in their order."""
+    sizes = open_catalogue(folder).n_bytes
+    starts, n = np.concatenate([[0], np.cumsum(sizes)]), len(sizes)
+    chosen = np.arange(n)
+    if starts[-1] > TRAINING_BYTES:
+        order = seeds.Permutation(n, seeds.key(0, "tokenizer"))(chosen)
+        n_chosen = 1 + int(np.searchsorted(np.cumsum(sizes[order]), TRAINING_BYTES))
+        chosen = np.sort(order[:n_chosen])
+    left = TRAINING_BYTES
+    with (folder / TEXT).open("rb") as file:
+        for document in chosen.tolist():
+            file.seek(int(starts[document]))
+            # A cut at the limit may split a character, which is then left out.
+            size = min(left, int(sizes[document]))
+            left -= size
+            yield file.read(size).decode("utf-8", errors="ignore")
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("tokenizers", "numpy")}
+
+
+def _mention_left_over(path: Path) -> None:
+    """Says what builds of other corpora that were stopped have left beside this one."""
+    for folder in sorted(path.parent.glob(".*.building")):
+        name = folder.name.removeprefix(".").removesuffix(".building")
+        lock = path.parent / f".{name}.lock"
+        if name == path.name or not lock.exists():
+            continue
+        with lock.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # It is being built.
+        size = sum(one.stat().st_size for one in folder.iterdir())
+        log.warning(
+            "%s is left by a build that was stopped (%.0f MB); build that corpus again to go on with it, or "
+            "delete the folder",
+            folder,
+            size / 1e6,
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for the lock file; it stays, since removing it would let a third process lock another one."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _silent(stage: str, share: float) -> None:
+    """No one is told."""

@@ -1,0 +1,114 @@
+"""Worker processes that encode text, as many as there are cores, whose answers come in order."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from threading import Condition, local
+from typing import Any
+
+from repetita.corpus.encoding import Stretch, Task, receive, send, unpack
+from repetita.errors import CorpusError
+
+AHEAD = 4
+"""Stretches a worker that may wait for one that comes before them."""
+
+_PROGRAM = "from repetita.corpus.encoding import serve; serve()"
+_ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes of their own, not of `multiprocessing`.
+
+    They import neither the user's program nor what it has loaded, need no shared memory, and end when this
+    process does, however it ends.
+    """
+
+    def __init__(self, n: int, *, told: Mapping[str, Any]) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._of_thread = local()
+        self._answered, self._limit, self._turn = 0, AHEAD * n, Condition()
+        self._threads = ThreadPoolExecutor(n, thread_name_prefix="encode")
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        try:
+            for _ in range(n):
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _PROGRAM],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=os.environ | _ALONE | {"PYTHONPATH": path},
+                    start_new_session=True,  # An interrupt from the keyboard is for the parent.
+                )
+                self._processes.append(process)
+                self._free.put(process)
+                assert process.stdin is not None
+                send(process.stdin, json.dumps(dict(told)).encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def encode(self, tasks: Iterable[Task], /) -> Iterator[tuple[Task, Stretch]]:
+        """Each task with what became of it, in order; tasks are taken as fast as they come."""
+        pending: deque[tuple[Task, Future[Stretch]]] = deque()
+        for number, task in enumerate(tasks):
+            pending.append((task, self._threads.submit(self._ask, number, task)))
+            while pending and pending[0][1].done():
+                yield self._answer(*pending.popleft())
+        while pending:
+            yield self._answer(*pending.popleft())
+
+    def close(self) -> None:
+        """Ends the processes, whatever they are at."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._answer_more(sys.maxsize)
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
+
+    def _answer(self, task: Task, future: "Future[Stretch]") -> tuple[Task, Stretch]:
+        stretch = future.result()
+        self._answer_more(1)
+        return task, stretch
+
+    def _answer_more(self, n: int) -> None:
+        with self._turn:
+            self._answered += n
+            self._turn.notify_all()
+
+    def _ask(self, number: int, task: Task) -> Stretch:
+        with self._turn:
+            self._turn.wait_for(lambda: number < self._answered + self._limit)
+        if not hasattr(self._of_thread, "process"):
+            self._of_thread.process = self._free.get_nowait()
+        process: subprocess.Popen[bytes] = self._of_thread.process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            send(process.stdin, json.dumps(task).encode())
+            answer = receive(process.stdout)
+        except (OSError, ValueError):
+            answer = None
+        if answer is None:
+            raise WorkerGone(
+                f"a process that encodes text ended with status {process.wait()} (what it wrote is above; "
+                f"status -9 means that it was killed, mostly for want of memory); build again to go on"
+            )
+        return unpack(answer)
+
+
+class WorkerGone(CorpusError):
+    """A worker ended before its time; what is committed stays."""

@@ -1,0 +1,437 @@
+"""A build is whole or not there, the same for any number of workers, and goes on after any kill."""
+
+import hashlib
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repetita import seeds
+from repetita.corpus import building as module
+from repetita.corpus import layout, workers
+from repetita.corpus.building import build_shards, text_fingerprint
+from repetita.corpus.documents import find_source
+from repetita.corpus.encoding import Stretch, Task
+from repetita.corpus.shards import FILES, Shards
+from repetita.corpus.source import Document, Source
+from repetita.corpus.synthetic import SyntheticSpec
+from repetita.corpus.tokenizer import Encoded, Tokenizer, TokenizerSpec, train_tokenizer
+from repetita.errors import CorpusError, StorageError
+from repetita.spec import fingerprint
+
+TEXTS = ["Eins. Zwei.\n\nDrei.", "Gänse schnattern. Laut!", "Ende"]
+BYTES = TokenizerSpec(kind="bytes")
+BPE = TokenizerSpec(vocab_size=300)
+
+GOLDEN = {
+    "paragraphs.bin": "1e71352c5d68bab9d6e044cc379f33d857d7121db12a422329ea5f098ac858a6",
+    "sentences.bin": "4b745af4c5cc4320ce565274082bf2bdb2279d807ba7725d5f94f590b5837c54",
+    "tokenizer.json": "eb32f03cf40e57aaf82f530b4b0589fc2d6d1ef1e68de2f387050052f8d533fa",
+    "tokens.bin": "989535a06364cff27f5e3525e6fc8d54709181819aaa6fc9a61ee5b957999381",
+}
+"""Files of 60 synthetic documents as the first version wrote them, which encoded in one process."""
+GOLDEN_TEXT = "893fe2f26f7db834708833047e23aef8f173d8e519d3743f6adf5830a209850f"
+GOLDEN_SOTU = {
+    "paragraphs.bin": "35f67c04231de5ec5dae06d6025f049980ae64cfb3b386d9539d78a345085d7b",
+    "sentences.bin": "c9762f2a06eb6b935a940b3ff0d42f8481f40580934fc5b7693318fcf964d6e9",
+    "tokenizer.json": "093c541a7db58f227c976e27115bd6a1d8d66a610c6d5c88450bd56b9cf66a9f",
+    "tokens.bin": "f4491a87d922b8c3912489efe9217f768ca581c12399f4b30d6d929f10f85bff",
+}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "date": i}) + "\n" for i, text in enumerate(TEXTS)))
+    return path
+
+
+def built(corpus: Path, name: str = "built", limit_documents: int | None = None) -> Shards:
+    return build_shards(
+        corpus.parent / "cache" / name,
+        source=find_source(str(corpus)),
+        tokenizer=BYTES,
+        limit_documents=limit_documents,
+    )
+
+
+def hashes(shards: Shards) -> dict[str, str]:
+    return {name: shards.manifest["files"][name]["sha256"] for name in FILES}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes at which a small corpus is many tasks and its documents have parts."""
+    monkeypatch.setattr(module, "IN_PROCESS_BYTES", 3000)
+    monkeypatch.setattr(layout, "STRETCH_BYTES", 700)
+    monkeypatch.setattr(layout, "LONG_BYTES", 1500)
+    monkeypatch.setattr(layout, "WINDOW_BYTES", 400)
+    monkeypatch.setattr(layout, "NEIGHBOURS", 20)
+
+
+def synthetic() -> Source:
+    return find_source("synthetic", synthetic=SyntheticSpec(n_documents=60, n_words=100))
+
+
+def mixed() -> Source:
+    """Short documents, and long ones that are cut: with and without blank lines, with hardly a space."""
+    texts = [document.text for document in synthetic().documents()]
+    texts[3] = "\n\n".join(texts[4:20]) + " Déjà vu... Mr. Smith! No."
+    texts[30] = " ".join(text.replace("\n", " ") for text in texts[10:18]) + "\nÉté. Fin"
+    texts[40] = "x" * 4000 + " y. Z"
+
+    def documents() -> Iterator[Document]:
+        for number, text in enumerate(texts):
+            yield Document(text, f"d{number}", "ab"[number % 2], None if number % 3 else str(1900 + number))
+
+    return Source("mixed", "1", {"source": "mixed"}, documents)
+
+
+def test_the_files_are_those_of_the_first_version(tmp_path: Path, small: None) -> None:
+    shards = build_shards(tmp_path / "built", source=synthetic(), tokenizer=BPE, workers=2)
+    assert hashes(shards) | GOLDEN == hashes(shards)
+    assert shards.manifest["text_sha256"] == GOLDEN_TEXT
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("n", [1, 2])
+def test_sotu_is_that_of_the_first_version(tmp_path: Path, n: int) -> None:
+    spec = TokenizerSpec(vocab_size=1024)
+    shards = build_shards(tmp_path / "built", source=find_source("sotu"), tokenizer=spec, workers=n)
+    assert hashes(shards) | GOLDEN_SOTU == hashes(shards)
+
+
+@pytest.mark.parametrize("spec", [BYTES, BPE], ids=["bytes", "bpe"])
+def test_workers_and_parts_change_nothing(
+    tmp_path: Path, small: None, spec: TokenizerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [build_shards(tmp_path / f"w{n}", source=mixed(), tokenizer=spec, workers=n) for n in (1, 2, 3)]
+    monkeypatch.undo()
+    whole = build_shards(tmp_path / "whole", source=mixed(), tokenizer=spec)
+    assert {json.dumps(hashes(shards)) for shards in parts} == {json.dumps(hashes(whole))}
+    for document, start, n in zip(mixed().documents(), whole.offsets, whole.n_tokens, strict=True):
+        assert whole.tokenizer.decode(whole.tokens[start : start + n]) == document.text
+
+
+def test_the_text_fingerprint_is_that_of_the_lists(tmp_path: Path) -> None:
+    documents = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES).documents
+    lists = [list(documents.hashes()), list(documents.sources), list(documents.dates)]
+    assert text_fingerprint(documents) == fingerprint(lists)
+    texts = [document.text.encode() for document in mixed().documents()]
+    assert lists[0] == [hashlib.sha256(text).hexdigest() for text in texts]
+    assert documents.n_bytes.tolist() == [len(text) for text in texts]
+
+
+def test_limit_and_training_sample(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(built(corpus, limit_documents=2).documents.names) == ["1", "2"]
+    seen: list[str] = []
+
+    def spy(spec: TokenizerSpec, *, texts: Iterator[str]) -> Tokenizer:
+        seen.extend(texts)
+        return train_tokenizer(BYTES, texts=[])
+
+    def build(name: str) -> None:
+        source = find_source(str(corpus))
+        build_shards(corpus.parent / "cache" / name, source=source, tokenizer=TokenizerSpec())
+
+    monkeypatch.setattr(module, "train_tokenizer", spy)
+    build("all")
+    assert seen == TEXTS
+    seen.clear()
+    monkeypatch.setattr(module, "TRAINING_BYTES", 25)
+    build("sample")
+    assert sum(len(text.encode()) for text in seen) in (24, 25)
+
+
+def test_progress_tells_stages_and_shares(tmp_path: Path, small: None) -> None:
+    told: list[tuple[str, float]] = []
+    build_shards(
+        tmp_path / "built",
+        source=mixed(),
+        tokenizer=BPE,
+        progress=lambda stage, share: told.append((stage, share)),
+    )
+    stages = list(dict.fromkeys(stage for stage, _ in told))
+    assert stages == ["reading", "training the tokenizer", "tokenizing"]
+    shares = [share for stage, share in told if stage == "tokenizing"]
+    assert len(shares) > 10
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_a_failed_build_leaves_nothing_that_counts(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module._Build, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        built(corpus)
+    monkeypatch.undo()
+    cache = corpus.parent / "cache"
+    assert [path.name for path in cache.iterdir()] == [".built.lock"]
+    (cache / ".built.building").mkdir()
+    (cache / ".built.building" / "tokens.bin").write_bytes(b"left by a build of another version")
+    built(corpus).verify()
+    assert sorted(path.name for path in cache.iterdir()) == [".built.lock", "built"]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from repetita.corpus import building, layout
+from tests.corpus.test_building import BPE, BYTES, mixed
+
+building.IN_PROCESS_BYTES, building.COMMIT_SECONDS = 3000, 0.0
+layout.STRETCH_BYTES, layout.LONG_BYTES, layout.WINDOW_BYTES, layout.NEIGHBOURS = 700, 1500, 400, 20
+spec = {"bytes": BYTES, "bpe": BPE}[sys.argv[2]]
+commit = building._Build.commit
+
+def counted(self):
+    commit(self)
+    print("commit", flush=True)
+
+building._Build.commit = counted
+building.build_shards(Path(sys.argv[1]), source=mixed(), tokenizer=spec, workers=2)
+"""
+
+
+def killed_after(path: Path, kind: str, n_commits: int, seconds: float) -> bool:
+    """Starts a build and kills it so long after so many commits; whether it was killed before its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path), kind],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    for _ in range(n_commits):
+        process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def check_killed_builds(tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """n kills, each at a moment drawn anew; what is built in the end is what an uninterrupted build makes."""
+    drawn = seeds.generator(0, "kills")
+    gone_on = 0
+    skip = layout.Layout.skip
+
+    def spy(self: layout.Layout, documents: Iterator[Document]) -> bool:
+        nonlocal gone_on
+        gone_on += self.n_documents > 0
+        return skip(self, documents)
+
+    monkeypatch.setattr(layout.Layout, "skip", spy)
+    for number in range(n):
+        kind = ("bytes", "bpe")[number % 2]
+        spec = {"bytes": BYTES, "bpe": BPE}[kind]
+        path = tmp_path / f"killed{number}"
+        moment = int(drawn.integers(1, 60)), float(drawn.random() * 0.01)
+        if killed_after(path, kind, *moment):
+            assert not path.exists()
+        state = path.parent / f".{path.name}.building" / "state.json"
+        gone_on += state.exists() and json.loads(state.read_text())["laid_out"]
+        shards = build_shards(path, source=mixed(), tokenizer=spec)
+        whole = build_shards(tmp_path / kind, source=mixed(), tokenizer=spec)
+        assert hashes(shards) == hashes(whole)
+        assert shards.manifest == whole.manifest
+        assert not state.parent.exists()
+    assert gone_on
+
+
+def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_killed_builds(tmp_path, 3, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_builds_killed_at_many_moments_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_killed_builds(tmp_path, 20, monkeypatch)
+
+
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> Path:
+    """A build that is interrupted after n stretches, everything committed; its folder."""
+    write = module._Build.write
+    left = [n]
+
+    def until(self: module._Build, task: Task, stretch: Stretch) -> None:
+        if not left[0]:
+            self.commit()
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(self, task, stretch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Build, "write", until)
+        with pytest.raises(KeyboardInterrupt):
+            build_shards(tmp_path / "built", source=mixed(), tokenizer=BPE)
+    return tmp_path / ".built.building"
+
+
+def test_what_is_committed_is_not_done_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stopped(tmp_path, monkeypatch, 12)
+    encoded = json.loads((folder / "state.json").read_text())["encoded"]
+    monkeypatch.setattr(module, "train_tokenizer", lambda *_, **__: 1 / 0)
+    starts: list[int] = []
+    write = module._Build.write
+
+    def spy(self: module._Build, task: Task, stretch: Stretch) -> None:
+        starts.append(task.start)
+        write(self, task, stretch)
+
+    monkeypatch.setattr(module._Build, "write", spy)
+    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BPE)
+    assert starts[0] == encoded > 0
+    monkeypatch.undo()
+    assert hashes(shards) == hashes(build_shards(tmp_path / "whole", source=mixed(), tokenizer=BPE))
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "text.tmp", "state.json", "lengths.bin"])
+def test_a_damaged_unfinished_build_is_begun_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = stopped(tmp_path, monkeypatch, 12) / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BPE)
+    assert hashes(shards) == hashes(build_shards(tmp_path / "whole", source=mixed(), tokenizer=BPE))
+
+
+def test_a_source_that_changed_unnoticed_is_read_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> Iterator[Document]:
+        for number, document in enumerate(mixed().documents()):
+            if number == 20:
+                raise KeyboardInterrupt
+            yield document
+
+    def other() -> Iterator[Document]:
+        return (document._replace(text=document.text.upper()) for document in mixed().documents())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "COMMIT_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            build_shards(tmp_path / "built", source=mixed()._replace(documents=failing), tokenizer=BYTES)
+    shards = build_shards(tmp_path / "built", source=mixed()._replace(documents=other), tokenizer=BYTES)
+    whole = build_shards(tmp_path / "whole", source=mixed()._replace(documents=other), tokenizer=BYTES)
+    assert hashes(shards) == hashes(whole)
+
+
+def test_what_other_builds_left_is_mentioned_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = stopped(tmp_path, monkeypatch, 0)
+    with caplog.at_level(logging.WARNING):
+        build_shards(tmp_path / "another", source=synthetic(), tokenizer=BYTES)
+    assert "left by a build that was stopped" in caplog.text
+    assert (folder / "state.json").exists()
+
+
+def test_without_workers_everything_is_encoded_here(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES, workers=1)
+    monkeypatch.setattr(workers.sys, "executable", str(tmp_path / "none"))  # type: ignore[attr-defined]
+    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
+    assert hashes(shards) == hashes(whole)
+    assert "no worker can be started" in caplog.text
+
+
+def test_a_worker_that_is_killed_is_named_and_the_build_goes_on(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "from repetita.corpus import encoding\n"
+        "pack, left = encoding.pack, [5]\n"
+        "def ending(stretch):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: raise SystemExit(3)\n"
+        "    return pack(stretch)\n"
+        "encoding.pack = ending\n"
+        "encoding.serve()"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_PROGRAM", program)
+        patch.setattr(module, "COMMIT_SECONDS", 0.0)
+        with pytest.raises(CorpusError, match=r"encodes text ended with status 3 .*build again to go on"):
+            build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
+    assert (tmp_path / ".built.building" / "state.json").exists()
+    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES)
+    assert hashes(shards) == hashes(build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES))
+
+
+def test_builders_at_once_build_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds: list[Path] = []
+    original = module._build
+
+    def counted(folder: Path, *rest: object) -> None:
+        builds.append(folder)
+        original(folder, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_build", counted)
+    opened: list[Shards] = []
+    threads = [threading.Thread(target=lambda: opened.append(built(corpus))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1
+    assert len(opened) == 4
+
+
+def test_processes_at_once_agree(corpus: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from repetita.corpus.documents import find_source\n"
+        "from repetita.corpus.building import build_shards\n"
+        "from repetita.corpus.tokenizer import TokenizerSpec\n"
+        "source, spec = find_source(sys.argv[1]), TokenizerSpec(kind='bytes')\n"
+        "s = build_shards(Path(sys.argv[2]), source=source, tokenizer=spec)\n"
+        "s.verify(); print(s.manifest['text_sha256'])"
+    )
+    command = [sys.executable, "-c", code, str(corpus), str(corpus.parent / "cache" / "built")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = {process.communicate()[0] for process in started}
+    assert [process.returncode for process in started] == [0, 0]
+    assert len(answers) == 1
+
+
+def test_a_folder_in_the_way_is_a_storage_error(corpus: Path) -> None:
+    (corpus.parent / "cache").write_text("a file")
+    with pytest.raises(StorageError, match="cannot write"):
+        built(corpus)
+
+
+def test_an_empty_corpus_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("\n")
+    with pytest.raises(CorpusError, match=r"'c\.jsonl' is empty"):
+        built(tmp_path / "c.jsonl")
+
+
+def test_large_vocabularies_take_four_bytes(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide:
+        vocab_size = 70_000
+        token_bytes = np.ones(70_000, dtype=np.int64)
+        unknown = None
+
+        def encode_all(self, texts: list[str]) -> list[Encoded]:
+            return [Encoded(np.full(len(text.encode()), 69_999, dtype=np.int32)) for text in texts]
+
+        def to_json(self) -> str:
+            return train_tokenizer(BYTES, texts=[]).to_json()
+
+    monkeypatch.setattr(module, "train_tokenizer", lambda *_, **__: Wide())
+    spec = TokenizerSpec(vocab_size=70_000)
+    shards = build_shards(corpus.parent / "built", source=find_source(str(corpus)), tokenizer=spec)
+    assert shards.tokens.max() == 69_999
