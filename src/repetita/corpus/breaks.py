@@ -1,6 +1,5 @@
 """Where the rows of a set begin and end: packed, at documents, at sentences, or one short unit a row."""
 
-from bisect import bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -51,12 +50,14 @@ class Text:
         first = self.shards.offsets[self.documents]
         low = np.searchsorted(ends, first, side="right")
         high = np.searchsorted(ends, first + self.shards.n_tokens[self.documents], side="right")
-        pieces = [ends[a:b] - shift for a, b, shift in zip(low, high, self._shift, strict=True)]
-        return np.concatenate([np.zeros(0, np.int64), *pieces])
+        return ends[_stretches(low, high - low)] - np.repeat(self._shift, high - low)
 
     def _read(self) -> NDArray[np.unsignedinteger]:
         laid_out = np.empty(len(self), dtype=self.shards.tokens.dtype)
-        for start, stop, shift in zip(self.starts[:-1], self.starts[1:], self._shift, strict=True):
+        # Documents that follow each other in the shards are read together.
+        breaks = np.flatnonzero(np.diff(self._shift, prepend=-1))
+        bounds = np.append(self.starts[breaks], len(self)).tolist()
+        for start, stop, shift in zip(bounds, bounds[1:], self._shift[breaks].tolist(), strict=False):
             laid_out[start:stop] = self.shards.tokens[start + shift : stop + shift]
         return laid_out
 
@@ -86,30 +87,35 @@ def at_sentences(text: Text, *, ends: Ints, length: int) -> RowTable:
     Documents follow each other in a row with a separator between, as in the mode `complete` of fairseq
     that the memorization paper most likely used (section 3). A sentence longer than `length` is cut.
     """
-    places: list[int] = ends.tolist()
-    separators = set((text.starts[1:] - 1).tolist())
-    starts, stops, at, stop = [], [], 0, len(text) - 1
-    while at < stop:
-        if at in separators:
-            at += 1
-        last = bisect_right(places, at + length) - 1
-        end = places[last] if last >= 0 and places[last] > at else at + length
-        starts.append(at)
-        stops.append(end)
-        at = end
-    first, lengths = (
-        np.array(starts, dtype=np.int64),
-        np.array(stops, dtype=np.int64) - np.array(starts, np.int64),
-    )
-    return RowTable(first[lengths >= SHORTEST], lengths[lengths >= SHORTEST])
+    starts = np.append(np.int64(0), ends[:-1])[: len(ends)]
+    # Behind the last sentence of a document stands its separator.
+    starts = starts + np.isin(starts, text.starts[1:] - 1)
+    # From each sentence on: so many whole rows where it is too long, then one that ends with a sentence.
+    whole = (ends - starts - 1) // length
+    last = starts + whole * length
+    following = np.searchsorted(ends, last + length, side="right")
+    visited, at, jumps = [], 0, following.data
+    while at < len(ends):
+        visited.append(at)
+        at = jumps[at]
+    rows = np.array(visited, dtype=np.int64)
+    which, number = np.repeat(rows, whole[rows] + 1), _stretches(np.zeros_like(rows), whole[rows] + 1)
+    lengths = np.where(number < whole[which], length, ends[following[which] - 1] - last[which])
+    kept = lengths >= SHORTEST
+    return RowTable((starts[which] + number * length)[kept], lengths[kept])
 
 
 def _cut(starts: Ints, stops: Ints, length: int) -> RowTable:
     """Stretches cut every `length` tokens, pieces shorter than SHORTEST dropped."""
     pieces = -(-(stops - starts) // length)
     which = np.repeat(np.arange(len(starts)), pieces)
-    number = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    number = _stretches(np.zeros_like(pieces), pieces)
     first = starts[which] + number * length
     lengths = np.minimum(length, stops[which] - first)
     kept = lengths >= SHORTEST
     return RowTable(first[kept], lengths[kept])
+
+
+def _stretches(first: Ints, counts: Ints) -> Ints:
+    """`counts` consecutive numbers from each of `first` on."""
+    return np.arange(int(counts.sum())) + np.repeat(first - np.cumsum(counts) + counts, counts)
