@@ -18,7 +18,7 @@ from repetita.study.expand import Job
 TOKENS_PER_SECOND = {"25k": 95_000, "100k": 49_000, "220k": 30_000, "400k": 20_000, "890k": 11_000}
 """Training tokens a second on one quiet core, batch 16 x 128, BPE 1,024 (measured; docs/log.md)."""
 
-MEASURING_SPEED = 2.8
+MEASURING_SPEED = 2.7
 """Tokens are scored this much faster than they are trained on (measured: 2.7 at 25k parameters, 3.1 at 100k,
 2.9 at 400k). A forward pass is a third of the work, and the most likely token has to be found as well."""
 
