@@ -5,8 +5,9 @@
 
 The first compares our whole build from a JSONL file (read, lay out, encode, find the ends of sentences,
 write, hash, verify) with `encode_batch_fast` of the library over the same documents in memory, both on all
-cores and with the same vocabulary. The second builds a file of one gigabyte and samples the memory of the whole tree of
-processes (PSS, which counts shared pages once). The text is that of the built-in corpora, repeated with salt.
+cores and with the same vocabulary. The second builds a file of one gigabyte and samples the memory of the
+whole tree of processes (PSS, which counts shared pages once). The text is that of the built-in corpora,
+repeated with salt.
 """
 
 import argparse

@@ -108,3 +108,22 @@ def test_a_text_too_large_for_memory_reads_the_same(shards: Shards, monkeypatch:
     places = np.arange(len(small)).reshape(2, -1)
     np.testing.assert_array_equal(small.take(places), large.take(places))
     assert large.document_at(np.array([0, 1, 2])).tolist() == [0, 0, 1]
+
+
+@settings(deadline=None)
+@given(documents=st.lists(st.integers(0, 3), min_size=1, unique=True).map(sorted), length=st.integers(2, 40))
+def test_sentences_are_packed_greedily(shards: Shards, documents: list[int], length: int) -> None:
+    """Row after row: each takes all the sentences that fit, or a piece of one that does not."""
+    text = some(shards, *documents)
+    ends = text.ends_of(shards.sentence_ends)
+    separators = set((text.starts[1:] - 1).tolist())
+    rows, at = [], 0
+    while at < len(text) - 1:
+        at += at in separators
+        fitting = [end for end in ends.tolist() if at < end <= at + length]
+        stop = fitting[-1] if fitting else at + length
+        if stop - at >= breaks.SHORTEST:
+            rows.append((at, stop - at))
+        at = stop
+    table = at_sentences(text, ends=ends, length=length)
+    assert list(zip(table.starts.tolist(), table.lengths.tolist(), strict=True)) == rows

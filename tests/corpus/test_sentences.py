@@ -1,5 +1,7 @@
 """Sentences and paragraphs end where a reader would say."""
 
+import re
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +47,18 @@ def test_byte_offsets_count_bytes(text: str) -> None:
     places = np.arange(len(text) + 1)
     expected = [len(text[:i].encode()) for i in places]
     assert byte_offsets(text, offsets=places).tolist() == expected
+
+
+@given(st.text(alphabet='Ab .!?"\n\té…', min_size=1), st.data())
+def test_ends_are_those_of_the_parts_around_any_cut_behind_a_word(text: str, data: st.DataObject) -> None:
+    """As long documents are encoded: a part is seen with what precedes it, its end is left to the next."""
+    cuts = [i for i in range(1, len(text)) if text[i] in " \n" and not text[i - 1].isspace()]
+    if not cuts:
+        return
+    cut = data.draw(st.sampled_from(cuts))
+    whole = text_ends(text)
+    lines = bool(len(whole.paragraphs) and not re.search(r"\n[ \t\r]*\n", text))
+    left, right = text_ends(text[:cut], lines=lines), text_ends(text, lines=lines)
+    for all_, one, other in zip(whole, left, right, strict=True):
+        joined = [*one[one < cut], *other[other >= cut]]
+        np.testing.assert_array_equal(joined, all_)

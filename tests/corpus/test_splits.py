@@ -1,12 +1,15 @@
 """Splits are disjoint, matched, and a function of the seed."""
 
+import hashlib
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from repetita.corpus.schedule import SETS
-from repetita.corpus.splits import Splits, deal
+from repetita.corpus.splits import LONGEST_PHASE, Splits, _sequence_of_sets, deal
 from repetita.errors import CorpusError, SpecError
 
 FOUR = Splits(test="0.1", special="0.05", twin="0.05", novel="0.2")
@@ -82,3 +85,46 @@ def test_shares_are_checked() -> None:
         Splits(test=0.5, novel=0.5)
     with pytest.raises(SpecError, match="did you mean 'twin'"):
         Splits(**{"twins": 0.1})
+
+
+def test_which_documents_go_where_does_not_change() -> None:
+    """A golden value: every corpus that was built rests on it."""
+    n = 3000
+    codes = deal(
+        Splits(test="0.1", special="1/30", twin="1/30", novel="0.123", seed=4),
+        sources=["abc"[i % 3] for i in range(n)],
+        dates=[None if i % 7 == 0 else str(1800 + i * 37 % 200) for i in range(n)],
+        lengths=[i * 31 % 97 for i in range(n)],
+        copies=[str(i % 2500) for i in range(n)],
+    )
+    golden = "5d34d44f2c7e56b49f5b0cac32b9abac733a0a0f10749fbb486b4966f02ae81f"
+    assert hashlib.sha256(codes.tobytes()).hexdigest() == golden
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "é"]), st.integers(0, 3)), min_size=40, max_size=60))
+def test_numbers_do_for_strings(documents: list[tuple[str, int]]) -> None:
+    sources, lengths = zip(*documents, strict=True)
+    number = {"": 2, "a": 5, "é": 9}
+    by_string = deal(Splits(), sources=sources, dates=[None] * len(sources), lengths=lengths)
+    ranks, zeros = np.array([number[source] for source in sources]), np.zeros(len(sources), dtype=np.int64)
+    by_number = deal(Splits(), sources=ranks, dates=zeros, lengths=np.array(lengths))
+    np.testing.assert_array_equal(by_string, by_number)
+
+
+@settings(max_examples=20)
+@given(shares=st.lists(st.integers(0, 160), min_size=6, max_size=6), seed=st.integers(0, 9))
+def test_the_sequence_of_sets_repeats_as_if_it_were_dealt_on(shares: list[int], seed: int) -> None:
+    """A few hundred places are enough for any denominator here to come round."""
+    splits = Splits(
+        **{name: f"{k}/{1009 if seed % 2 else 960}" for name, k in zip(SETS[1:], shares, strict=True)},
+        seed=seed,
+    )
+    weights = [1 - sum(splits.shares().values()), *splits.shares().values()]
+    codes = _sequence_of_sets(splits, 4000)
+    credit = [Fraction(0)] * len(weights)
+    reference = []
+    for _ in range(LONGEST_PHASE + 4000):
+        credit = [have + weight for have, weight in zip(credit, weights, strict=True)]
+        reference.append(credit.index(max(credit)))
+        credit[reference[-1]] -= 1
+    assert "".join(map(str, codes)) in "".join(map(str, reference))
