@@ -1,4 +1,4 @@
-"""Interleaved rounds: contenders take turns, ratios are taken within a round, and every ratio has an interval."""
+"""Interleaved rounds: contenders take turns, ratios are taken within a round and have intervals."""
 
 import json
 import os

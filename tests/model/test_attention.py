@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from repetita.model.attention import BOTH_WAYS, CAUSAL, Heads, Reach, explicit, fused
+from repetita.model import attention
+from repetita.model.attention import BOTH_WAYS, CAUSAL, Reach, explicit, fused
 
 
-def heads(n_tokens: int, *, width: int = 8) -> Heads:
+def heads(n_tokens: int, *, width: int = 8) -> Tensor:
+    """Queries, keys and values of two rows and three heads (3 B H L K)."""
     generator = torch.Generator().manual_seed(n_tokens)
-    qkv = torch.randn(3, 2, 3, n_tokens, width, generator=generator, dtype=torch.float64)
-    return Heads(*(3 * part for part in qkv))
+    return 3 * torch.randn(3, 2, 3, n_tokens, width, generator=generator, dtype=torch.float64)
 
 
 def reaches(n_tokens: int) -> list[Reach]:
@@ -20,24 +22,34 @@ def reaches(n_tokens: int) -> list[Reach]:
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-@pytest.mark.parametrize("n_tokens", [1, 2, 17, 64])
+@pytest.mark.parametrize("n_tokens", [1, 2, 17, 64, 130])
 def test_fused_equals_explicit_with_gradients(n_tokens: int, kind: int) -> None:
     given, reach = heads(n_tokens), reaches(n_tokens)[kind]
     results = []
     for is_fused in (True, False):
-        leaves = Heads(*(part.clone().requires_grad_() for part in given))
-        mixed_BHLK = fused(leaves, reach=reach) if is_fused else explicit(leaves, reach=reach).mixed_BHLK
-        torch.autograd.backward((mixed_BHLK * torch.arange(8.0)).sum())
-        results.append([mixed_BHLK, *(part.grad for part in leaves)])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        leaf = given.clone().requires_grad_()
+        explained = explicit(leaf, reach=reach).mixed_BHLK.transpose(1, 2)
+        mixed_BLHK = fused(leaf, reach=reach) if is_fused else explained
+        torch.autograd.backward((mixed_BLHK * torch.arange(8.0)).sum())
+        results.append((mixed_BLHK, leaf.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_rows_too_long_for_kept_patterns_are_the_same(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, reach = heads(100).float(), reaches(100)[kind]
+    tiled = fused(given, reach=reach)
+    monkeypatch.setattr(attention, "TILED_UP_TO", 99)
+    torch.testing.assert_close(fused(given, reach=reach), tiled, rtol=1e-5, atol=1e-5)
 
 
 def test_float32_agrees_too() -> None:
-    given = Heads(*(part.float() for part in heads(64)))
+    given = heads(64).float()
     for reach in reaches(64):
-        fused_BHLK, explicit_BHLK = fused(given, reach=reach), explicit(given, reach=reach).mixed_BHLK
-        torch.testing.assert_close(fused_BHLK, explicit_BHLK, rtol=1e-5, atol=1e-5)
+        mixed_BHLK = explicit(given, reach=reach).mixed_BHLK
+        torch.testing.assert_close(
+            fused(given, reach=reach).transpose(1, 2), mixed_BHLK, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_patterns_are_causal_distributions() -> None:
@@ -47,7 +59,8 @@ def test_patterns_are_causal_distributions() -> None:
 
 
 def test_equal_keys_are_read_equally() -> None:
-    given = heads(5)._replace(k_BHLK=torch.zeros(2, 3, 5, 8, dtype=torch.float64))
+    given = heads(5)
+    given[1] = 0
     expected_LL = torch.tril(torch.ones(5, 5, dtype=torch.float64)) / torch.arange(1, 6)[:, None]
     torch.testing.assert_close(explicit(given, reach=CAUSAL).pattern_BHLL, expected_LL.expand(2, 3, 5, 5))
 

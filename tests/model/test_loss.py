@@ -130,7 +130,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_largest_tensor_is_one_chunk() -> None:
-    n_tokens, vocab = 5120, 5000
+    n_tokens, vocab = 20_000, 2000
     states_ND = torch.randn(n_tokens, 4).requires_grad_()
     weight_VD = torch.randn(vocab, 4).requires_grad_()
     targets_N = torch.randint(vocab, (n_tokens,))

@@ -133,8 +133,8 @@ class Block(nn.Module):
         self, x_BLD: Tensor, *, reach: attention.Reach, rotary: "Rotary | None", drop: "Dropout"
     ) -> Tensor:
         """The residual stream after this layer."""
-        mixed_BHLK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
-        return self._finish(x_BLD, _joined(mixed_BHLK), drop)
+        mixed_BLHK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
+        return self._finish(x_BLD, mixed_BLHK.flatten(2), drop)
 
     def at(
         self,
@@ -146,8 +146,8 @@ class Block(nn.Module):
         drop: "Dropout",
     ) -> Tensor:
         """The residual stream after this layer at some of the flattened positions alone (N D)."""
-        mixed_BLD = _joined(attention.fused(self._heads(x_BLD, rotary), reach=reach))
-        x_ND, mixed_ND = (of_BLD.flatten(0, 1) for of_BLD in (x_BLD, mixed_BLD))
+        mixed_BLHK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
+        x_ND, mixed_ND = x_BLD.flatten(0, 1), mixed_BLHK.flatten(0, 1).flatten(1)
         if 2 * len(at_N) < len(x_ND):
             return self._finish(x_ND[at_N], mixed_ND[at_N], drop)
         # To pick nearly all positions costs more than to compute the others as well.
@@ -159,17 +159,17 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The residual stream after this layer and the layer's attention patterns (B H L L)."""
         mixed_BHLK, pattern_BHLL = attention.explicit(self._heads(x_BLD, rotary), reach=reach)
-        return self._finish(x_BLD, _joined(mixed_BHLK), Dropout(0.0)), pattern_BHLL
+        return self._finish(x_BLD, mixed_BHLK.transpose(1, 2).flatten(2), Dropout(0.0)), pattern_BHLL
 
-    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> attention.Heads:
+    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> Tensor:
+        """Queries, keys and values (3 B H L K)."""
         qkv_BLD3 = self.qkv(self.attention_norm(x_BLD))
         B, L, D3 = qkv_BLD3.shape
-        q_BHLK, k_BHLK, v_BHLK = (
-            qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head)).permute(2, 0, 3, 1, 4).unbind()
-        )
+        parts_BL3HK = qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head))
+        heads_3BHLK: Tensor = parts_BL3HK.permute(2, 0, 3, 1, 4).contiguous()
         if rotary is not None:
-            q_BHLK, k_BHLK = rotary(q_BHLK), rotary(k_BHLK)
-        return attention.Heads(q_BHLK, k_BHLK, v_BHLK)
+            heads_3BHLK = torch.cat((rotary(heads_3BHLK[:2]), heads_3BHLK[2:]))
+        return heads_3BHLK
 
     def _finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
         """Everything after the attention, position by position (x: any leading shape)."""
@@ -207,17 +207,12 @@ class Rotary(nn.Module):
         self.register_buffer("cos_LK", angle.cos().float(), persistent=False)
         self.register_buffer("sin_LK", angle.sin().float(), persistent=False)
 
-    def forward(self, x_BHLK: Tensor) -> Tensor:
-        """Queries or keys turned by their position."""
-        L, K = x_BHLK.shape[-2:]
-        first, second = x_BHLK[..., : K // 2], x_BHLK[..., K // 2 :]
-        turned_BHLK = torch.cat((-second, first), dim=-1)
-        return x_BHLK * self.cos_LK[:L] + turned_BHLK * self.sin_LK[:L]
-
-
-def _joined(mixed_BHLK: Tensor) -> Tensor:
-    """The heads side by side (B L D)."""
-    return mixed_BHLK.transpose(1, 2).flatten(2)
+    def forward(self, x_xLK: Tensor) -> Tensor:
+        """Queries and keys turned by their position (x: any leading shape)."""
+        L, K = x_xLK.shape[-2:]
+        first, second = x_xLK[..., : K // 2], x_xLK[..., K // 2 :]
+        turned_xLK = torch.cat((-second, first), dim=-1)
+        return x_xLK * self.cos_LK[:L] + turned_xLK * self.sin_LK[:L]
 
 
 class Dropout:
