@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "repetita"
 START = "<!-- tree: written by `make readme` -->"
 END = "<!-- end of tree -->"
 WIDTH = 110
-COLUMN = 26
+COLUMN = 29
 
 PACKAGES = {
     "journal": "what is written down about a run, and the only reader of it",

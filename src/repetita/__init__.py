@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from repetita.cadence import Every as Every
     from repetita.cadence import LogSpaced as LogSpaced
     from repetita.cadence import Several as Several
+    from repetita.corpus.pretrained_tokenizer import hf_tokenizer_spec as hf_tokenizer_spec
     from repetita.corpus.sequences import CorpusSpec as CorpusSpec
     from repetita.corpus.splits import Splits as Splits
     from repetita.corpus.synthetic import SyntheticSpec as SyntheticSpec
@@ -56,6 +57,7 @@ _HOMES = {
     name: f"repetita.{home}"
     for home, names in {
         "cadence": "At AtPasses Every LogSpaced Several",
+        "corpus.pretrained_tokenizer": "hf_tokenizer_spec",
         "corpus.sequences": "CorpusSpec",
         "corpus.splits": "Splits",
         "corpus.synthetic": "SyntheticSpec",
@@ -119,6 +121,7 @@ __all__ = [
     "equivalent",
     "fit_law",
     "from_estimate",
+    "hf_tokenizer_spec",
     "ladder",
     "measure_run",
     "new_study",

@@ -89,5 +89,3 @@ def test_every_figure_is_drawn_once(done: Place, monkeypatch: pytest.MonkeyPatch
 def test_public_functions(done: Place) -> None:
     published = repetita.report_study(done.study, scale="tiny", root=done.root)
     assert published.page.name == "page.html"
-    with pytest.raises(AttributeError):
-        _ = repetita.nothing

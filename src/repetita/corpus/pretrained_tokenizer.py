@@ -17,6 +17,12 @@ def hf_tokenizer_spec(source: str, /) -> TokenizerSpec:
     """The spec of a Hugging Face tokenizer, its size filled in; see TokenizerSpec for `source`.
 
     Raises CorpusError when there is none or it cannot be read.
+
+    >>> from repetita import hf_tokenizer_spec
+    >>> from tokenizers import Tokenizer, models
+    >>> Tokenizer(models.WordLevel({"yes": 0, "no": 1, "?": 2}, unk_token="?")).save("tokenizer.json")
+    >>> hf_tokenizer_spec("tokenizer.json").vocab_size
+    4
     """
     size = _loaded(_content(source), source).vocab_size
     return TokenizerSpec(kind="hf", source=source, vocab_size=size)
