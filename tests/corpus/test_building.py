@@ -3,33 +3,29 @@
 import hashlib
 import json
 import logging
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from repetita import seeds
 from repetita.corpus import building as module
-from repetita.corpus import layout, workers
 from repetita.corpus.building import build_shards, text_fingerprint
 from repetita.corpus.documents import find_source
 from repetita.corpus.encoding import Stretch, Task
-from repetita.corpus.shards import FILES, Shards
-from repetita.corpus.source import Document, Source
-from repetita.corpus.synthetic import SyntheticSpec
+from repetita.corpus.shards import Shards
+from repetita.corpus.source import Document
 from repetita.corpus.tokenizer import Encoded, Tokenizer, TokenizerSpec, train_tokenizer
 from repetita.errors import CorpusError, StorageError
 from repetita.spec import fingerprint
+from tests.corpus.built import BPE, BYTES, hashes, mixed, small, synthetic
+
+__all__ = ["small"]
 
 TEXTS = ["Eins. Zwei.\n\nDrei.", "Gänse schnattern. Laut!", "Ende"]
-BYTES = TokenizerSpec(kind="bytes")
-BPE = TokenizerSpec(vocab_size=300)
 
 GOLDEN = {
     "paragraphs.bin": "1e71352c5d68bab9d6e044cc379f33d857d7121db12a422329ea5f098ac858a6",
@@ -61,38 +57,6 @@ def built(corpus: Path, name: str = "built", limit_documents: int | None = None)
         tokenizer=BYTES,
         limit_documents=limit_documents,
     )
-
-
-def hashes(shards: Shards) -> dict[str, str]:
-    return {name: shards.manifest["files"][name]["sha256"] for name in FILES}
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes at which a small corpus is many tasks and its documents have parts."""
-    monkeypatch.setattr(module, "IN_PROCESS_BYTES", 3000)
-    monkeypatch.setattr(layout, "STRETCH_BYTES", 700)
-    monkeypatch.setattr(layout, "LONG_BYTES", 1500)
-    monkeypatch.setattr(layout, "WINDOW_BYTES", 400)
-    monkeypatch.setattr(layout, "NEIGHBOURS", 20)
-
-
-def synthetic() -> Source:
-    return find_source("synthetic", synthetic=SyntheticSpec(n_documents=60, n_words=100))
-
-
-def mixed() -> Source:
-    """Short documents, and long ones that are cut: with and without blank lines, with hardly a space."""
-    texts = [document.text for document in synthetic().documents()]
-    texts[3] = "\n\n".join(texts[4:20]) + " Déjà vu... Mr. Smith! No."
-    texts[30] = " ".join(text.replace("\n", " ") for text in texts[10:18]) + "\nÉté. Fin"
-    texts[40] = "x" * 4000 + " y. Z"
-
-    def documents() -> Iterator[Document]:
-        for number, text in enumerate(texts):
-            yield Document(text, f"d{number}", "ab"[number % 2], None if number % 3 else str(1900 + number))
-
-    return Source("mixed", "1", {"source": "mixed"}, documents)
 
 
 def test_the_files_are_those_of_the_first_version(tmp_path: Path, small: None) -> None:
@@ -181,81 +145,6 @@ def test_a_failed_build_leaves_nothing_that_counts(corpus: Path, monkeypatch: py
     assert sorted(path.name for path in cache.iterdir()) == [".built.lock", "built"]
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from repetita.corpus import building, layout
-from tests.corpus.test_building import BPE, BYTES, mixed
-
-building.IN_PROCESS_BYTES, building.COMMIT_SECONDS = 3000, 0.0
-layout.STRETCH_BYTES, layout.LONG_BYTES, layout.WINDOW_BYTES, layout.NEIGHBOURS = 700, 1500, 400, 20
-spec = {"bytes": BYTES, "bpe": BPE}[sys.argv[2]]
-commit = building._Build.commit
-
-def counted(self):
-    commit(self)
-    print("commit", flush=True)
-
-building._Build.commit = counted
-building.build_shards(Path(sys.argv[1]), source=mixed(), tokenizer=spec, workers=2)
-"""
-
-
-def killed_after(path: Path, kind: str, n_commits: int, seconds: float) -> bool:
-    """Starts a build and kills it so long after so many commits; whether it was killed before its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path), kind],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout is not None
-    for _ in range(n_commits):
-        process.stdout.readline()
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
-def check_killed_builds(tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """n kills, each at a moment drawn anew; what is built in the end is what an uninterrupted build makes."""
-    drawn = seeds.generator(0, "kills")
-    gone_on = 0
-    skip = layout.Layout.skip
-
-    def spy(self: layout.Layout, documents: Iterator[Document]) -> bool:
-        nonlocal gone_on
-        gone_on += self.n_documents > 0
-        return skip(self, documents)
-
-    monkeypatch.setattr(layout.Layout, "skip", spy)
-    for number in range(n):
-        kind = ("bytes", "bpe")[number % 2]
-        spec = {"bytes": BYTES, "bpe": BPE}[kind]
-        path = tmp_path / f"killed{number}"
-        moment = int(drawn.integers(1, 60)), float(drawn.random() * 0.01)
-        if killed_after(path, kind, *moment):
-            assert not path.exists()
-        state = path.parent / f".{path.name}.building" / "state.json"
-        gone_on += state.exists() and json.loads(state.read_text())["laid_out"]
-        shards = build_shards(path, source=mixed(), tokenizer=spec)
-        whole = build_shards(tmp_path / kind, source=mixed(), tokenizer=spec)
-        assert hashes(shards) == hashes(whole)
-        assert shards.manifest == whole.manifest
-        assert not state.parent.exists()
-    assert gone_on
-
-
-def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_killed_builds(tmp_path, 3, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.ci
-def test_builds_killed_at_many_moments_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_killed_builds(tmp_path, 20, monkeypatch)
-
-
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> Path:
     """A build that is interrupted after n stretches, everything committed; its folder."""
     write = module._Build.write
@@ -336,39 +225,6 @@ def test_what_other_builds_left_is_mentioned_and_stays(
         build_shards(tmp_path / "another", source=synthetic(), tokenizer=BYTES)
     assert "left by a build that was stopped" in caplog.text
     assert (folder / "state.json").exists()
-
-
-def test_without_workers_everything_is_encoded_here(
-    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES, workers=1)
-    monkeypatch.setattr(workers.sys, "executable", str(tmp_path / "none"))  # type: ignore[attr-defined]
-    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
-    assert hashes(shards) == hashes(whole)
-    assert "no worker can be started" in caplog.text
-
-
-def test_a_worker_that_is_killed_is_named_and_the_build_goes_on(
-    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = (
-        "from repetita.corpus import encoding\n"
-        "pack, left = encoding.pack, [5]\n"
-        "def ending(stretch):\n"
-        "    left[0] -= 1\n"
-        "    if not left[0]: raise SystemExit(3)\n"
-        "    return pack(stretch)\n"
-        "encoding.pack = ending\n"
-        "encoding.serve()"
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(workers, "_PROGRAM", program)
-        patch.setattr(module, "COMMIT_SECONDS", 0.0)
-        with pytest.raises(CorpusError, match=r"encodes text ended with status 3 .*build again to go on"):
-            build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
-    assert (tmp_path / ".built.building" / "state.json").exists()
-    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES)
-    assert hashes(shards) == hashes(build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES))
 
 
 def test_builders_at_once_build_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
