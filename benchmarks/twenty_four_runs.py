@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,6 @@ STUDY = Study(
     question="How long do they take?",
     prediction="Half as long on two cores as on one",
     source="the README",
-    scales={name: lambda steps=steps: planned(steps) for name, steps in STEPS.items()},
+    scales={name: partial(planned, steps) for name, steps in STEPS.items()},
     analyse=analyse,
 )
