@@ -1,6 +1,7 @@
 """How fast a training set is memorized: M(f), held-out accuracy, unit length and online hits, run by run."""
 
 import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,10 +55,6 @@ class Points(NamedTuple):
         """Read linearly between the states, in ln updates; held beyond them."""
         return np.asarray(np.interp(np.log1p(updates), np.log1p(self.updates), self.value))
 
-    def geometric_at(self, updates: float, /) -> float:
-        """The same on the logarithm of the value, which is above zero."""
-        return float(np.exp(self._replace(value=np.log(self.value)).at(updates)))
-
 
 class Run(NamedTuple):
     """One run of the study."""
@@ -80,6 +77,25 @@ class Run(NamedTuple):
     def times(self, tau: float, /, *, window: float) -> "dict[Unit, Crossing]":
         """T(N, tau) of this run in each unit."""
         return time_to(self.progress, tau=tau, window=window)
+
+    def length_at(self, metric: str, /, *, tau: float, window: float) -> float | None:
+        """A mean run length where M(f) first is tau; None where tau or the length is not reached.
+
+        Between the two states around that time, on the logarithms of the length and of 1 - M, which are
+        nearly proportional: states can lie far apart while M(f) rises steeply.
+        """
+        at = self.times(tau, window=window)["updates"].x
+        if at is None or metric not in self.lengths:
+            return None
+        lengths, odds = self.lengths[metric], self.lengths["independent"]
+        _, mine, theirs = np.intersect1d(lengths.updates, odds.updates, return_indices=True)
+        if not len(mine):
+            return None
+        i = int(np.searchsorted(odds.updates[theirs], at))
+        pair = slice(max(0, i - 1), i + 1)
+        x, y = np.log(odds.value[theirs][pair]), np.log(lengths.value[mine][pair])
+        order = np.argsort(x)
+        return float(np.exp(np.interp(-math.log1p(-tau), x[order], y[order])))
 
     def excess(self) -> Progress:
         """M on the training set minus M on the test set in place of M."""

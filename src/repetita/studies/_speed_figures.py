@@ -21,6 +21,8 @@ from repetita.studies._speed import (
 
 BAND, LINE, POINT = Layer(kind="band", low="low", high="high"), Layer(kind="line"), Layer(kind="point")
 INTERVAL = Layer(kind="interval", low="low", high="high")
+REACHED_LINE = Layer(kind="line", y="line")
+"""Lower bounds are no line: nothing lies between them."""
 SIZE, N_TITLE = "non-embedding parameters", "non-embedding parameters N (log scale)"
 PASSES = "passes over the training set (log scale)"
 ON = ("training set", "test set")
@@ -108,7 +110,7 @@ def times(found: Cells, *, window: int) -> Figure:
         series=Series(column="tau", title="tau", kind="sequence"),
         style=_reached(rows),
         panels=_objectives(found),
-        layers=(INTERVAL, LINE, POINT),
+        layers=(INTERVAL, REACHED_LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
     )
 
@@ -130,7 +132,7 @@ def times_in_units(rows: Sequence[Row], found: Cells) -> Figure:
         series=Series(column="objective", title="models", order=(CAUSAL, MASKED)),
         style=_reached(rows),
         panels=Panels(column="unit", title="", order=titles, share="both"),
-        layers=(INTERVAL, LINE, POINT),
+        layers=(INTERVAL, REACHED_LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
     )
 
@@ -268,6 +270,7 @@ def _time(crossings: Mapping[Hashable, Crossing]) -> Row:
         "high": value if exact and alone else found.high,
         "seeds": found.n,
         "seeds_reached": sum(one.reached for one in crossings.values()),
+        "line": value if exact else None,
         "reached": REACHED if exact else OPEN,
     }
 

@@ -9,7 +9,7 @@ from repetita.errors import SpecError
 from repetita.fit.estimate import Crossing
 from repetita.fit.laws import PowerTrend, fit_power_trend
 from repetita.fit.times_to_memorize import Slope, log_slope, time_to
-from repetita.studies._speed import STANDARD, Cells, Points, Run, common_seeds, line
+from repetita.studies._speed import STANDARD, Cells, Run, common_seeds, line
 
 
 class Ladder(NamedTuple):
@@ -62,25 +62,20 @@ def planned_sizes(
     return sorted(n_params, key=lambda size: n_params[size])
 
 
-def length_ratio(run: Run, /) -> Points | None:
-    """Unit length over its shuffled expectation at the states that have both; None where no state has."""
-    if not {"unit_length", "unit_length_shuffled"} <= set(run.lengths):
-        return None
-    measured, shuffled = run.lengths["unit_length"], run.lengths["unit_length_shuffled"]
-    both, mine, theirs = np.intersect1d(measured.updates, shuffled.updates, return_indices=True)
-    return Points(both, measured.value[mine] / shuffled.value[theirs]) if len(both) else None
+def length_ratio(run: Run, /, *, tau: float, window: float) -> float | None:
+    """Unit length over its shuffled expectation where M(f) first is tau; None where it is not reached."""
+    measured, shuffled = (
+        run.length_at(metric, tau=tau, window=window) for metric in ("unit_length", "unit_length_shuffled")
+    )
+    return None if measured is None or shuffled is None else measured / shuffled
 
 
 def length_ratios(there: Ladder, *, tau: float) -> dict[Hashable, float]:
-    """Unit length over its shuffled expectation where M(f) first is tau: geometric mean over sizes."""
+    """The ratio of the sizes that reach tau, their geometric mean, by seed."""
     found: dict[Hashable, float] = {}
     for seed in there.seeds:
-        logs = []
-        for runs in there.runs:
-            at = runs[seed].times(tau, window=there.window)["updates"].x
-            ratio = length_ratio(runs[seed])
-            if at is not None and ratio is not None:
-                logs.append(np.log(ratio.geometric_at(at)))
+        ratios = (length_ratio(runs[seed], tau=tau, window=there.window) for runs in there.runs)
+        logs = [np.log(ratio) for ratio in ratios if ratio is not None]
         if logs:
             found[seed] = float(np.exp(np.mean(logs)))
     return found

@@ -15,7 +15,6 @@ from repetita.studies._speed import (
     TAUS,
     Cells,
     Online,
-    Run,
     as_progress,
     common_seeds,
 )
@@ -85,12 +84,11 @@ def _trends(main: Cells, n: str, window: int) -> Table:
 def _lengths(main: Cells, n: str, window: int) -> Table:
     rows: list[list[Cell]] = []
     for key, runs in main.items():
-        at = {seed: run.times(HIGH, window=window)["updates"].x for seed, run in runs.items()}
-        seen = {seed: float(x) for seed, x in at.items() if x is not None}
-        measured = _read(runs, seen, "unit_length")
-        found = {seed: length_ratio(runs[seed]) for seed in seen}
-        ratio = {s: points.geometric_at(seen[s]) for s, points in found.items() if points is not None}
-        weighted = _read(runs, seen, "unit_length_token_weighted")
+        measured, weighted = (
+            {seed: run.length_at(metric, tau=HIGH, window=window) for seed, run in runs.items()}
+            for metric in ("unit_length", "unit_length_token_weighted")
+        )
+        ratio = {seed: length_ratio(run, tau=HIGH, window=window) for seed, run in runs.items()}
         last = [float(run.progress.memorized[-1]) for run in runs.values()]
         test = [float(run.test.value[-1]) for run in runs.values()]
         excess = {
@@ -167,12 +165,9 @@ def _arms(others: Cells, main: Cells, window: int) -> Table:
     )  # fmt: skip
 
 
-def _read(runs: Mapping[Hashable, Run], at: Mapping[Hashable, float], metric: str) -> dict[Hashable, float]:
-    return {s: runs[s].lengths[metric].geometric_at(x) for s, x in at.items() if metric in runs[s].lengths}
-
-
-def _text(by_seed: Mapping[Hashable, float]) -> str | None:
-    if not by_seed:
+def _text(by_seed: Mapping[Hashable, float | None]) -> str | None:
+    values = [value for value in by_seed.values() if value is not None]
+    if not values:
         return None
-    found = t_interval(list(by_seed.values()), scale="log")
+    found = t_interval(values, scale="log")
     return found.text() if found.n > 1 else f"{found.value:.3g}"

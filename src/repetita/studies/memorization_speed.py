@@ -49,7 +49,9 @@ class Design(NamedTuple):
     warmup_steps: int = 16
     """At most a fifth of the smallest T reported."""
     per_decade: int = 16
-    """Full passes over the training set for M(f) a decade of passes; test set and run lengths have fewer."""
+    """Full passes over the training set for M(f), a decade of passes."""
+    per_decade_else: int = 6
+    """The same for the test set and for run lengths."""
     test_sequences: int = 128
     lengths: tuple[Objective, ...] = ("causal", "masked")
     """Objectives whose run lengths are measured: masked models are asked seven times for a set."""
@@ -97,7 +99,7 @@ def _run(design: Design, cell: Cell, *, seed: int) -> PlannedRun:
 def probes(design: Design, *, objective: Objective) -> Iterator[Probe]:
     """M(f) on the whole training set, densely; accuracy on the test set and run lengths, less so."""
     often = LogSpaced(per_decade=design.per_decade, unit="passes")
-    seldom = LogSpaced(per_decade=max(1, design.per_decade * 3 // 8), unit="passes")
+    seldom = LogSpaced(per_decade=design.per_decade_else, unit="passes")
     yield ScoreProbe(name="train", on=("train",), cadence=often)
     yield ScoreProbe(name="test", on=("test",), max_sequences=design.test_sequences, cadence=seldom)
     if objective in design.lengths:
@@ -105,7 +107,7 @@ def probes(design: Design, *, objective: Objective) -> Iterator[Probe]:
 
 
 def demo() -> Sequence[PlannedRun]:
-    """One seed and 8 thousand tokens: three causal sizes, and the middle one masked."""
+    """One seed and 8 thousand tokens: three causal sizes, the larger two also masked."""
     cells = tuple(
         Cell(objective, size, passes, n_sequences=64)
         for objective, by_size in DEMO_PASSES.items()
@@ -150,7 +152,7 @@ def _cells(passes: Mapping[Objective, Mapping[str, int]], *, seeds: int) -> Iter
 
 DEMO_PASSES: Mapping[Objective, Mapping[str, int]] = {
     "causal": {"25k": 100, "100k": 64, "220k": 80},
-    "masked": {"100k": 200},
+    "masked": {"100k": 200, "220k": 160},
 }
 LAPTOP_PASSES: Mapping[Objective, Mapping[str, int]] = {
     "causal": {"25k": 480, "100k": 120, "220k": 160, "890k": 60},
