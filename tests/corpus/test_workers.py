@@ -126,3 +126,16 @@ def test_a_worker_that_is_killed_is_named_and_the_build_goes_on(
     assert (tmp_path / ".built.building" / "state.json").exists()
     shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES)
     assert hashes(shards) == hashes(build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES))
+
+
+def test_a_worker_loads_nothing_heavy() -> None:
+    program = "import json, sys; import repetita.corpus.encoding; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {
+        "torch",
+        "transformers",
+        "datasets",
+        "pyarrow",
+        "polars",
+        "scipy",
+    }

@@ -42,6 +42,8 @@ class Workers:
         self._threads = ThreadPoolExecutor(n, thread_name_prefix="encode")
         path = os.pathsep.join(entry for entry in sys.path if entry)
         try:
+            if not sys.executable:
+                raise OSError("the path of the interpreter is not known")
             for _ in range(n):
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _PROGRAM],
