@@ -210,17 +210,23 @@ class PassProbe(Spec):
         return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """Tokens (with padding) that one measurement sends through the subject."""
-        return sum(len(over.indices) * over.sequences.length for over in self.chosen(sets))
+        """Tokens (with padding) of the rows that one measurement reads."""
+        most = self.max_sequences
+        whole = self._named(sets)
+        rows = [len(of.indices) if most is None else min(most, len(of.indices)) for of in whole]
+        return sum(n * of.sequences.length for n, of in zip(rows, whole, strict=True))
 
     def chosen(self, sets: Mapping[str, EvalSet], /) -> list[EvalSet]:
         """The rows that are read of each set of `on`; raises SpecError when a set is missing."""
+        return [over.sample(self.max_sequences) for over in self._named(sets)]
+
+    def _named(self, sets: Mapping[str, EvalSet], /) -> list[EvalSet]:
         for name in self.on:
             if name not in sets:
                 raise SpecError(
                     f"probe '{self.name}' reads the set '{name}', which this run lacks; {nearest(name, sets)}"
                 )
-        return [sets[name].sample(self.max_sequences) for name in self.on]
+        return [sets[name] for name in self.on]
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """One pass over each set of `on`, in that order."""

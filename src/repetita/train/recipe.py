@@ -18,8 +18,8 @@ SEMANTICS = {
     "seeds": 1,
     "schedule": 1,
     "sequences": 1,
-    "transformer": 1,
-    "loss": 1,
+    "transformer": 2,
+    "loss": 2,
     "optimizer": 1,
     "loop": 1,
 }
