@@ -1,4 +1,4 @@
-"""A growing journal is handed on line by line, each once: whatever is cut off, half-written or written again."""
+"""A growing journal is handed on line by line, each once, whatever is cut off or written again."""
 
 import json
 from pathlib import Path

@@ -38,24 +38,26 @@ class Reach(NamedTuple):
 CAUSAL, BOTH_WAYS = Reach(causal=True), Reach(causal=False)
 
 
-def fused(heads_3BHLK: Tensor, *, reach: Reach) -> Tensor:
+def fused(heads_BL3HK: Tensor, *, reach: Reach) -> Tensor:
     """Mixed values (B L H K) of queries, keys and values at scale 1/sqrt(K), without the patterns.
 
     On a CPU, in rows of up to TILED_UP_TO tokens, by matrix products over tiles of queries, whose backward
     pass computes nothing twice: torch's fused kernel takes 1.2 to 1.4 times as long there (docs/log.md).
     """
-    if heads_3BHLK.device.type == "cpu" and reach.keys_B11L is None and heads_3BHLK.shape[3] <= TILED_UP_TO:
-        mixed_BLHK: Tensor = _Tiled.apply(heads_3BHLK, reach.causal)  # type: ignore[no-untyped-call]
+    on_cpu, n_tokens = heads_BL3HK.device.type == "cpu", heads_BL3HK.shape[1]
+    if on_cpu and reach.keys_B11L is None and n_tokens <= TILED_UP_TO:
+        mixed_BLHK: Tensor = _Tiled.apply(heads_BL3HK, reach.causal)  # type: ignore[no-untyped-call]
         return mixed_BLHK
+    q_BHLK, k_BHLK, v_BHLK = heads_BL3HK.permute(2, 0, 3, 1, 4).unbind()
     mixed_BHLK: Tensor = F.scaled_dot_product_attention(
-        heads_3BHLK[0], heads_3BHLK[1], heads_3BHLK[2], attn_mask=reach.keys_B11L, is_causal=reach.causal
+        q_BHLK, k_BHLK, v_BHLK, attn_mask=reach.keys_B11L, is_causal=reach.causal
     )
     return mixed_BHLK.transpose(1, 2)
 
 
-def explicit(heads_3BHLK: Tensor, *, reach: Reach) -> Attended:
+def explicit(heads_BL3HK: Tensor, *, reach: Reach) -> Attended:
     """The same as `fused`, written out; `pattern_BHLL[b, h, i, j]` is how much token i reads from j."""
-    q_BHLK, k_BHLK, v_BHLK = heads_3BHLK.unbind()
+    q_BHLK, k_BHLK, v_BHLK = heads_BL3HK.permute(2, 0, 3, 1, 4).unbind()
     L, K = q_BHLK.shape[-2:]
     score_BHLL = q_BHLK @ k_BHLK.mT * K**-0.5
     if reach.causal:
@@ -71,10 +73,11 @@ class _Tiled(torch.autograd.Function):
     """Attention by tiles of queries, each over the keys that it may read; patterns are kept."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, heads_3BHLK: Tensor, causal: bool) -> Tensor:
-        _, B, H, L, K = heads_3BHLK.shape
-        q_GLK, k_GLK, v_GLK = heads_3BHLK.reshape(3, B * H, L, K)
-        q_GLK = q_GLK * K**-0.5
+    def forward(ctx: FunctionCtx, heads_BL3HK: Tensor, causal: bool) -> Tensor:
+        B, L, _, H, K = heads_BL3HK.shape
+        heads_3BHLK = heads_BL3HK.new_empty(3, B, H, L, K).copy_(heads_BL3HK.permute(2, 0, 3, 1, 4))
+        q_GLK, k_GLK, v_GLK = heads_3BHLK.view(3, B * H, L, K).unbind()
+        q_GLK.mul_(K**-0.5)
         mixed_BLHK: Tensor = q_GLK.new_empty(B, L, H, K)
         mixed_BHLK, patterns = mixed_BLHK.transpose(1, 2), []
         later_TT = q_GLK.new_full((TILE, TILE), -torch.inf).triu_(1)
@@ -106,7 +109,7 @@ class _Tiled(torch.autograd.Function):
             dv_GLK[:, :n_keys].add_(torch.bmm(pattern_GTE.mT, grad_GTK))
             dk_GLK[:, :n_keys].add_(torch.bmm(dscore_GTE.mT, q_GLK[:, start:stop]))
             dq_GLK[:, start:stop].add_(torch.bmm(dscore_GTE, k_GLK[:, :n_keys]), alpha=K**-0.5)
-        return grads_3GLK.view(3, B, H, L, K), None
+        return grads_3GLK.view(3, B, H, L, K).permute(1, 3, 0, 2, 4), None
 
 
 def _tiles(n_tokens: int, causal: bool) -> list[tuple[int, int]]:

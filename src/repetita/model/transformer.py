@@ -162,14 +162,13 @@ class Block(nn.Module):
         return self._finish(x_BLD, mixed_BHLK.transpose(1, 2).flatten(2), Dropout(0.0)), pattern_BHLL
 
     def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> Tensor:
-        """Queries, keys and values (3 B H L K)."""
-        qkv_BLD3 = self.qkv(self.attention_norm(x_BLD))
+        """Queries, keys and values (B L 3 H K)."""
+        qkv_BLD3: Tensor = self.qkv(self.attention_norm(x_BLD))
         B, L, D3 = qkv_BLD3.shape
-        parts_BL3HK = qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head))
-        heads_3BHLK: Tensor = parts_BL3HK.permute(2, 0, 3, 1, 4).contiguous()
-        if rotary is not None:
-            heads_3BHLK = torch.cat((rotary(heads_3BHLK[:2]), heads_3BHLK[2:]))
-        return heads_3BHLK
+        heads_BL3HK = qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head))
+        if rotary is None:
+            return heads_BL3HK
+        return torch.cat((rotary(heads_BL3HK[:, :, :2]), heads_BL3HK[:, :, 2:]), dim=2)
 
     def _finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
         """Everything after the attention, position by position (x: any leading shape)."""
@@ -196,23 +195,24 @@ class Head(nn.Module):
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2021), first half of a head paired with the second (as GPT-NeoX)."""
 
-    cos_LK: Tensor
-    sin_LK: Tensor
+    cos_L11K: Tensor
+    sin_L11K: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         K = config.d_head
         frequency = ROTARY_BASE ** -(torch.arange(0, K, 2, dtype=torch.float64) / K)
         angle = torch.outer(torch.arange(config.context, dtype=torch.float64), frequency).repeat(1, 2)
-        self.register_buffer("cos_LK", angle.cos().float(), persistent=False)
-        self.register_buffer("sin_LK", angle.sin().float(), persistent=False)
+        angle_L11K = angle[:, None, None]
+        self.register_buffer("cos_L11K", angle_L11K.cos().float(), persistent=False)
+        self.register_buffer("sin_L11K", angle_L11K.sin().float(), persistent=False)
 
-    def forward(self, x_xLK: Tensor) -> Tensor:
-        """Queries and keys turned by their position (x: any leading shape)."""
-        L, K = x_xLK.shape[-2:]
-        first, second = x_xLK[..., : K // 2], x_xLK[..., K // 2 :]
-        turned_xLK = torch.cat((-second, first), dim=-1)
-        return x_xLK * self.cos_LK[:L] + turned_xLK * self.sin_LK[:L]
+    def forward(self, x_BL2HK: Tensor) -> Tensor:
+        """Queries and keys turned by their position."""
+        L, K = x_BL2HK.shape[1], x_BL2HK.shape[-1]
+        first, second = x_BL2HK[..., : K // 2], x_BL2HK[..., K // 2 :]
+        turned_BL2HK = torch.cat((-second, first), dim=-1)
+        return x_BL2HK * self.cos_L11K[:L] + turned_BL2HK * self.sin_L11K[:L]
 
 
 class Dropout:
