@@ -9,7 +9,7 @@ from repetita.journal.folder import read_journal
 from tests.bad_input.worlds import HARM, Say, World, flip, refused
 from tests.train.conftest import same
 
-FILES = ("tokens.bin", "sentences.bin", "documents.json", "tokenizer.json", "manifest.json")
+FILES = ("tokens.bin", "sentences.bin", "documents.bin", "documents.txt", "tokenizer.json", "manifest.json")
 
 
 @pytest.mark.parametrize("harm", HARM)
