@@ -1,6 +1,7 @@
 """Workers change nothing but the time, and a kill at any moment costs a few seconds of work."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -85,13 +86,15 @@ def check_killed_builds(tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch)
     assert gone_on
 
 
-def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_build_goes_on(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     check_killed_builds(tmp_path, 3, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_builds_killed_at_many_moments_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builds_killed_at_many_moments_go_on(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_killed_builds(tmp_path, 20, monkeypatch)
 
 
@@ -100,7 +103,8 @@ def test_without_workers_everything_is_encoded_here(
 ) -> None:
     whole = build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES, workers=1)
     monkeypatch.setattr(workers.sys, "executable", str(tmp_path / "none"))  # type: ignore[attr-defined]
-    shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
+    with caplog.at_level(logging.WARNING):
+        shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
     assert hashes(shards) == hashes(whole)
     assert "no worker can be started" in caplog.text
 

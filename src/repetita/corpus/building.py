@@ -19,7 +19,7 @@ from repetita import seeds
 from repetita.corpus.catalogue import RECORDS, STRINGS, Catalogue, open_catalogue
 from repetita.corpus.encoding import Encoder, Stretch, Task
 from repetita.corpus.growing import Committed, GrowingFile
-from repetita.corpus.layout import Cutter, Layout
+from repetita.corpus.layout import Cutter, Layout, constants
 from repetita.corpus.pretrained_tokenizer import open_pretrained, public_tokenizer, tokenizer_identity
 from repetita.corpus.shards import FILES, SCHEMA, Shards, open_shards
 from repetita.corpus.source import Document, Source
@@ -101,6 +101,8 @@ def _build(
             "tokenizer": tokenizer_identity(spec, sha256=content),
             "limit": limit,
             "versions": _versions(),
+            # A document of which a part is encoded has to be cut at the same places again.
+            "layout": constants(),
         }
     )
     with ExitStack() as stack:

@@ -31,6 +31,11 @@ _CUT = re.compile(r"(?<=\S)[ \n]")
 _CONTINUES = re.compile(rb"[\x80-\xbf]*")
 
 
+def constants() -> list[int]:
+    """What decides where long documents are cut: a build that goes on must have what it began with."""
+    return [STRETCH_BYTES, LONG_BYTES, NEIGHBOURS, WINDOW_BYTES, TRIALS]
+
+
 class Layout:
     """Documents as they are laid out: their text, a record of each, their strings."""
 
