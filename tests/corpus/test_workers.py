@@ -91,7 +91,6 @@ def test_a_killed_build_goes_on(tmp_path: Path, small: None, monkeypatch: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_builds_killed_at_many_moments_go_on(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
