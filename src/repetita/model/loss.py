@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from repetita.model.products import product
+
 CHUNK_VALUES = {"cpu": 2**18, "cuda": 2**26}
 """Logits held at once by kind of device: on the CPU 1 MB of float32, a core's L2 cache (measured)."""
 
@@ -52,7 +54,7 @@ def scored_cross_entropy(states_ND: Tensor, *, weight_VD: Tensor, targets_N: Ten
     size = chunk_tokens(len(weight_VD), device=weight_VD.device.type)
     for start in range(0, len(states_ND), size):
         part = slice(start, start + size)
-        _chunk(states_ND[part] @ weight_VD.T, targets_N[part], loss_N[part], hit_N[part])
+        _chunk(product(states_ND[part], weight_VD), targets_N[part], loss_N[part], hit_N[part])
     return TokenScores(loss_N, hit_N)
 
 
@@ -80,10 +82,10 @@ class _Objective(torch.autograd.Function):
         for start in range(0, len(states_ND), size):
             part = slice(start, start + size)
             states_CD, target_C1 = states_ND[part], targets_N[part, None]
-            grad_CV = _chunk(states_CD @ weight_VD.T, targets_N[part], loss_N[part], hit_N[part])
+            grad_CV = _chunk(product(states_CD, weight_VD), targets_N[part], loss_N[part], hit_N[part])
             # d loss / d logits = softmax - one-hot, in the memory of the softmax.
             grad_CV.scatter_add_(1, target_C1, grad_CV.new_full(target_C1.shape, -1.0))
-            torch.mm(grad_CV, weight_VD, out=grad_states_ND[part])
+            grad_states_ND[part] = product(grad_CV, weight_VD.T)
             if turned:
                 grad_weight.addmm_(states_CD.T, grad_CV)
             else:

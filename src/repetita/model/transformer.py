@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from repetita import seeds
 from repetita.model import attention
 from repetita.model.config import ModelConfig
+from repetita.model.products import linear
 
 INIT_STD = 0.02
 """Standard deviation of the initial matrices (GPT-2)."""
@@ -163,7 +164,7 @@ class Block(nn.Module):
 
     def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> Tensor:
         """Queries, keys and values (B L 3 H K)."""
-        qkv_BLD3: Tensor = self.qkv(self.attention_norm(x_BLD))
+        qkv_BLD3 = _apply(self.qkv, self.attention_norm(x_BLD))
         B, L, D3 = qkv_BLD3.shape
         heads_BL3HK = qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head))
         if rotary is None:
@@ -172,10 +173,10 @@ class Block(nn.Module):
 
     def _finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
         """Everything after the attention, position by position (x: any leading shape)."""
-        x_xD = x_xD + drop(self.attention_out(mixed_xD))
+        x_xD = x_xD + drop(_apply(self.attention_out, mixed_xD))
         if self.mlp_norm is None or self.mlp_in is None or self.mlp_out is None:
             return x_xD
-        return x_xD + drop(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_xD)))))
+        return x_xD + drop(_apply(self.mlp_out, F.gelu(_apply(self.mlp_in, self.mlp_norm(x_xD)))))
 
 
 class Head(nn.Module):
@@ -188,7 +189,7 @@ class Head(nn.Module):
 
     def forward(self, states_ND: Tensor) -> Tensor:
         """States as the output matrix takes them."""
-        ready_ND: Tensor = self.norm(F.gelu(self.dense(states_ND)))
+        ready_ND: Tensor = self.norm(F.gelu(_apply(self.dense, states_ND)))
         return ready_ND
 
 
@@ -213,6 +214,10 @@ class Rotary(nn.Module):
         first, second = x_BL2HK[..., : K // 2], x_BL2HK[..., K // 2 :]
         turned_BL2HK = torch.cat((-second, first), dim=-1)
         return x_BL2HK * self.cos_L11K[:L] + turned_BL2HK * self.sin_L11K[:L]
+
+
+def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
 class Dropout:
