@@ -45,7 +45,7 @@ $(READY_DEV): pyproject.toml constraints.txt
 	$(call install,corpora$(comma)hf$(comma)tracking$(comma)docs$(comma)dev)
 	@touch $(READY) $@
 
-demo: $(READY) ## double descent and a forgetting curve from a real text, in five minutes
+demo: $(READY) ## memorization, forgetting and double descent from a real text, in five minutes
 	@$(BIN)/repetita demo $(ARGS)
 
 test: $(READY_DEV) ## the tests but for the slow ones

@@ -40,7 +40,7 @@ from repetita.train.recipe import Recipe, RunSpec
 
 HEADS = {64: 2, 128: 4, 384: 6}
 CONTENDERS = ("ours", "plain", "plain with hits", "trainer")
-LEAST_SECONDS = 2.0
+LEAST_SECONDS = 1.5
 """Of one contender in one round; steps a round follow from it."""
 WARM = 3
 

@@ -9,7 +9,7 @@ from repetita.study.plan import Label
 from repetita.study.prepare import Prepared
 from repetita.study.price import Cost, Measuring
 
-GROUPED_BY = ("arm", "size")
+GROUPED_BY = ("objective", "arm", "size")
 """Labels whose values make the lines of a plan; a study without them is grouped by treatment and size."""
 
 
