@@ -1,7 +1,7 @@
 """Building a corpus against the tokenizers library alone: time in interleaved rounds, memory at a gigabyte.
 
-    python benchmarks/corpus_build.py [--tokenizer tokenizer.json] [--megabytes 48] [--rounds 7]
-    python benchmarks/corpus_build.py --memory [--megabytes 1000]
+    python -m benchmarks.corpus_build [--tokenizer tokenizer.json] [--megabytes 48] [--rounds 7]
+    python -m benchmarks.corpus_build --memory [--megabytes 1000]
 
 The first compares our whole build from a JSONL file (read, lay out, encode, find the ends of sentences,
 write, hash, verify) with `encode_batch_fast` of the library over the same documents in memory, both on all
@@ -140,7 +140,15 @@ def memory(folder: Path, tokenizer: Path, megabytes: float) -> dict[str, Any]:
     source = folder / "large.jsonl"
     say(f"writing {megabytes:.0f} MB of text")
     size = write_jsonl(source, megabytes)
-    command = [sys.executable, __file__, "--build", str(source), str(tokenizer), str(folder / "large")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.corpus_build",
+        "--build",
+        str(source),
+        str(tokenizer),
+        str(folder / "large"),
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command)
     peak = at_once = 0
