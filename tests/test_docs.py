@@ -99,8 +99,4 @@ def test_the_walk_through_shows_the_file_that_study_new_writes() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_on_a_page_is_python(page: Path) -> None:
     for block in blocks(page, "python"):
-        compile(
-            f"def page():\n{textwrap.indent(block, '    ')}".replace("scales={", "scales = {"),
-            page.name,
-            "exec",
-        )
+        compile(f"def page():\n{textwrap.indent(block, '    ')}", page.name, "exec")

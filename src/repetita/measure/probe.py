@@ -97,7 +97,7 @@ class Probe(Protocol):
         ...
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """Tokens that one measurement sends through the subject."""
+        """Tokens of the rows that one measurement reads, before the draws of a masked model."""
         ...
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
@@ -210,7 +210,7 @@ class PassProbe(Spec):
         return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """Tokens (with padding) of the rows that one measurement reads."""
+        """Tokens (with padding) of the rows that one measurement reads, before the draws of a masked model."""
         most = self.max_sequences
         whole = self._named(sets)
         rows = [len(of.indices) if most is None else min(most, len(of.indices)) for of in whole]

@@ -14,7 +14,7 @@ GROUPED_BY = ("objective", "arm", "size")
 
 
 class Group(NamedTuple):
-    """Runs of a plan that share arm and size."""
+    """Runs of a plan that share objective, arm and size."""
 
     name: str
     n_runs: int
