@@ -10,7 +10,7 @@ import pytest
 
 from repetita.corpus.documents import Document, decode_utf8, find_source, public_source, read_documents
 from repetita.errors import CorpusError, SpecError
-from tests.corpus.tables import refusal
+from tests.corpus.tables import parquet, refusal
 
 
 def test_a_text_file_is_one_document(tmp_path: Path) -> None:
@@ -65,11 +65,27 @@ def test_a_folder_of_tables_is_read_in_the_order_of_its_names(tmp_path: Path, ki
     ]
 
 
-def test_a_folder_of_two_kinds_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("words")
+@pytest.mark.parametrize("name", ["words.md", "data/README.md"])
+def test_a_folder_of_two_kinds_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("words")
     (tmp_path / "a.jsonl").write_text('{"text": "a"}')
     said = refusal(tmp_path)
-    assert "text (README.md) and JSON lines (a.jsonl); leave one kind in it" in said
+    assert f"text ({name}) and JSON lines (a.jsonl); leave one kind in it" in said
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_cloned_data_set_is_its_tables(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "data").mkdir()
+    if kind == "parquet":
+        parquet(tmp_path / "data" / "train.parquet", text=["a"])
+    else:
+        (tmp_path / "data" / "train.jsonl").write_text('{"text": "a"}')
+    before = find_source(str(tmp_path)).signature
+    for name in ("README.md", "readme_de.txt", "LICENSE", "License.txt", ".gitattributes"):
+        (tmp_path / name).write_text("words")
+    assert [document.text for document in read_documents(str(tmp_path))] == ["a"]
+    assert find_source(str(tmp_path)).signature == before
 
 
 @pytest.mark.parametrize("source", ["sotu", "python-stdlib", "synthetic", "nowhere"])

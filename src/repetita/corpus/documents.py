@@ -36,6 +36,9 @@ TABLES: dict[str, Callable[[Path, str], Iterator[Row]]] = {
 }
 """Kinds of files that hold a document a row."""
 
+ABOUT = ("readme", "license")
+"""How files begin, in any case, that a data set is published with: beside tables they are no text of it."""
+
 
 def read_documents(
     source: str,
@@ -66,7 +69,8 @@ def find_source(
     """Find a corpus: a built-in name, `hf:NAME` of the Hugging Face hub, else a path.
 
     A path is a text file, JSON lines, a Parquet file, a folder that `datasets` saved, or a folder of text
-    files, of Parquet files or of JSON lines, read in the order of their names. A file `./sotu` is not hidden
+    files, of Parquet files or of JSON lines, read in the order of their names; README and LICENSE at the top
+    of a folder of tables are left out. A file `./sotu` is not hidden
     by the name: write it with its `./`. Raises CorpusError when there is nothing there, or files of two
     kinds; SpecError for a `subset` or `split` without effect.
     """
@@ -133,6 +137,10 @@ def _file(path: Path, text_field: str) -> Source:
 
 def _folder(root: Path, text_field: str) -> Source:
     found = {kind: files_below(root, suffixes=suffixes) for kind, suffixes in KINDS.items()}
+    if any(found[kind] for kind in TABLES):
+        found["text"] = [
+            path for path in found["text"] if path.parent != root or not path.name.lower().startswith(ABOUT)
+        ]
     found = {kind: paths for kind, paths in found.items() if paths}
     if not found:
         raise CorpusError(
