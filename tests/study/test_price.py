@@ -1,5 +1,6 @@
 """Prices are arithmetic: tokens exact, makespans those of list scheduling, rates from what ran here."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,17 @@ def test_rates_are_read_from_finished_runs(done: Place) -> None:
     job = next(iter(done.prepared().jobs.values()))
     assert Rates.of(done.root).like(job.spec.model, tokens_per_step=64) is not None
     assert Rates.of(done.root).like(SIZES["890k"], tokens_per_step=64) is None
+
+
+@pytest.mark.parametrize("place", [{"device": "cuda"}, {"threads": 2}])
+def test_rates_of_other_devices_are_not_those_of_a_worker(done: Place, place: dict[str, object]) -> None:
+    for file in done.root.glob("runs/*/run.json"):
+        header = json.loads(file.read_bytes())
+        del header["sha256"]
+        header["device"] |= place
+        file.write_text(json.dumps(header))
+    job = next(iter(done.prepared().jobs.values()))
+    assert Rates.of(done.root).like(job.spec.model, tokens_per_step=64) is None
 
 
 def test_makespan_by_hand() -> None:

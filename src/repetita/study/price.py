@@ -139,12 +139,15 @@ class Rates:
 
     @classmethod
     def of(cls, root: Path) -> "Rates":
-        """The rates of the newest finished runs in a root folder."""
+        """The rates of the newest finished runs in a root folder; of those on one thread of a CPU."""
         found: dict[tuple[int, int], list[float]] = {}
         done = sorted((root / "runs").glob("*/done"), key=lambda file: file.stat().st_mtime, reverse=True)
         for file in done[:RUNS_LOOKED_AT]:
             try:
-                spec = read_header(file.parent)["spec"]
+                header = read_header(file.parent)
+                spec, place = header["spec"], header["device"]
+                if (place["device"], place["threads"]) != ("cpu", 1):
+                    continue  # A worker of a study computes with one thread.
                 model = ModelConfig(**spec["model"])
                 lines = list(islice(read_journal(file.parent, journal="steps"), STEPS_LOOKED_AT))
                 seconds = median(line["seconds"] for line in lines[1:])
