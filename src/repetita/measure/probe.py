@@ -210,7 +210,7 @@ class PassProbe(Spec):
         return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """Tokens (with padding) of the rows that one measurement reads, before the draws of a masked model."""
+        """Tokens, padding too, of the rows that one measurement reads, before the draws of a masked model."""
         most = self.max_sequences
         whole = self._named(sets)
         rows = [len(of.indices) if most is None else min(most, len(of.indices)) for of in whole]
