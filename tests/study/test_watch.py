@@ -1,5 +1,7 @@
 """Watching: what is shown is what the journals say; what is copied is there once, whatever was killed."""
 
+import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -204,6 +206,48 @@ def test_a_run_that_has_not_begun_is_waited_for(done: Place) -> None:
         if file.is_file():
             file.unlink()
     assert {run.state for run in watch_runs("tiny_study-tiny", root=done.root)} == {"done", "waiting"}
+
+
+def test_following_ends_where_a_trunk_failed(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.0)
+    forks = [place for place in find_runs((), root=done.root) if place.trunk]
+    (trunk,) = {place.trunk for place in forks}
+    for place in forks:
+        shutil.rmtree(place.path)
+    folder = done.root / "runs" / trunk
+    (folder / "done").unlink()
+    polls = 0
+
+    def show(seen: Any) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 1:
+            assert "done" in {run.state for run in seen}
+            (folder / "failed").write_text('{"schema": 1, "message": "nan"}')
+        assert polls < 4, "it goes on"
+
+    seen = {run.run: run for run in watch_runs("tiny_study-tiny", root=done.root, follow=True, show=show)}
+    assert polls == 2
+    assert (seen[trunk].state, seen[trunk].message) == ("failed", "nan")
+    for place in forks:
+        run = seen[place.path.name]
+        assert (run.state, run.message) == ("waiting", f"its trunk {trunk} failed")
+
+
+@pytest.mark.parametrize(
+    "other", [{"seen": {"of_later": 1}}, {"clock": None}, {"follower": {"places": {"steps": {"line": 1}}}}]
+)
+def test_how_far_another_version_copied_is_forgotten(tmp_path: Path, other: dict[str, Any]) -> None:
+    run = Writer(tmp_path)
+    run.steps(0, 3)
+    watch_runs(root=tmp_path, to="tensorboard")
+    folder = tmp_path / "tensorboard" / run.path.name
+    state = json.loads((folder / STATE).read_bytes())
+    (folder / STATE).write_text(json.dumps(state | other))
+    run.steps(3, 4)
+    (seen,) = watch_runs(root=tmp_path, to="tensorboard")
+    assert (seen.state, seen.step, seen.n_lines) == ("running", 4, 4)
+    assert [step for step, _ in tensorboard(folder)["train/learning_rate"]] == [0, 1, 2, 3]
 
 
 def test_a_place_without_runs_is_one_sentence(done: Place, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Manifest(NamedTuple):
     corpora: Mapping[str, Mapping[str, Any]]
     """The card of each corpus, its fingerprint among it, by fingerprint of its spec."""
     runs: list[dict[str, Any]]
-    """Fingerprint, folder and labels of each run."""
+    """Fingerprint, folder and labels of each run, and the folder of its trunk (None without one)."""
 
     def corpus(self, spec: CorpusSpec) -> str:
         """The fingerprint of a corpus, empty where the study did not have it when it was run.
@@ -75,6 +75,7 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
     corpora = prepared.corpora
     reference = part.found.reference
     jobs = expand(part.planned, root=root, corpora=corpora.fingerprint)
+    folders = {job.fingerprint: job.path.name for job in jobs}
     return Manifest(
         study=part.found.study.name,
         scale=part.scale,
@@ -90,6 +91,7 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
                 "fingerprint": job.fingerprint,
                 "folder": job.path.name,
                 "labels": [dict(arm) for arm in job.arms],
+                "trunk": folders[job.trunk] if job.trunk else None,
             }
             for job in jobs
         ],

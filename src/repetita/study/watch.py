@@ -58,6 +58,8 @@ class Place(NamedTuple):
     path: Path
     study: str = ""
     labels: tuple[Mapping[str, Any], ...] = ()
+    trunk: str = ""
+    """Name of the folder of the run that it starts from."""
 
 
 def watch_runs(
@@ -74,7 +76,9 @@ def watch_runs(
     A place is a run's folder or its name, a study's folder or its name in `root`, or a root; without one it
     is `root` with all its runs. `log_dir` defaults to `<root>/tensorboard` or `<root>/wandb` and also keeps
     how far each run was copied, so that the next call adds what is new and nothing twice. With `follow` the
-    call returns when every run has ended; `show` is given the state of all runs about once a second.
+    call returns when every run has ended, done, failed or never begun because the run that it starts from
+    failed. It waits for a run that was stopped, since that can be continued, and shows it as `quiet` or
+    `waiting`. `show` is given the state of all runs about once a second.
 
     Raises UserError where a place holds no run or the tracker is not installed, and DamagedError, after
     everything else was read, for a journal that is not as it was written.
@@ -97,6 +101,7 @@ def watch_runs(
                     watched[place.path] = Watched(place, to=tracker, log_dir=folder)
             for one in watched.values():
                 one.poll()
+            _end_forks(watched)
             seen = [one.seen() for one in watched.values()]
             if show is not None:
                 show(seen)
@@ -111,6 +116,14 @@ def watch_runs(
         more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
         raise DamagedError(damaged[0] + more)
     return seen
+
+
+def _end_forks(watched: Mapping[Path, "Watched"]) -> None:
+    """Ends the waiting runs whose trunk failed; a manifest has a trunk before its forks."""
+    for path, one in watched.items():
+        trunk = watched.get(path.parent / one.place.trunk) if one.place.trunk else None
+        if trunk is not None and trunk.ended and trunk.seen().state != "done":
+            one.give_up(f"its trunk {one.place.trunk} failed")
 
 
 def find_runs(places: Iterable[str | Path], *, root: Path) -> list[Place]:
@@ -156,7 +169,14 @@ def _runs_of_study(path: Path) -> list[Place]:
     try:
         runs = json.loads((path / "manifest.json").read_bytes())["runs"]
         return [
-            Place(path.parents[1] / "runs" / run["folder"], path.name, tuple(run["labels"])) for run in runs
+            Place(
+                path.parents[1] / "runs" / run["folder"],
+                path.name,
+                tuple(run["labels"]),
+                # A manifest of an older version does not say it.
+                run.get("trunk") or "",
+            )
+            for run in runs
         ]
     except (OSError, ValueError, KeyError, TypeError):
         raise DamagedError(
@@ -221,15 +241,14 @@ class Watched:
         header = read_header(self.path)
         state: dict[str, Any] = {}
         if self._folder is not None:
-            state = _read_state(self._folder, fingerprint=header["fingerprint"])
+            state = _read_state(self._folder, run=self.path, fingerprint=header["fingerprint"])
         facts = {"labels": list(self.place.labels), "spec": header["spec"]}
         self._card = Card(self.path.name, self.place.study, facts)
         self._copied = state.get("tracker", {})
         self._fingerprint = header["fingerprint"]
-        self._seen = Seen(**state["seen"]) if state else self._seen
-        self._seen = self._seen._replace(steps=int(header["spec"]["steps"]), n_lines=0)
-        self._clock = float(state.get("clock", _started(self.path)))
-        self._follower = Follower(self.path, state=state.get("follower"))
+        self._seen = state.get("seen", self._seen)._replace(steps=int(header["spec"]["steps"]), n_lines=0)
+        self._clock = state.get("clock", _started(self.path))
+        self._follower = state.get("follower", Follower(self.path))
 
     def _copy(self, lines: Sequence[Line]) -> None:
         """Hands lines to the tracker, then writes down that it has them."""
@@ -283,6 +302,12 @@ class Watched:
             step, _, on, value = max(memory, key=lambda one: one[:2])
             seen = seen._replace(memorized=value, memorized_on=f"{on} at {step}")
         self._seen = seen
+
+    def give_up(self, message: str) -> None:
+        """Ends a run that has not begun and will not, for this reason; does nothing to another."""
+        if not self.ended and self._seen.state == "waiting":
+            self._seen = self._seen._replace(message=message)
+            self.ended = True
 
     def seen(self) -> Seen:
         """The run as it was at the last poll."""
@@ -338,14 +363,19 @@ def _rank(on: str) -> int:
     return {"repeated": 0, "special": 0, "train": 1}.get(on.partition("/")[0], 2)
 
 
-def _read_state(folder: Path, *, fingerprint: str) -> dict[str, Any]:
+def _read_state(folder: Path, *, run: Path, fingerprint: str) -> dict[str, Any]:
     """How far a run was copied; where nothing usable says so, what is there is removed and {} returned."""
     try:
         state = json.loads((folder / STATE).read_bytes())
-        if state["fingerprint"] == fingerprint and {"seen", "follower", "tracker", "clock"} <= state.keys():
-            return dict(state)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+        if state["fingerprint"] == fingerprint:
+            return {
+                "seen": Seen(**state["seen"]),
+                "clock": float(state["clock"]),
+                "follower": Follower(run, state=state["follower"]),
+                "tracker": dict(state["tracker"]),
+            }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # Damaged, or of another version.
     forget(folder)
     return {}
 
