@@ -79,23 +79,24 @@ class Run(NamedTuple):
         return time_to(self.progress, tau=tau, window=window)
 
     def length_at(self, metric: str, /, *, tau: float, window: float) -> float | None:
-        """A mean run length where M(f) first is tau; None where tau or the length is not reached.
+        """A mean run length where M(f) first is tau; None where tau is not reached or no length lies around.
 
         Between the two states around that time, on the logarithms of the length and of 1 - M, which are
-        nearly proportional: states can lie far apart while M(f) rises steeply.
+        nearly proportional: states can lie far apart while M(f) rises steeply. A state where M is 1 cannot
+        be one of them, and without two that have tau between them there is nothing to read.
         """
         at = self.times(tau, window=window)["updates"].x
         if at is None or metric not in self.lengths:
             return None
         lengths, odds = self.lengths[metric], self.lengths["independent"]
         _, mine, theirs = np.intersect1d(lengths.updates, odds.updates, return_indices=True)
-        if not len(mine):
-            return None
         i = int(np.searchsorted(odds.updates[theirs], at))
         pair = slice(max(0, i - 1), i + 1)
         x, y = np.log(odds.value[theirs][pair]), np.log(lengths.value[mine][pair])
-        order = np.argsort(x)
-        return float(np.exp(np.interp(-math.log1p(-tau), x[order], y[order])))
+        order, here = np.argsort(x), -math.log1p(-tau)
+        if len(x) < 2 or not x.min() <= here <= x.max():
+            return None
+        return float(np.exp(np.interp(here, x[order], y[order])))
 
     def excess(self) -> Progress:
         """M on the training set minus M on the test set in place of M."""
