@@ -332,6 +332,23 @@ def test_scale(scale: str) -> None:
         assert all(svg(figure).startswith("<svg") for figure in found.figures)
 
 
+def test_what_a_scale_cannot_decide_is_said_beforehand() -> None:
+    undecidable = {
+        scale: {name for name, text in STUDY.detectable(scale).items() if "not decidable" in text}
+        for scale in ("demo", "laptop", "overnight")
+    }
+    assert undecidable == {"demo": {"masked-faster"}, "laptop": set(), "overnight": set()}
+
+
+def test_deviations_are_those_of_every_run() -> None:
+    found = {one.parameter: one.ours for one in STUDY.deviations("overnight")}
+    assert found["updates a pass"] == "4 to 32"
+    assert found["learning rate"] == "8 to 16 updates (0.5 to 4 passes), then constant"
+    assert found["depth"] == "2 layers"
+    assert found["gradient norm clipped at"] == "1"
+    assert "best test loss of a single-pass control" in found["peak rate by size"]
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_plan(scale: str) -> None:
     """Distinct runs; sizes and objectives of a set and arm have the same seeds, so that they pair."""

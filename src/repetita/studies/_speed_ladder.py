@@ -1,5 +1,6 @@
 """Sizes side by side: T(N, tau) by seed, its slope against N, and run lengths where tau is reached."""
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,11 @@ class Ladder(NamedTuple):
     def n_params(self) -> list[int]:
         """Non-embedding parameters of the sizes."""
         return [next(iter(runs.values())).n_params for runs in self.runs]
+
+    @property
+    def sizes(self) -> list[str]:
+        """Their names."""
+        return [next(iter(runs.values())).key.size for runs in self.runs]
 
     def crossings(self, seed: Hashable, tau: float, *, excess: bool = False) -> list[Crossing]:
         """T(N, tau) in passes, one a size."""
@@ -70,28 +76,40 @@ def length_ratio(run: Run, /, *, tau: float, window: float) -> float | None:
     return None if measured is None or shuffled is None else measured / shuffled
 
 
-def length_ratios(there: Ladder, *, tau: float) -> dict[Hashable, float]:
-    """The ratio of the sizes that reach tau, their geometric mean, by seed."""
-    found: dict[Hashable, float] = {}
-    for seed in there.seeds:
-        ratios = (length_ratio(runs[seed], tau=tau, window=there.window) for runs in there.runs)
-        logs = [np.log(ratio) for ratio in ratios if ratio is not None]
-        if logs:
-            found[seed] = float(np.exp(np.mean(logs)))
-    return found
+def length_ratios(there: Ladder, *, tau: float) -> tuple[dict[Hashable, float], list[str]]:
+    """The ratio by seed, the geometric mean of the sizes where every seed has one; and these sizes."""
+    logs: list[list[float]] = []
+    sizes: list[str] = []
+    for size, runs in zip(there.sizes, there.runs, strict=True):
+        ratios = [length_ratio(runs[seed], tau=tau, window=there.window) for seed in there.seeds]
+        known = [math.log(ratio) for ratio in ratios if ratio is not None]
+        if len(known) == len(ratios):
+            logs.append(known)
+            sizes.append(size)
+    means = np.exp(np.mean(logs, axis=0)) if logs else []
+    return {seed: float(mean) for seed, mean in zip(there.seeds, means, strict=bool(logs))}, sizes
 
 
 def trends(there: Ladder, *, taus: Sequence[float]) -> Iterator[tuple[float, PowerTrend | None]]:
-    """The power law T ~ N^b through all runs at each tau, those that did not reach it as censored.
+    """The power law T ~ N^b through one T a size at each tau, the geometric mean over seeds.
 
-    None where fewer than three runs of two sizes did.
+    Seeds of a size are off the line together, so they are not points of their own: what the interval holds
+    is the scatter of sizes about the line, with two degrees of freedom fewer than sizes that reach tau. A
+    size is censored if any of its seeds is. None where fewer than three sizes reach tau.
     """
     for tau in taus:
-        crossings = [one for seed in there.seeds for one in there.crossings(seed, tau)]
+        by_size = zip(*(there.crossings(seed, tau) for seed in there.seeds), strict=True)
         try:
-            yield tau, fit_power_trend(there.n_params * len(there.seeds), crossings=crossings)
+            yield tau, fit_power_trend(there.n_params, crossings=[_mean(found) for found in by_size])
         except SpecError:
             yield tau, None
+
+
+def _mean(crossings: Sequence[Crossing]) -> Crossing:
+    """Geometric mean; where one is censored, not reached by the mean with its last x in place of it."""
+    at = math.exp(np.mean([math.log(one.last if one.x is None else one.x) for one in crossings]))
+    reached = all(one.reached for one in crossings)
+    return Crossing(at if reached else None, at, at if reached else None, at, crossings[0].unit)
 
 
 def trend_text(there: Ladder, *, tau: float) -> str:
@@ -99,5 +117,8 @@ def trend_text(there: Ladder, *, tau: float) -> str:
     ((_, fitted),) = trends(there, taus=[tau])
     if fitted is None:
         return ""
-    missed = f", {fitted.n_censored} of {fitted.n} runs censored" if fitted.n_censored else ""
-    return f"power law through all runs: T ~ N^b, b = {fitted.exponent.text()}{missed}"
+    missed = f", {fitted.n_censored} of {fitted.n} sizes censored" if fitted.n_censored else ""
+    return (
+        f"power law through the sizes' geometric means: T ~ N^b, b = {fitted.exponent.text()}{missed}; the "
+        "interval holds the scatter of sizes about the line"
+    )

@@ -67,16 +67,18 @@ def _trends(main: Cells, n: str, window: int) -> Table:
         there = Ladder(tuple(main[key] for key in keys), tuple(seeds), window)
         for tau, fitted in trends(there, taus=TAUS[objective]):
             if fitted is None:
-                rows.append([objective, tau, "too few runs reach it", None, None])
+                rows.append([objective, tau, "too few sizes reach it", None, None])
             else:
                 rows.append([objective, tau, fitted.exponent.text(), fitted.n, fitted.n_censored])
     return Table(
         "trends", "T(N, tau) as a power of N",
-        "Exponent b of T ~ N^b by maximum likelihood of a log-normal scatter, over all runs; a run that "
-        "did not reach tau counts as beyond its end. Negative: larger models need fewer passes. A power "
-        "law is a summary here: the interval holds scatter about it, that of sizes off the line included.",
+        "Exponent b of T ~ N^b by maximum likelihood of a log-normal scatter, with one T a size, the "
+        "geometric mean over seeds; a size of which some seed did not reach tau counts as beyond that mean "
+        "with the end of such runs. Negative: larger models need fewer passes. A power law is a summary "
+        "here: the interval holds the scatter of sizes about it, with two degrees of freedom fewer than "
+        "sizes that reach tau.",
         n,
-        ("models", "tau", "b", "runs", "censored"),
+        ("models", "tau", "b", "sizes", "censored"),
         rows,
     )  # fmt: skip
 
