@@ -15,7 +15,7 @@ from repetita.journal.disk import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
-"""Least number of rounds: a t interval over fewer says little."""
+"""Rounds where one is short: a t interval over fewer says little, and is wide."""
 
 
 class Compared(NamedTuple):
