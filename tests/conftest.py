@@ -1,5 +1,6 @@
 """What holds for every test: property tests try the same examples each time, denormals are numbers again."""
 
+import signal
 import sys
 
 import pytest
@@ -14,3 +15,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Undo what `model.device.setup` sets for the whole process: numpy and hypothesis want denormals."""
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
