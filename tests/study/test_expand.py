@@ -132,3 +132,18 @@ def test_a_key_says_what_its_sets_are_and_nothing_more() -> None:
     half = RepeatedSubset(fraction="0.5", n_sequences=4)
     repeated = ScoreProbe(on=("repeated",))
     assert key(repeated, spec(half)) == key(repeated, spec(half, steps=12))
+
+
+def test_runs_with_one_start_agree_about_the_batch_of_an_early_update() -> None:
+    def keyed(treatment: Treatment, *, steps: int = 20, on: str = "batch/7") -> str:
+        return measurement_key(TEST.edit(on=(on,)), spec=spec(treatment, steps=steps))
+
+    assert keyed(special()) == keyed(special(size=8)) == keyed(Passes(n_sequences=8))
+    assert keyed(special()) != keyed(special(at=5))
+    assert keyed(special(), on="batch/10") != keyed(special(size=8), on="batch/10")
+    assert keyed(Stream()) == keyed(Stream(), steps=30) != keyed(Passes(n_sequences=8))
+    assert keyed(Stream()) != keyed(Stream(), on="batch/8")
+    larger = spec(Stream()).edit(batch_size=8)
+    assert measurement_key(TEST.edit(on=("batch/7",)), spec=larger) != keyed(Stream())
+    half = RepeatedSubset(fraction="0.5", n_sequences=4)
+    assert keyed(half) == keyed(half, steps=40)

@@ -77,12 +77,22 @@ def measurement_key(probe: Probe, *, spec: RunSpec) -> str:
 
 def _depends(name: str, *, spec: RunSpec) -> object:
     treatment = spec.treatment
+    step = batch_step(name)
+    if step is not None:
+        # What follows the update does not decide what it reads: runs with one start agree about its batch.
+        return [plain(treatment.until(step + 1)), spec.batch_size]
     if isinstance(treatment, SpecialBatch) and "/" in name:
         return treatment.size
     base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
     if (name == "train" and not isinstance(base, Passes)) or name in ("inserted", "novel"):
         return [spec.steps, plain(treatment)]
     return None
+
+
+def batch_step(name: str, /) -> int | None:
+    """1200 for `batch/1200`, the set of what that update reads; None for other names."""
+    kind, _, step = name.partition("/")
+    return int(step) if kind == "batch" and step.isdecimal() and step == str(int(step)) else None
 
 
 def in_run(probe: Probe, *, spec: RunSpec) -> Probe:

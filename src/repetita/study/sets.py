@@ -1,17 +1,21 @@
-"""The sets that probes read, as one run sees them: what it trains on, what it repeats, what it never sees."""
+"""The sets that probes read, as one run sees them: what it trains on, what it repeats, what it never sees.
+
+Shapes: B slots of a batch, L tokens of a sequence.
+"""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repetita.corpus.schedule import SETS, Schedule
-from repetita.corpus.sequences import Corpus
+from repetita.corpus.schedule import EMPTY, SETS, Batch, Schedule
+from repetita.corpus.sequences import Corpus, compose
 from repetita.corpus.treatment import SpecialBatch
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
 from repetita.seeds import Permutation, key
-from repetita.study.expand import BY_BATCH
+from repetita.study.expand import BY_BATCH, batch_step
+from repetita.subject import Rows
 from repetita.train.recipe import RunSpec
 
 LANES_OF_A_RUN = ("train", "repeated", "inserted", "novel")
@@ -23,8 +27,10 @@ class RunSets(Mapping[str, EvalSet]):
     `train` is what the base of the run reads (without the repeated subset), `repeated` the subset, `inserted`
     the inserted items, `novel` what is read after an injection, or the whole set where nothing of it is. With
     special batches `special/0` is the first batch and `twin/0`, `placebo/0` are never-seen ones of the same
-    size (in the placebo arm `placebo/0` is what is trained on instead). All other names are whole sets of
-    the corpus. Names that this run does not have are not in the mapping.
+    size (in the placebo arm `placebo/0` is what is trained on instead). `batch/1200` is what update 1200
+    reads, from `batch/0` to the last update's: the state before it is step 1200, that after it 1201. These
+    are in the mapping, but are not listed, being so many. All other names are whole sets of the corpus. Names
+    that this run does not have are not in the mapping.
     """
 
     def __init__(self, spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> None:
@@ -35,11 +41,16 @@ class RunSets(Mapping[str, EvalSet]):
         self._batches: dict[str, list[NDArray[np.int64]]] = {}
 
     def __getitem__(self, name: str) -> EvalSet:
-        if name not in self._names:
+        if name not in self:
             raise KeyError(name)
+        step = batch_step(name)
+        if step is not None:
+            return self._of_update(name, self._schedule.batch(step))
         name_of_set, _, batch = name.partition("/")
         if batch:
             return EvalSet(name, self._corpus.sets[name_of_set], self._batch(name_of_set, int(batch)))
+        if name == "common":
+            return EvalSet(name, self._corpus.sets["train"], self._schedule.common())
         if name in LANES_OF_A_RUN:
             members = self._schedule.members(name)
             if len(members):
@@ -53,17 +64,27 @@ class RunSets(Mapping[str, EvalSet]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        step = batch_step(name) if isinstance(name, str) else None
+        return name in self._names if step is None else step < self._spec.steps
 
     def _valid(self) -> Iterator[str]:
         """Names of the sets of this run."""
         treatment = self._spec.treatment
         yield from (name for name in SETS if name in self._corpus.sets and len(self._corpus.sets[name]))
         yield from (lane for lane in ("repeated", "inserted") if len(self._schedule.members(lane, n=1)))
+        if len(self._schedule.common()):
+            yield "common"
         if isinstance(treatment, SpecialBatch):
             for name in BY_BATCH:
                 if name in self._corpus.sets and len(self._corpus.sets[name]):
                     yield from (f"{name}/{batch}" for batch in range(treatment.n_batches))
+
+    def _of_update(self, name: str, batch: Batch) -> EvalSet:
+        """The rows of one update: sequences of their set, or slots where only the update has such rows."""
+        code = int(batch.set[0])
+        if code != EMPTY and (batch.set == code).all() and (batch.host < 0).all():
+            return EvalSet(name, self._corpus.sets[SETS[code]], batch.index)
+        return EvalSet.whole(name, sequences=_Slots(batch, self._corpus))
 
     def _batch(self, name: str, batch: int) -> NDArray[np.int64]:
         """Sequences of one special batch, or of the never-seen batch that stands beside it."""
@@ -82,3 +103,23 @@ class RunSets(Mapping[str, EvalSet]):
         # The key of the schedule's own special batches: placebo/0 is one batch, whichever arm looks at it.
         order = Permutation(pool, key(self._spec.seed, "special"))
         return order(np.arange(batch * treatment.size, stop, dtype=np.int64))
+
+
+class _Slots:
+    """The rows of one update as it reads them, items written into their hosts; an index is a slot."""
+
+    def __init__(self, batch: Batch, corpus: Corpus) -> None:
+        self._batch, self._corpus = batch, corpus
+        self.length = corpus.spec.length
+
+    def __len__(self) -> int:
+        return len(self._batch.set)
+
+    def rows(self, indices: NDArray[np.int64], /) -> Rows:
+        """Arrays of shape (B, L); an empty slot scores nothing."""
+        columns = (column[indices] for column in self._batch[:-1])
+        return compose(Batch(*columns, self._batch.step), self._corpus.sets)
+
+    def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
+        """Bytes of text behind the scored targets of each row, shape (B,)."""
+        return self._corpus.sets["train"].scored_bytes(rows)
