@@ -120,7 +120,7 @@ def _is(labels: Mapping[str, Any], objective: str, n_sequences: int) -> bool:
     return (labels["objective"], labels["n_sequences"], labels["arm"]) == (objective, n_sequences, STANDARD)
 
 
-def _slope_claim(
+def slope_claim(
     slopes: Mapping[Hashable, Slope] | None,
     *,
     name: str,
@@ -170,7 +170,7 @@ def _bounded(claim: Claim, bound: Bound, values: Sequence[float]) -> Claim:
 
 def _faster(there: Ladder | None, objective: str) -> Claim:
     note = "" if there is None else trend_text(there, tau=HIGH)
-    return _slope_claim(
+    return slope_claim(
         None if there is None else there.slopes(HIGH),
         name=f"{objective}-faster",
         statement=f"{objective} models: the larger the model, the fewer passes to M(f) = {HIGH:g}",
@@ -187,7 +187,7 @@ def _steeper(there: Ladder | None) -> Claim:
             seed: Slope(high[seed].value - low[seed].value, _difference(high[seed], low[seed]))
             for seed in high
         }
-    return _slope_claim(
+    return slope_claim(
         slopes,
         name="causal-steeper",
         statement=f"causal models: size matters more for M(f) = {HIGH:g} than for {LOW[CAUSAL]:g}",
@@ -205,7 +205,7 @@ def _difference(one: Slope, other: Slope) -> Bound:
 
 
 def _first(there: Ladder | None) -> Claim:
-    return _slope_claim(
+    return slope_claim(
         None if there is None else there.slopes(FIRST),
         name="causal-first",
         statement=f"causal models: in the initial stage smaller ones are ahead (first at M(f) = {FIRST:g})",
@@ -221,7 +221,7 @@ def _exception(there: Ladder | None) -> Claim:
         falls = [high[seed].value - low[seed].value for seed in high]
         if {slope.bound for slope in (*high.values(), *low.values())} == {"exact"}:
             note = f"slope at {HIGH:g} minus slope at {LOW[MASKED]:g}: {t_interval(falls).text()}"
-    return _slope_claim(
+    return slope_claim(
         None if there is None else there.slopes(LOW[MASKED]),
         name="masked-exception",
         statement=f"masked models: at M(f) = {LOW[MASKED]:g} the order is turned round, smaller ones need "
@@ -257,7 +257,7 @@ def _sizes_text(sizes: Sequence[str]) -> str:
 
 
 def _excess(there: Ladder, objective: str) -> Claim:
-    return _slope_claim(
+    return slope_claim(
         there.slopes(EXCESS, excess=True),
         name=f"{objective}-excess-faster",
         statement=f"{objective} models: the larger the model, the fewer passes until M(f) is {EXCESS:g} "
@@ -320,7 +320,7 @@ def _others(
         sizes = planned_sizes(planned, objective=objective, n_sequences=n, arm=arm)
         there = ladder(found, objective=objective, n_sequences=n, window=window, sizes=sizes, arm=arm)
         if there is not None:
-            yield _slope_claim(
+            yield slope_claim(
                 there.slopes(HIGH),
                 name=f"{objective}-faster-{n}-{arm.replace(' ', '-')}",
                 statement=f"{objective} models, {n} sequences, {arm}: the larger the model, the fewer passes "
