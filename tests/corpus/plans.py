@@ -68,7 +68,10 @@ SUBSETS = st.one_of(
         slots=st.sampled_from(["repeated", "empty"]),
     ),
 )
-BASES = st.one_of(st.just(Stream()), st.builds(Passes, n_sequences=st.integers(1, 400)), SUBSETS)
+DRAWN = st.builds(
+    Passes, n_sequences=st.integers(1, 40), out_of=st.integers(40, 90), common_seed=st.integers(0, 3)
+)
+BASES = st.one_of(st.just(Stream()), st.builds(Passes, n_sequences=st.integers(1, 400)), DRAWN, SUBSETS)
 SPECIALS = st.builds(
     SpecialBatch,
     base=BASES,

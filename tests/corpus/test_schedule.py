@@ -234,6 +234,7 @@ LONG = {"steps": 100}
         (Stream(), LONG, CorpusError, "100 sequences (1,600 tokens) are missing"),
         (RepeatedSubset(fraction=Fraction(1, 2), n_sequences=4), LONG, CorpusError, "100 sequences"),
         (Passes(n_sequences=701), {}, CorpusError, "n_sequences = 701 exceeds the 700"),
+        (Passes(n_sequences=7, out_of=701), {}, CorpusError, "out_of = 701 exceeds the 700"),
         (
             SpecialBatch(base=Stream(), size=21, n_batches=2, at=1),
             {},

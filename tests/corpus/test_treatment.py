@@ -92,6 +92,8 @@ def test_contradictions_of_a_repeated_subset_are_refused(values: dict[str, Any],
         (lambda: settle(SpecialBatch(base=Stream(), size=4, at=100)), "outside the run of 100 steps"),
         (lambda: settle(SpecialBatch(base=Stream(), size=4, at=90, times=3, every=5)), "at least 101"),
         (lambda: Insertion(index=0, count=1, start=5, stop=5), "is empty"),
+        (lambda: Passes(n_sequences=4, out_of=3), "raise out_of to at least 4"),
+        (lambda: Passes(n_sequences=4, common_seed=1), "no effect without out_of"),
         (
             lambda: settle(Insertions(base=Stream(), items=(Insertion(index=0, count=1, stop=101),))),
             "ends after",
@@ -107,6 +109,9 @@ def test_what_lies_outside_the_run_or_contradicts_itself_is_refused(make: Any, s
 BASES = st.one_of(
     st.just(Stream()),
     st.builds(Passes, n_sequences=st.integers(1, 300)),
+    st.builds(
+        Passes, n_sequences=st.integers(1, 8), out_of=st.integers(8, 20), common_seed=st.integers(0, 2)
+    ),
     st.builds(
         RepeatedSubset, fraction=st.sampled_from([Fraction(1, 4), Fraction(1)]), n_sequences=st.integers(1, 8)
     ),
@@ -187,3 +192,10 @@ def test_steps_per_pass() -> None:
     repeated = settle(RepeatedSubset(fraction=Fraction(1, 10), passes=Fraction(10)))
     assert steps_per_pass(repeated, batch_size=16) == 10
     assert steps_per_pass(Insertions(base=repeated, items=()), batch_size=16) == 10
+
+
+def test_without_a_common_set_passes_are_written_as_before() -> None:
+    assert canonical_json(Passes(n_sequences=8)) == '{"kind":"passes","n_sequences":8}'
+    half = Passes(n_sequences=8, out_of=16)
+    assert canonical_json(half) == '{"kind":"passes","n_sequences":8,"out_of":16}'
+    assert canonical_json(half.edit(common_seed=1)) != canonical_json(half)

@@ -6,7 +6,15 @@ import pytest
 
 from repetita.corpus.schedule import SETS
 from repetita.corpus.sequences import compose
-from repetita.corpus.treatment import Insertion, Insertions, Passes, RepeatedSubset, SpecialBatch, Stream, Treatment
+from repetita.corpus.treatment import (
+    Insertion,
+    Insertions,
+    Passes,
+    RepeatedSubset,
+    SpecialBatch,
+    Stream,
+    Treatment,
+)
 from repetita.errors import CorpusError, SpecError
 from repetita.journal import table
 from repetita.study.prepare import Prepared

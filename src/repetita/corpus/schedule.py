@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from repetita.corpus.injections import Inserted, Pauses
 from repetita.corpus.lanes import EMPTY, LANES, NOVEL, SETS, TRAIN, UNITS, Base, Columns, Lane, Subset
-from repetita.corpus.subsets import Documents, Sequences, ShortUnits
+from repetita.corpus.subsets import Documents, Drawn, Sequences, ShortUnits
 from repetita.corpus.treatment import (
     Insertions,
     Passes,
@@ -205,6 +205,11 @@ class Schedule:
         parts = self.special_batches(self.set_of(lane)) if lane == self._pauses.lane_name else []
         return np.concatenate([np.empty(0, np.int64), *parts])[:n]
 
+    def common(self) -> Ints:
+        """The common set that the fixed set of `Passes` is drawn of, of the set train; empty without one."""
+        subset = self._base.subset
+        return subset.common() if isinstance(subset, Drawn) else np.empty(0, np.int64)
+
     def set_of(self, lane: str) -> str:
         """The set whose indices `members(lane)` gives."""
         if lane == "repeated" and self._base.subset is not None:
@@ -306,13 +311,19 @@ def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int,
     order = Permutation(text.pools["train"], key(seed, "order"))
     pool = text.pools["train"]
     if isinstance(treatment, Passes):
-        n = treatment.n_sequences
-        if n > pool:
+        n, out_of = treatment.n_sequences, treatment.out_of
+        named, most = ("n_sequences", n) if out_of is None else ("out_of", out_of)
+        if most > pool:
             raise CorpusError(
-                f"Passes: n_sequences = {n} exceeds the {pool} sequences of the training set by "
-                f"{_amount(n - pool, text.length)}; lower it or take a larger corpus"
+                f"Passes: {named} = {most} exceeds the {pool} sequences of the training set by "
+                f"{_amount(most - pool, text.length)}; lower it or take a larger corpus"
             )
-        fixed = Sequences(size=n, lane=Lane(Fraction(1)), order=order, seed=seed)
+        fixed: Subset = Sequences(
+            size=n, lane=Lane(Fraction(1)), order=order, seed=seed, reordered=treatment.reordered
+        )
+        if out_of is not None:
+            shared = Permutation(pool, key(treatment.common_seed, "order"))
+            fixed = Drawn(size=n, out_of=out_of, order=shared, seed=seed)
         return Base(order=order, fraction=Fraction(1), subset=fixed, slots=slots, label=LANES.index("train"))
     _check_pool("train", slots, pool, text.length)
     if isinstance(treatment, Stream):

@@ -1,4 +1,4 @@
-"""What the repeated lane re-reads, pass after pass: sequences of the control, documents, or short units."""
+"""What the repeated lane re-reads, pass after pass: sequences, sequences of a common set, or other units."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,25 +9,68 @@ from repetita.seeds import Ints, Permutation, key
 
 
 class Sequences:
-    """What the control reads at the lane's first `size` positions, in a new order each later pass."""
+    """What the control reads at the lane's first `size` positions, in a new order each later pass.
+
+    `reordered` numbers further orders of all passes, the first one too; 0 is the control's own.
+    """
 
     set = TRAIN
     embedded = False
 
-    def __init__(self, *, size: int, lane: Lane, order: Permutation, seed: int) -> None:
+    def __init__(
+        self, *, size: int, lane: Lane, order: Permutation, seed: int, reordered: int = 0
+    ) -> None:
         self.size = size
         self._lane, self._order = lane, order
-        self._shuffle = Permutation(size, key(seed, "subset"))
+        self._shuffle = Permutation(size, key(seed, f"subset/{reordered}" if reordered else "subset"))
+        # A pass is its own turn, and the control's first pass is no turn at all.
+        self._first_turn = 1 if reordered else 0
 
     def read(self, place: Ints, pass_: Ints) -> Ints:
         """See `Subset.read`."""
-        return self._order(self._lane.slot(_shuffled(self._shuffle, place, pass_)))
+        return self._order(self._lane.slot(_shuffled(self._shuffle, place, pass_ + self._first_turn)))
 
     def find(self, index: Ints) -> Ints:
         """See `Subset.find`."""
         slot = self._order.inverse(index)
         member = self._lane.before(slot)
         return np.where(self._lane.holds(slot) & (member < self.size), member, -1)
+
+    def place(self, member: Ints, pass_: Ints) -> Ints:
+        """See `Subset.place`."""
+        return _shuffled(self._shuffle, member, pass_ + self._first_turn, back=True)
+
+
+class Drawn:
+    """`size` sequences drawn by `seed` out of a common set, in a new order each later pass.
+
+    The common set is the first `out_of` of `order`, which is an order of the training pool without `seed`.
+    """
+
+    set = TRAIN
+    embedded = False
+
+    def __init__(self, *, size: int, out_of: int, order: Permutation, seed: int) -> None:
+        self.size, self.out_of = size, out_of
+        self._order = order
+        self._draw = Permutation(out_of, key(seed, "drawn"))
+        self._shuffle = Permutation(size, key(seed, "subset"))
+
+    def common(self) -> Ints:
+        """The common set in its own order, shape (out_of,)."""
+        return self._order(np.arange(self.out_of, dtype=np.int64))
+
+    def read(self, place: Ints, pass_: Ints) -> Ints:
+        """See `Subset.read`."""
+        return self._order(self._draw(_shuffled(self._shuffle, place, pass_)))
+
+    def find(self, index: Ints) -> Ints:
+        """See `Subset.find`."""
+        place = self._order.inverse(index)
+        member = np.full(place.shape, -1, np.int64)
+        shared = place < self.out_of
+        member[shared] = self._draw.inverse(place[shared])
+        return np.where(member < self.size, member, -1)
 
     def place(self, member: Ints, pass_: Ints) -> Ints:
         """See `Subset.place`."""

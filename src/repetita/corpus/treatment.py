@@ -38,11 +38,36 @@ class Stream(Spec):
 class Passes(Spec):
     """A fixed set of `n_sequences` sequences, seen pass after pass, order drawn anew each pass.
 
-    The set is the first `n_sequences` of the pool's order, so that sets are nested within a seed.
+    The set is the first `n_sequences` of the pool's order, so that sets are nested within a seed. With
+    `out_of` it is drawn by the run's seed out of a common set, which is the same for every seed: the first
+    `out_of` sequences of the order of `common_seed`, what a run of that seed would read without `out_of`.
     """
 
     kind: Literal["passes"] = "passes"
     n_sequences: PositiveInt
+    reordered: int = introduced(0, ge=0)
+    """Number of another order of every pass, the first too, over the same set; 0 is the run's own order."""
+    out_of: PositiveInt | None = introduced(None)
+    """Sequences of the common set that `n_sequences` are drawn of; None has no common set."""
+    common_seed: int = introduced(0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.out_of is None and self.common_seed != 0:
+            raise SpecError(
+                f"Passes: common_seed = {self.common_seed} has no effect without out_of; give out_of, the "
+                f"size of the common set"
+            )
+        if self.out_of is not None and self.out_of < self.n_sequences:
+            raise SpecError(
+                f"Passes: n_sequences = {self.n_sequences} cannot be drawn out_of {self.out_of}; raise "
+                f"out_of to at least {self.n_sequences}"
+            )
+        if self.out_of is not None and self.reordered:
+            raise SpecError(
+                f"Passes: reordered = {self.reordered} is for a set without out_of; leave one of the two out"
+            )
+        return self
 
     def settled(self, *, total: int, batch_size: int) -> Self:  # noqa: ARG002
         """See `Stream.settled`."""
