@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from repetita import seeds
 from repetita.corpus import breaks as cut
 from repetita.corpus.building import Progress, build_shards
+from repetita.corpus.document_ids import RunIds
 from repetita.corpus.documents import check_parts, find_source
 from repetita.corpus.pretrained_tokenizer import content_hash, tokenizer_identity
 from repetita.corpus.schedule import EMPTY, SETS, Batch
@@ -132,6 +133,10 @@ class SequenceSet:
     def n_documents(self) -> int:
         """Documents that the set was given."""
         return len(self._text.documents)
+
+    def text_of(self, token: int) -> str:
+        """The text of one token id; "" for id 0, U+FFFD for bytes that are no whole character."""
+        return self._text.shards.tokenizer.decode([token])
 
     def scored_bytes(self, rows: Rows) -> Ints:
         """Bytes of UTF-8 behind the scored targets of each row, shape (B,)."""
@@ -276,13 +281,20 @@ def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = No
     return Corpus(spec, shards=shards)
 
 
-def compose(batch: Batch, sets: Mapping[str, SequenceSet]) -> Rows:
+def compose(batch: Batch, sets: Mapping[str, SequenceSet], *, ids: RunIds | None = None) -> Rows:
     """The rows that a model reads at a step, one a slot, arrays of shape (B, L).
 
     An empty slot is all padding. An item with a host is written over a stretch of it at a keyed offset, a
     separator on either side, and both are scored; where the slot is empty but has a host (the starvation
-    control of short units) the same stretch is left blank.
+    control of short units) the same stretch is left blank. With document IDs every row has its prefix before
+    it, which is not scored.
     """
+    body = _body(batch, sets)
+    return body if ids is None else ids.put_before(body, numbers=ids.of_batch(batch))
+
+
+def _body(batch: Batch, sets: Mapping[str, SequenceSet]) -> Rows:
+    """The text that a step reads, without document IDs."""
     codes = np.unique(batch.set)
     if len(codes) == 1 and codes[0] != EMPTY and (batch.host < 0).all():
         return sets[SETS[codes[0]]].rows(batch.index)
