@@ -71,18 +71,20 @@ SUBSETS = st.one_of(
 DRAWN = st.builds(
     Passes, n_sequences=st.integers(1, 40), out_of=st.integers(40, 90), common_seed=st.integers(0, 3)
 )
-BASES = st.one_of(st.just(Stream()), st.builds(Passes, n_sequences=st.integers(1, 400)), DRAWN, SUBSETS)
-SPECIALS = st.builds(
-    SpecialBatch,
-    base=BASES,
-    size=st.integers(1, 12),
-    at=st.integers(15, 17),
-    n_batches=st.integers(1, 3),
-    times=st.integers(1, 3),
-    every=st.integers(1, 3),
-    gap=st.integers(1, 2),
-    arm=st.sampled_from(["special", "twin", "placebo"]),
-    after=st.sampled_from(["same", "novel"]),
+PASSES = st.builds(Passes, n_sequences=st.integers(1, 400), reordered=st.integers(0, 2))
+BASES = st.one_of(st.just(Stream()), PASSES, DRAWN, SUBSETS)
+_SPECIAL = {
+    "base": BASES,
+    "size": st.integers(1, 12),
+    "at": st.integers(15, 17),
+    "n_batches": st.integers(1, 3),
+    "times": st.integers(1, 3),
+    "arm": st.sampled_from(["special", "twin", "placebo"]),
+    "after": st.sampled_from(["same", "novel"]),
+}
+SPECIALS = st.one_of(
+    st.builds(SpecialBatch, every=st.integers(1, 3), gap=st.integers(1, 2), **_SPECIAL),
+    st.builds(SpecialBatch, every=st.integers(3, 7), batches=st.just("interleaved"), **_SPECIAL),
 )
 ITEMS = st.builds(
     Insertion,

@@ -97,6 +97,17 @@ def test_the_slots_of_a_small_count_are_among_those_of_a_large_one() -> None:
     assert len(steps(320)) == 320
 
 
+def test_interleaved_batches_are_each_spaced_like_one_alone() -> None:
+    nested = SpecialBatch(base=Stream(), size=4, at=3, n_batches=3, times=3, every=8, batches="interleaved")
+    assert [batch for _, batch in nested.injections()] == [0, 1, 2] * 3
+    alone = SpecialBatch(base=Stream(), size=4, at=3, times=3, every=8)
+    for batch in range(3):
+        steps = [step - batch * 8 // 3 for step, which in nested.injections() if which == batch]
+        assert steps == [step for step, _ in alone.injections()]
+    with pytest.raises(SpecError, match="do not fit into every = 2 steps"):
+        nested.edit(every=2)
+
+
 def test_a_set_without_special_batches_is_refused() -> None:
     plan = schedule(SpecialBatch(base=Stream(), size=4, at=3))
     with pytest.raises(SpecError, match="are of the sets special, not 'twin'"):

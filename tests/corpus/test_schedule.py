@@ -321,6 +321,17 @@ KNOWN: dict[str, Any] = {
 }
 
 
+def test_another_order_of_the_passes_is_of_the_same_set() -> None:
+    plans = [schedule(Passes(n_sequences=32, reordered=number)) for number in range(3)]
+    read = [np.array([[row[1] for row in batch] for batch in run(plan)]).reshape(-1, 32) for plan in plans]
+    for passes in read:
+        assert len({tuple(order) for order in passes.tolist()}) == len(passes)
+        for order in passes:
+            assert sorted(order) == sorted(read[0][0])
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert all((a != b).any() for a, b in zip(read[one], read[other], strict=True))
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_golden_batches(name: str) -> None:
     plan = schedule(KNOWN[name], steps=6, batch_size=8, seed=7)

@@ -116,17 +116,18 @@ BASES = st.one_of(
         RepeatedSubset, fraction=st.sampled_from([Fraction(1, 4), Fraction(1)]), n_sequences=st.integers(1, 8)
     ),
 )
-SPECIALS = st.builds(
-    SpecialBatch,
-    base=BASES,
-    size=st.integers(1, 9),
-    at=st.integers(8, 30),
-    n_batches=st.integers(1, 3),
-    times=st.integers(1, 4),
-    every=st.integers(1, 4),
-    gap=st.integers(1, 6),
-    arm=st.sampled_from(["special", "twin", "placebo"]),
-    after=st.sampled_from(["same", "novel"]),
+_SPECIAL = {
+    "base": BASES,
+    "size": st.integers(1, 9),
+    "at": st.integers(8, 30),
+    "n_batches": st.integers(1, 3),
+    "times": st.integers(1, 4),
+    "arm": st.sampled_from(["special", "twin", "placebo"]),
+    "after": st.sampled_from(["same", "novel"]),
+}
+SPECIALS = st.one_of(
+    st.builds(SpecialBatch, every=st.integers(1, 4), gap=st.integers(1, 6), **_SPECIAL),
+    st.builds(SpecialBatch, every=st.integers(3, 7), batches=st.just("interleaved"), **_SPECIAL),
 )
 ITEMS = st.builds(
     Insertion,
@@ -184,6 +185,11 @@ def test_unused_spacings_do_not_make_another_run() -> None:
     assert one == settle(SpecialBatch(base=Stream(), size=4, at=9))
     passes = settle(SpecialBatch(base=Passes(n_sequences=64), size=4, at_pass=Fraction(5, 2)))
     assert passes == settle(SpecialBatch(base=Passes(n_sequences=64), size=4, at=10))
+
+
+def test_one_interleaved_batch_is_one_batch() -> None:
+    one = settle(SpecialBatch(base=Stream(), size=4, at=9, times=3, every=4, batches="interleaved"))
+    assert one == settle(SpecialBatch(base=Stream(), size=4, at=9, times=3, every=4))
 
 
 def test_steps_per_pass() -> None:

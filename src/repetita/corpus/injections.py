@@ -1,6 +1,7 @@
 """What comes into a run from outside its base: special batches that pause it, items that take a slot."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,10 +21,10 @@ class Pauses:
         # Twins that are trained on have the special batch's role, so they have its label.
         self.lane_name = "placebo" if self.set_name == "placebo" else "special"
         self._batch_size = batch_size
-        self._size, self._times, self._n_batches = 1, 1, 0
+        self._size, self._n_batches = 1, 0
         made: list[tuple[int, int]] = []
         if special is not None:
-            self._size, self._times, self._n_batches = special.size, special.times, special.n_batches
+            self._size, self._n_batches = special.size, special.n_batches
             made = [(step, batch) for step, batch in special.injections() if step < steps]
             for name in sorted({"special", special.arm}):
                 if special.size * special.n_batches > pools[name]:
@@ -34,6 +35,7 @@ class Pauses:
                     )
         self._steps = np.array([step for step, _ in made], np.int64)
         self._batch_of = np.array([batch for _, batch in made], np.int64)
+        self._pass_of = list(_counted(batch for _, batch in made))
         self._base_steps = self._steps - np.arange(self._steps.size)
         # One key for both sets: arms whose sets are of one size differ in nothing but the set.
         names: set[str] = {"special", self.set_name}
@@ -48,7 +50,7 @@ class Pauses:
         columns = Columns(
             set=np.full(full, SETS.index(self.set_name), np.int8),
             index=self._batch(self.set_name, int(self._batch_of[number])),
-            pass_=np.full(full, number % self._times, np.int64),
+            pass_=np.full(full, self._pass_of[number], np.int64),
             host=np.full(full, -1, np.int64),
             lane=np.full(full, LANES.index(self.lane_name), np.int8),
         )
@@ -91,6 +93,14 @@ class Pauses:
 
     def _batch(self, name: str, batch: int) -> Ints:
         return self._orders[name](np.arange(batch * self._size, (batch + 1) * self._size))
+
+
+def _counted(batches: Iterable[int]) -> Iterator[int]:
+    """How often the batch of each injection was injected before it."""
+    made: Counter[int] = Counter()
+    for batch in batches:
+        yield made[batch]
+        made[batch] += 1
 
 
 class Inserted:

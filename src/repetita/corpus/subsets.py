@@ -17,9 +17,7 @@ class Sequences:
     set = TRAIN
     embedded = False
 
-    def __init__(
-        self, *, size: int, lane: Lane, order: Permutation, seed: int, reordered: int = 0
-    ) -> None:
+    def __init__(self, *, size: int, lane: Lane, order: Permutation, seed: int, reordered: int = 0) -> None:
         self.size = size
         self._lane, self._order = lane, order
         self._shuffle = Permutation(size, key(seed, f"subset/{reordered}" if reordered else "subset"))

@@ -218,8 +218,10 @@ class SpecialBatch(Spec):
     and the base schedule pauses. `n_batches` disjoint special batches (batch b is sequences
     [b * size, (b + 1) * size) of the set, in the set's keyed order) are injected one after the other,
     each `times` times, `every` steps apart (1: in a row), `gap` steps from the last injection of one to
-    the first of the next. `arm = "placebo"` does the same with never otherwise seen placebo
-    text, and `arm = "twin"` with the twins, so that roles can be crossed over seeds.
+    the first of the next. With `batches = "interleaved"` all batches are injected in turn within each
+    `every` steps instead: batch b comes b * every / n_batches steps after batch 0, rounded down, so that each
+    is spaced like one alone and the run is no longer for it. `arm = "placebo"` does the same with never
+    otherwise seen placebo text, and `arm = "twin"` with the twins, so that roles can be crossed over seeds.
     After the first injection the base goes on ("same") or fresh text of the set novel follows, read once.
     """
 
@@ -237,6 +239,7 @@ class SpecialBatch(Spec):
     arm: Literal["special", "twin", "placebo"] = "special"
     after: Literal["same", "novel"] = "same"
     part: Part = introduced("whole")
+    batches: Literal["one_after_another", "interleaved"] = introduced("one_after_another")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -248,6 +251,11 @@ class SpecialBatch(Spec):
             )
         if self.at_pass is not None and self.at_pass < 0:
             raise SpecError(f"SpecialBatch: at_pass = {self.at_pass} is below 0; passes are counted from 0")
+        if self.batches == "interleaved" and self.n_batches > self.every:
+            raise SpecError(
+                f"SpecialBatch: {self.n_batches} interleaved batches do not fit into every = {self.every} "
+                f"steps; raise every to at least {self.n_batches} or take fewer batches"
+            )
         return self
 
     def settled(self, *, total: int, batch_size: int) -> Self:
@@ -263,7 +271,10 @@ class SpecialBatch(Spec):
             at = round(self.at_pass * self.base.n_sequences / batch_size)
         values: dict[str, object] = {name: getattr(self, name) for name in ("size", "arm", "after")}
         values |= {"at": at, "n_batches": self.n_batches, "times": self.times, "part": "whole"}
-        values |= {"every": self.every if self.times > 1 else 1, "gap": self.gap if self.n_batches > 1 else 1}
+        nested = self.batches == "interleaved" and self.n_batches > 1
+        values |= {"batches": "interleaved" if nested else "one_after_another"}
+        values |= {"every": self.every if self.times > 1 or nested else 1}
+        values |= {"gap": self.gap if self.n_batches > 1 and not nested else 1}
         placed = type(self)(base=self.base, **values)
         last = placed.injections()[-1][0]
         made = self.n_batches * self.times
@@ -283,21 +294,29 @@ class SpecialBatch(Spec):
         """(step, batch) of every injection, in order of steps; needs a settled `at`."""
         assert self.at is not None
         stride = (self.times - 1) * self.every + self.gap
-        return [
-            (self.at + batch * stride + time * self.every, batch)
-            for batch in range(self.n_batches)
+        starts = [batch * stride for batch in range(self.n_batches)]
+        if self.batches == "interleaved":
+            starts = [batch * self.every // self.n_batches for batch in range(self.n_batches)]
+        return sorted(
+            (self.at + start + time * self.every, batch)
+            for batch, start in enumerate(starts)
             for time in range(self.times)
-        ]
+        )
 
     def until(self, step: int) -> "Treatment":
         """The base alone when `step` is not after the first injection, else the injections before `step`."""
         assert self.at is not None
         if step <= self.at:
             return self.base.until(step)
-        begun = sum(batch_step < step for batch_step, _ in self.injections()[:: self.times])
-        changes: dict[str, object] = {"base": self.base.until(step), "n_batches": begun, "part": "beginning"}
+        changes: dict[str, object] = {"base": self.base.until(step), "part": "beginning"}
+        made = [batch for at, batch in self.injections() if at < step]
+        # Where interleaved batches stand depends on how many they are, so their number stays.
+        if self.batches == "one_after_another":
+            changes["n_batches"] = begun = len(set(made))
+        else:
+            begun = 1
         if begun == 1:
-            changes["times"] = sum(made < step for made, _ in self.injections()[: self.times])
+            changes["times"] = made.count(0)
         return self.edit(**changes)
 
 
