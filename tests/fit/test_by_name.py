@@ -37,6 +37,7 @@ def rows(law: LawName) -> list[dict[str, float]]:
     shapes = {
         "exponential-decay": 0.2 + 0.6 * np.exp(-0.05 * STEPS),
         "power-decay": 0.2 + 0.6 * STEPS**-0.5,
+        "power-to-zero-decay": 0.6 * STEPS**-0.5,
         "logarithmic-decay": 0.6 - 0.05 * np.log(STEPS),
     }
     return [
@@ -50,14 +51,14 @@ def rows(law: LawName) -> list[dict[str, float]]:
 def test_a_forgetting_curve_by_seed(law: LawName) -> None:
     found = fit_law(law, table=rows(law)[::-1], x="steps", y="memory")
     assert found.n == 3
-    if law == "logarithmic-decay":
-        assert "floor" not in found.values
-        assert found.values["rate"].value == pytest.approx(0.05, rel=0.05)
-        return
-    assert found.values["floor"].holds(0.2)
-    assert found.values["floor"].half_width is not None
+    floored = law in ("exponential-decay", "power-decay")
+    assert ("floor" in found.values) == floored
+    if floored:
+        assert found.values["floor"].holds(0.2)
+        assert found.values["floor"].half_width is not None
     assert found.values["height"].value == pytest.approx(0.6, rel=0.02)
-    assert found.values["rate"].value == pytest.approx(0.05 if "exp" in law else 0.5, rel=0.05)
+    rate = 0.05 if law in ("exponential-decay", "logarithmic-decay") else 0.5
+    assert found.values["rate"].value == pytest.approx(rate, rel=0.05)
 
 
 def test_one_curve_needs_no_column_of_seeds() -> None:

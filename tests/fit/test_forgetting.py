@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from repetita.errors import SpecError
-from repetita.fit.forgetting import Form, fit_decay, forgetting, retained
+from repetita.fit.forgetting import FLOORED, FORMS, Form, fit_decay, forgetting, retained
 
 X = np.unique(np.round(np.geomspace(1, 3000, 24)))
 TRUTH: dict[Form, np.ndarray] = {
     "exponential": 0.3 + 0.4 * np.exp(-X / 60),
     "power": 0.3 + 0.4 * X**-0.6,
+    "power-to-zero": 0.7 * X**-0.3,
     "logarithmic": 0.7 - 0.05 * np.log(X),
 }
 
@@ -46,12 +47,15 @@ def test_floors_over_seeds_cover_differences_between_runs() -> None:
     assert np.mean(covered) == pytest.approx(0.95, abs=0.06)
 
 
-@pytest.mark.parametrize("form", ["exponential", "power", "logarithmic"])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_form_is_told_by_aicc_and_by_the_seed_left_out(form: Form) -> None:
     found = forgetting(X, curves={s: TRUTH[form] + noise(s) for s in range(4)})
     assert found.decays[0].form == form
-    if form != "logarithmic":  # which is a limit of the power form and predicts as well
+    if form in FLOORED:  # the others are limits of the power form, which predicts as well
         assert min(found.decays, key=lambda decay: decay.left_out or 0).form == form
+    for decay in found.decays:
+        assert decay.left_out == pytest.approx(np.sqrt(np.mean(np.square(decay.errors))))
+        assert (decay.floor is None) == (decay.form not in FLOORED)
     np.testing.assert_allclose(found.decays[0].predict(X), TRUTH[form], atol=0.01)
 
 

@@ -14,7 +14,14 @@ from repetita.fit.laws import PowerLaw, fit_power_law
 if TYPE_CHECKING:
     import polars as pl
 
-LawName = Literal["power", "power-with-offset", "exponential-decay", "power-decay", "logarithmic-decay"]
+LawName = Literal[
+    "power",
+    "power-with-offset",
+    "exponential-decay",
+    "power-decay",
+    "power-to-zero-decay",
+    "logarithmic-decay",
+]
 LAWS: tuple[LawName, ...] = get_args(LawName)
 
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
@@ -48,7 +55,7 @@ def fit_law(
 
     The decays are forgetting curves, x the steps since the exposure (above 0) and y what is remembered:
     `exponential-decay` is floor + height exp(-rate x), `power-decay` floor + height x^-rate,
-    `logarithmic-decay` height - rate ln x. Rows that share a value of the column `by` (without such a
+    `power-to-zero-decay` height x^-rate, `logarithmic-decay` height - rate ln x. Rows that share a value of the column `by` (without such a
     column, all rows) are one curve, and all curves need the same x. The floor has an interval, height and
     rate have none; see `fit.forgetting.forgetting`.
 
@@ -106,6 +113,7 @@ def _decay(
     formula = {
         "exponential": f"{y} = floor + height * exp(-rate * {x})",
         "power": f"{y} = floor + height * {x}^-rate",
+        "power-to-zero": f"{y} = height * {x}^-rate",
         "logarithmic": f"{y} = height - rate * ln({x})",
     }[form]
     n, method = len(curves), f"least squares, mean of {len(curves)} curves"

@@ -1,4 +1,4 @@
-"""Forgetting curves: the paper's baseline, and floors fitted in three forms of decay with their intervals."""
+"""Forgetting curves: the paper's baseline, and floors fitted in four forms of decay with their intervals."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,8 +11,10 @@ from repetita.errors import SpecError
 from repetita.fit.curves import Floats, curve
 from repetita.fit.estimate import Estimate, t_interval
 
-Form = Literal["exponential", "power", "logarithmic"]
-FORMS: tuple[Form, ...] = ("exponential", "power", "logarithmic")
+Form = Literal["exponential", "power", "power-to-zero", "logarithmic"]
+FORMS: tuple[Form, ...] = ("exponential", "power", "power-to-zero", "logarithmic")
+FLOORED: tuple[Form, ...] = ("exponential", "power")
+"""The forms that end somewhere above zero; of the others one ends at zero and one nowhere."""
 
 LEAST_DECADES = 1.5
 """A shorter horizon cannot separate the forms, and the floor stays open (experiment design, rule 31)."""
@@ -27,13 +29,13 @@ _ZOOMS = 6
 class Decay(NamedTuple):
     """One form fitted to a curve y(x), x > 0 counted from the injection.
 
-    exponential: floor + height exp(-rate x); power: floor + height x^-rate; logarithmic:
-    height - rate ln x, which has no floor.
+    exponential: floor + height exp(-rate x); power: floor + height x^-rate; power-to-zero: height x^-rate;
+    logarithmic: height - rate ln x, which has no floor.
     """
 
     form: Form
     floor: Estimate | None
-    """Where the curve ends; None for the logarithmic form, which ends nowhere."""
+    """Where the curve ends; None for the forms that have no floor to fit (see FLOORED)."""
     constant: float
     """The floor of the curve drawn by `predict` (the fit to the mean over seeds); 0 where there is none."""
     height: float
@@ -42,6 +44,8 @@ class Decay(NamedTuple):
     """AICc over the forms; it takes residuals for independent, so read `left_out` beside it (rule 31)."""
     left_out: float | None
     """Root mean square error on a seed left out of the fit; None with one seed."""
+    errors: tuple[float, ...]
+    """The same by seed, in the order of the curves; () with one seed."""
     residual_sd: float
 
     def predict(self, x: ArrayLike, /) -> Floats:
@@ -136,16 +140,16 @@ def fit_decay(x: ArrayLike, *, y: ArrayLike, form: Form) -> Decay:
 def _fitted(form: Form, xs: Floats, ys: Floats, decades: float) -> Decay:
     mean = ys.mean(axis=0)
     floor, height, rate, ssr = _solve(form, xs, mean)
-    n, k = len(xs), (2 if form == "logarithmic" else 3)
+    n, k = len(xs), (3 if form in FLOORED else 2)
     ssr = max(ssr, 1e-300)
     dims = k + 1  # the noise's variance is a parameter, too
     small_sample = 2 * dims * (dims + 1) / (n - dims - 1) if n > dims + 1 else math.inf
     aicc = n * math.log(ssr / n) + 2 * dims + small_sample
     sd = math.sqrt(ssr / (n - k))
     estimate = None if floor is None else _floor(form, xs, ys, floor, ssr, decades)
-    return Decay(
-        form, estimate, 0.0 if floor is None else floor, height, rate, aicc, _left_out(form, xs, ys), sd
-    )
+    errors = _left_out(form, xs, ys)
+    left_out = float(np.sqrt(np.mean(np.square(errors)))) if errors else None
+    return Decay(form, estimate, 0.0 if floor is None else floor, height, rate, aicc, left_out, errors, sd)
 
 
 def _floor(form: Form, xs: Floats, ys: Floats, value: float, ssr: float, decades: float) -> Estimate:
@@ -161,16 +165,17 @@ def _floor(form: Form, xs: Floats, ys: Floats, value: float, ssr: float, decades
     )
 
 
-def _left_out(form: Form, xs: Floats, ys: Floats) -> float | None:
+def _left_out(form: Form, xs: Floats, ys: Floats) -> tuple[float, ...]:
+    """By seed the root mean square error of the form fitted to the mean of the others."""
     if len(ys) < 2:
-        return None
+        return ()
     errors = []
     for i in range(len(ys)):
         floor, height, rate, _ = _solve(form, xs, np.delete(ys, i, axis=0).mean(axis=0))
         shape = np.log(xs) * -rate if form == "logarithmic" else height * _basis(form, xs, rate)
         level = height if form == "logarithmic" else float(floor or 0.0)
-        errors.append(np.mean((ys[i] - level - shape) ** 2))
-    return float(np.sqrt(np.mean(errors)))
+        errors.append(float(np.sqrt(np.mean((ys[i] - level - shape) ** 2))))
+    return tuple(errors)
 
 
 def _basis(form: Form, xs: Floats, rate: float | Floats) -> Floats:
@@ -193,12 +198,19 @@ def _solve(form: Form, xs: Floats, ys: Floats) -> tuple[float | None, float, flo
     rates = _rates(form, xs)
     for _ in range(_ZOOMS):
         basis = _basis(form, xs, rates[:, None])
-        centred, offset = basis - basis.mean(axis=1, keepdims=True), ys - ys.mean()
+        # Without a floor the basis is all there is: its mean is not taken away.
+        free = float(form in FLOORED)
+        centred, offset = basis - free * basis.mean(axis=1, keepdims=True), ys - free * ys.mean()
         spread = np.maximum((centred**2).sum(axis=1), 1e-300)
         i = int(np.argmax((centred @ offset) ** 2 / spread))
         rate = float(rates[i])
         rates = np.geomspace(rates[max(i - 1, 0)], rates[min(i + 1, len(rates) - 1)], 41)
-    floor, height, ssr = _linear(_basis(form, xs, rate), ys)
+    basis = _basis(form, xs, rate)
+    if form not in FLOORED:
+        height = float(basis @ ys) / float(basis @ basis)
+        residual = ys - height * basis
+        return None, height, rate, float(residual @ residual)
+    floor, height, ssr = _linear(basis, ys)
     return floor, height, rate, ssr
 
 
