@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.cadence import Cadence, LogSpaced
+from repetita.corpus.document_ids import split_form
 from repetita.corpus.masking import measuring_masks
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
@@ -59,12 +60,13 @@ class EvalSet(NamedTuple):
     def sample(self, max_sequences: int | None) -> "EvalSet":
         """The same `max_sequences` rows at every evaluation and in every run, sorted by index.
 
-        A prefix of a keyed permutation of the set: a larger sample holds every smaller one.
+        A prefix of a keyed permutation of the set: a larger sample holds every smaller one. With another
+        document ID, or without, a set's rows are the same.
         """
         n = len(self.indices)
         if max_sequences is None or n <= max_sequences:
             return self
-        order = seeds.Permutation(n, key=seeds.key(SAMPLE_SEED, f"sample/{self.name}"))
+        order = seeds.Permutation(n, key=seeds.key(SAMPLE_SEED, f"sample/{split_form(self.name)[0]}"))
         chosen = np.sort(order(np.arange(max_sequences, dtype=np.int64)))
         return self._replace(indices=self.indices[chosen])
 

@@ -113,6 +113,28 @@ def count(config: ModelConfig) -> ParamCount:
     )
 
 
+def widened(config: ModelConfig, *, total: int) -> ModelConfig:
+    """The same shape with the MLP of the width at which all parameters come nearest to `total`.
+
+    >>> from repetita import ladder
+    >>> plain = ladder("laptop", vocab_size=1024, context=128)["100k"]
+    >>> larger = plain.edit(vocab_size=1024 + 128)
+    >>> widened(plain, total=count(larger).total).d_mlp
+    288
+
+    The control of a larger vocabulary: as many parameters more, elsewhere. Raises SpecError where the model
+    has no MLP or `total` is out of its reach.
+    """
+    a_unit = config.n_layer * (2 * config.d_model + 1)
+    width = config.mlp_width + round((total - count(config).total) / a_unit)
+    if not config.mlp_width or width < 1:
+        raise SpecError(
+            f"ModelConfig: no width of the MLP (here {config.mlp_width}) makes {total:,} parameters of "
+            f"{count(config).total:,}; take a model with an MLP, or another total"
+        )
+    return config.edit(d_mlp=width)
+
+
 class FlopCount(NamedTuple):
     """Floating-point operations to train on one token (forward and backward), by named convention."""
 

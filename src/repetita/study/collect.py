@@ -201,7 +201,7 @@ def _measurements(
     )
     parts = pl.col("on").str.split_exact("/", 1).struct
     return joined.with_columns(
-        set=parts.field("field_0"), batch=parts.field("field_1").cast(pl.Int64)
+        set=parts.field("field_0"), batch=parts.field("field_1").cast(pl.Int64, strict=False)
     ).select(
         *labels,
         *(

@@ -10,7 +10,7 @@ from repetita.corpus.shards import open_shards
 from repetita.errors import UserError
 from repetita.spec import canonical_json
 from repetita.study.sets import RunSets
-from repetita.train.recipe import RunSpec, open_schedule
+from repetita.train.recipe import RunSpec, open_ids, open_schedule
 
 Say = Callable[[str], None]
 Hear = Callable[[str, float], None]
@@ -75,7 +75,12 @@ class Corpora:
 
     def sets(self, spec: RunSpec) -> RunSets:
         """The sets that probes can read in a run; runs that differ in the model alone share them."""
-        read = canonical_json([spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed])
+        parts: list[object] = [spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed]
+        if spec.document_ids is not None:
+            parts += [spec.document_ids, spec.model]
+        read = canonical_json(parts)
         if read not in self._sets:
-            self._sets[read] = RunSets(spec, corpus=self.open(spec.corpus), schedule=self.schedule(spec))
+            corpus, schedule = self.open(spec.corpus), self.schedule(spec)
+            ids = open_ids(spec, corpus=corpus, schedule=schedule)
+            self._sets[read] = RunSets(spec, corpus=corpus, schedule=schedule, ids=ids)
         return self._sets[read]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repetita.cadence import Cadence
+from repetita.corpus.document_ids import split_form
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.treatment import Insertions, Passes, SpecialBatch, steps_per_pass
 from repetita.errors import SpecError
@@ -77,10 +78,14 @@ def measurement_key(probe: Probe, *, spec: RunSpec) -> str:
 
 def _depends(name: str, *, spec: RunSpec) -> object:
     treatment = spec.treatment
+    name, form = split_form(name)
     step = batch_step(name)
     if step is not None:
         # What follows the update does not decide what it reads: runs with one start agree about its batch.
         return [plain(treatment.until(step + 1)), spec.batch_size]
+    if spec.document_ids is not None and form != "plain" and isinstance(treatment, SpecialBatch | Insertions):
+        # IDs are numbered as the run reads: where it reads something else first, a set has others.
+        return [spec.steps, plain(treatment)]
     if isinstance(treatment, SpecialBatch) and "/" in name:
         return treatment.size
     base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
@@ -119,15 +124,17 @@ def _due_steps(cadence: Cadence, *, spec: RunSpec) -> tuple[int, ...]:
 
 def _by_batch(probe: Probe, *, spec: RunSpec) -> Probe:
     treatment = spec.treatment
-    if not isinstance(treatment, SpecialBatch) or not set(probe.on) & set(BY_BATCH):
+    forms = [split_form(name) for name in probe.on]
+    if not isinstance(treatment, SpecialBatch) or not any(text in BY_BATCH for text, _ in forms):
         return probe
     if not isinstance(probe, Spec):
         raise SpecError(
             f"probe '{probe.name}' reads special batches and is no Spec; derive its class from Spec"
         )
     on: list[str] = []
-    for name in probe.on:
-        on += [f"{name}/{batch}" for batch in range(treatment.n_batches)] if name in BY_BATCH else [name]
+    for text, form in forms:
+        names = [f"{text}/{batch}" for batch in range(treatment.n_batches)] if text in BY_BATCH else [text]
+        on += [f"{name}/{form}" if form else name for name in names]
     changed: Probe = probe.edit(on=tuple(on))
     return changed
 

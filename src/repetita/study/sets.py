@@ -4,12 +4,14 @@ Shapes: B slots of a batch, L tokens of a sequence.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from repetita.corpus.document_ids import UNKNOWN, RunIds, WithIds, split_form
 from repetita.corpus.schedule import EMPTY, SETS, Batch, Schedule
-from repetita.corpus.sequences import Corpus, compose
+from repetita.corpus.sequences import Corpus, SequenceSet, compose
 from repetita.corpus.treatment import SpecialBatch
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
@@ -31,18 +33,32 @@ class RunSets(Mapping[str, EvalSet]):
     reads, from `batch/0` to the last update's: the state before it is step 1200, that after it 1201. These
     are in the mapping, but are not listed, being so many. All other names are whole sets of the corpus. Names
     that this run does not have are not in the mapping.
+
+    In a run with document IDs a set that it reads whole is read as it was trained on, behind its IDs, and any
+    other as it is; `train/plain` is without IDs, and `train/drawn` or `test/drawn` has an ID that
+    was trained on with other text. These are not listed either.
     """
 
-    def __init__(self, spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> None:
+    def __init__(
+        self, spec: RunSpec, *, corpus: Corpus, schedule: Schedule, ids: RunIds | None = None
+    ) -> None:
         self._spec = spec
         self._corpus = corpus
         self._schedule = schedule
+        self._ids = ids
         self._names = tuple(self._valid())
         self._batches: dict[str, list[NDArray[np.int64]]] = {}
 
     def __getitem__(self, name: str) -> EvalSet:
         if name not in self:
             raise KeyError(name)
+        if self._ids is None:
+            return self._text(name)
+        text, form = split_form(name)
+        return self._behind_ids(self._text(text), form=form, ids=self._ids)._replace(name=name)
+
+    def _text(self, name: str) -> EvalSet:
+        """A set without document IDs."""
         step = batch_step(name)
         if step is not None:
             return self._of_update(name, self._schedule.batch(step))
@@ -64,6 +80,8 @@ class RunSets(Mapping[str, EvalSet]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
+        if self._ids is not None and isinstance(name, str):
+            name, _ = split_form(name)
         step = batch_step(name) if isinstance(name, str) else None
         return name in self._names if step is None else step < self._spec.steps
 
@@ -82,9 +100,23 @@ class RunSets(Mapping[str, EvalSet]):
     def _of_update(self, name: str, batch: Batch) -> EvalSet:
         """The rows of one update: sequences of their set, or slots where only the update has such rows."""
         code = int(batch.set[0])
-        if code != EMPTY and (batch.set == code).all() and (batch.host < 0).all():
+        if self._ids is None and code != EMPTY and (batch.set == code).all() and (batch.host < 0).all():
             return EvalSet(name, self._corpus.sets[SETS[code]], batch.index)
         return EvalSet.whole(name, sequences=_Slots(batch, self._corpus))
+
+    def _behind_ids(self, text: EvalSet, *, form: str, ids: RunIds) -> EvalSet:
+        """The same sequences behind the IDs that they were trained with, or (`drawn`) others have."""
+        if form == "plain":
+            return text
+        if isinstance(text.sequences, _Slots):
+            numbers = text.sequences.numbers(ids, form=form)
+            return text._replace(sequences=WithIds(text.sequences, ids=ids, number=lambda at: numbers[at]))
+        body = text.sequences
+        assert isinstance(body, SequenceSet)
+        number = partial(ids.drawn if form == "drawn" else ids.trained, body.name)
+        if form == "" and (number(text.indices) == UNKNOWN).any():
+            return text
+        return text._replace(sequences=WithIds(body, ids=ids, number=number))
 
     def _batch(self, name: str, batch: int) -> NDArray[np.int64]:
         """Sequences of one special batch, or of the never-seen batch that stands beside it."""
@@ -119,6 +151,10 @@ class _Slots:
         """Arrays of shape (B, L); an empty slot scores nothing."""
         columns = (column[indices] for column in self._batch[:-1])
         return compose(Batch(*columns, self._batch.step), self._corpus.sets)
+
+    def numbers(self, ids: RunIds, *, form: str) -> NDArray[np.int64]:
+        """The number of the ID before each slot, as the update has it or drawn."""
+        return ids.of_batch(self._batch, drawn=form == "drawn")
 
     def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
         """Bytes of text behind the scored targets of each row, shape (B,)."""

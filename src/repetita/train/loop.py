@@ -138,7 +138,7 @@ def _follow(
             checkpoint.prune(run.folder.path, weights=keep)
             saved = time.monotonic()
         batch = run.schedule.batch(step)
-        rows = compose(batch, run.corpus.sets)
+        rows = compose(batch, run.corpus.sets, ids=run.ids)
         run.record(run.updater.update(rows, batch=batch, tokens=run.tokens))
         pace.report(run, until)
 

@@ -4,15 +4,18 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from repetita.corpus.document_ids import SEMANTICS as IDS
+from repetita.corpus.document_ids import DocumentIds, RunIds
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.treatment import Treatment
 from repetita.errors import SpecError
 from repetita.journal import folder
 from repetita.model.config import ModelConfig, count
-from repetita.spec import Spec, fingerprint, plain
+from repetita.spec import Spec, fingerprint, introduced, plain
 
 SEMANTICS = {
     "seeds": 1,
@@ -76,6 +79,8 @@ class RunSpec(Spec):
     steps: PositiveInt
     batch_size: PositiveInt
     seed: int = 0
+    document_ids: DocumentIds | None = introduced(None)
+    """What stands before every sequence that is trained on; the steps read the same text as without it."""
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -106,8 +111,12 @@ def run_identity(spec: RunSpec, *, corpus_fingerprint: str) -> dict[str, Any]:
     values = plain(spec)
     del values["corpus"]["source"]
     values["corpus"]["tokenizer"].pop("source", None)
-    masked = {"masking": MASKING} if spec.model.objective == "masked" else {}
-    return {"spec": values, "corpus": corpus_fingerprint, "semantics": SEMANTICS | masked}
+    semantics = dict(SEMANTICS)
+    if spec.model.objective == "masked":
+        semantics["masking"] = MASKING
+    if spec.document_ids is not None:
+        semantics["document_ids"] = IDS
+    return {"spec": values, "corpus": corpus_fingerprint, "semantics": semantics}
 
 
 def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str) -> str:
@@ -120,7 +129,8 @@ def run_slug(spec: RunSpec) -> str:
     n_params = count(spec.model).non_embedding
     scale, unit = (1e6, "m") if n_params >= 999_500 else (1e3, "k") if n_params >= 1000 else (1, "")
     size = f"{n_params / scale:.3g}{unit}"
-    return f"{size}-{spec.treatment.kind}-s{spec.seed}"
+    ids = "" if spec.document_ids is None else f"-{spec.document_ids.kind}"
+    return f"{size}-{spec.treatment.kind}{ids}-s{spec.seed}"
 
 
 def run_path(root: Path, *, spec: RunSpec, corpus_fingerprint: str) -> Path:
@@ -154,3 +164,29 @@ def open_schedule(spec: RunSpec, *, corpus: Corpus) -> Schedule:
         lengths={name: sets[name].lengths() for name in ("units", "special") if name in sets},
         documents=sets["units"].document() if "units" in sets else None,
     )
+
+
+def open_ids(spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> RunIds | None:
+    """The prefixes of a run with document IDs, None for one without.
+
+    Raises SpecError where the model has too small a vocabulary for the IDs or too short a context for the
+    prefix.
+    """
+    if spec.document_ids is None:
+        return None
+    first = corpus.tokenizer.vocab_size
+    room = max(0, spec.model.vocab_size - first)
+    words = corpus.tokenizer.encode(spec.document_ids.text).astype(np.int64)
+    ids = RunIds(spec.document_ids, schedule=schedule, sets=corpus.sets, words=words, first=first, room=room)
+    if ids.needed > room:
+        raise SpecError(
+            f"ModelConfig: vocab_size = {spec.model.vocab_size} has room for {room} document IDs beside the "
+            f"tokenizer's {first}, and this run needs {ids.needed}; set it to {first + ids.needed} or more"
+        )
+    if spec.corpus.length + ids.length > spec.model.context:
+        raise SpecError(
+            f"ModelConfig: context = {spec.model.context} does not hold sequences of {spec.corpus.length} "
+            f"tokens and the {ids.length} of their document IDs; raise it to "
+            f"{spec.corpus.length + ids.length}"
+        )
+    return ids

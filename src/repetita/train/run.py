@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import repetita
+from repetita.corpus.document_ids import RunIds
 from repetita.corpus.documents import public_source
 from repetita.corpus.pretrained_tokenizer import public_tokenizer
 from repetita.corpus.schedule import Schedule
@@ -24,7 +25,15 @@ from repetita.model.transformer import Transformer
 from repetita.spec import canonical_json, plain
 from repetita.subject import Subject
 from repetita.train.optimizer import Optimizer
-from repetita.train.recipe import RunSpec, open_schedule, run_fingerprint, run_identity, run_slug, same_start
+from repetita.train.recipe import (
+    RunSpec,
+    open_ids,
+    open_schedule,
+    run_fingerprint,
+    run_identity,
+    run_slug,
+    same_start,
+)
 from repetita.train.spikes import Spikes
 from repetita.train.update import Updater, check_micro_batch
 
@@ -63,6 +72,7 @@ class Run:
     spec: RunSpec
     corpus: Corpus
     schedule: Schedule
+    ids: RunIds | None
     folder: RunFolder
     updater: Updater
     step: int = 0
@@ -83,6 +93,7 @@ class Run:
         check_micro_batch(options.micro_batch, spec=spec)
         _check_sizes(spec, corpus)
         schedule = open_schedule(spec, corpus=corpus)
+        ids = open_ids(spec, corpus=corpus, schedule=schedule)
         corpus.verify()
         place = device.setup(options.device, threads=options.threads)
         model = Transformer(spec.model, seed=spec.seed).to(place.torch_device)
@@ -91,6 +102,7 @@ class Run:
             spec=spec,
             corpus=corpus,
             schedule=schedule,
+            ids=ids,
             folder=RunFolder.open(path, header=header(spec, corpus=corpus, schedule=schedule, place=place)),
             updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
         )
