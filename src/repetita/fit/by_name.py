@@ -55,9 +55,9 @@ def fit_law(
 
     The decays are forgetting curves, x the steps since the exposure (above 0) and y what is remembered:
     `exponential-decay` is floor + height exp(-rate x), `power-decay` floor + height x^-rate,
-    `power-to-zero-decay` height x^-rate, `logarithmic-decay` height - rate ln x. Rows that share a value of the column `by` (without such a
-    column, all rows) are one curve, and all curves need the same x. The floor has an interval, height and
-    rate have none; see `fit.forgetting.forgetting`.
+    `power-to-zero-decay` height x^-rate, `logarithmic-decay` height - rate ln x. Rows that share a value of
+    the column `by` (without such a column, all rows) are one curve, and all curves need the same x. The floor
+    has an interval, height and rate have none; see `fit.forgetting.forgetting`.
 
     Rows without x or y are left out. Raises SpecError for an unknown law or column, and for too few points.
 
