@@ -5,6 +5,8 @@ import json
 from typer.testing import CliRunner, Result
 
 from repetita.cli.app import app
+from repetita.corpus.document_ids import DocumentIds
+from repetita.corpus.treatment import Passes
 from repetita.errors import RunFolderError, SpecError
 from repetita.spec import canonical_json
 from tests.study.places import Place
@@ -37,6 +39,29 @@ def test_train_then_measure(place: Place) -> None:
     missing = run("measure", name[:-1], "--root", place.root)
     assert isinstance(missing.exception, RunFolderError)
     assert f"did you mean '{name}'" in str(missing.exception)
+
+
+def test_document_ids(place: Place) -> None:
+    plain = place.portion().planned[0].spec.edit(treatment=Passes(n_sequences=8))
+    spec = plain.edit(model=plain.model.edit(vocab_size=257 + 8, context=16 + 13), document_ids=DocumentIds())
+    file = place.study.parent / "spec.json"
+    file.write_text(canonical_json(spec))
+    trained = json.loads(run("train", file, "--root", place.root, "--json").stdout)
+    name, moved = trained["path"].rpartition("/")[2], ("--source", spec.corpus.source)
+    assert "passes-prepended" in name
+    sets = ("--on", "train", "--on", "train/plain", "--on", "train/drawn")
+    rows = json.loads(run("measure", name, *sets, *moved, "--root", place.root, "--json").stdout)
+    losses = {row["on"]: row["value"] for row in rows if row["metric"] == "loss"}
+    assert len(set(losses.values())) == 3
+
+    file.write_text(canonical_json(spec.edit(model=spec.model.edit(vocab_size=257))))
+    said = run("train", file, "--root", place.root)
+    assert isinstance(said.exception, SpecError)
+    assert "has room for 0 document IDs" in str(said.exception)
+    file.write_text(canonical_json(spec).replace("prepended", "prepend"))
+    said = run("train", file, "--root", place.root)
+    assert isinstance(said.exception, SpecError)
+    assert "did you mean 'prepended'" in str(said.exception)
 
 
 def test_a_spec_with_a_mistake(place: Place) -> None:

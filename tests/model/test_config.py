@@ -6,7 +6,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repetita.corpus.masking import MASK_SHARE
 from repetita.errors import SpecError
-from repetita.model.config import ModelConfig, Objective, Output, Position, count, flops_per_token, ladder
+from repetita.model.config import (
+    ModelConfig,
+    Objective,
+    Output,
+    Position,
+    count,
+    flops_per_token,
+    ladder,
+    widened,
+)
 from repetita.model.loss import scored_cross_entropy
 from repetita.model.transformer import Transformer
 from repetita.spec import fingerprint
@@ -36,6 +45,31 @@ def test_counts_are_those_of_the_module(
     assert counted.non_embedding == counted.body == sum(parameter.numel() for parameter in body)
     matrices = [parameter for parameter in model.blocks.parameters() if parameter.ndim == 2]
     assert counted.formula_12ld2 == sum(matrix.numel() for matrix in matrices)
+
+
+@pytest.mark.parametrize("output", ["tied", "untied"])
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+@pytest.mark.parametrize("more", [5, 50, 400])
+def test_a_wider_mlp_has_as_many_parameters_as_a_larger_vocabulary(
+    output: Output, objective: Objective, more: int
+) -> None:
+    shape = config(output=output, objective=objective)
+    larger = count(shape.edit(vocab_size=50 + more)).total
+    wider = widened(shape, total=larger)
+    a_unit = shape.n_layer * (2 * shape.d_model + 1)
+    assert abs(count(wider).total - larger) <= a_unit / 2
+    assert wider.edit(d_mlp=shape.d_mlp) == shape
+    assert widened(wider, total=count(shape).total) == shape
+    assert (
+        sum(parameter.numel() for parameter in Transformer(wider, seed=0).parameters()) == count(wider).total
+    )
+
+
+def test_no_width_of_an_mlp_that_is_not_there() -> None:
+    with pytest.raises(SpecError, match="no width of the MLP"):
+        widened(config(d_mlp=0), total=10**6)
+    with pytest.raises(SpecError, match="no width of the MLP"):
+        widened(config(), total=1000)
 
 
 @pytest.mark.parametrize("d_mlp", [None, 0])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from repetita.cadence import At, Every
+from repetita.corpus.document_ids import DocumentIds
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.splits import Splits
 from repetita.corpus.tokenizer import TokenizerSpec
@@ -147,3 +148,25 @@ def test_runs_with_one_start_agree_about_the_batch_of_an_early_update() -> None:
     assert measurement_key(TEST.edit(on=("batch/7",)), spec=larger) != keyed(Stream())
     half = RepeatedSubset(fraction="0.5", n_sequences=4)
     assert keyed(half) == keyed(half, steps=40)
+
+
+def test_forms_of_special_sets_are_one_a_batch_too() -> None:
+    forms = ScoreProbe(on=("special/plain", "twin", "train/drawn"))
+    assert in_run(forms, spec=spec(special(n_batches=2))).on == (
+        "special/0/plain",
+        "special/1/plain",
+        "twin/0",
+        "twin/1",
+        "train/drawn",
+    )
+
+
+def test_a_key_says_which_ids_its_sets_have() -> None:
+    def key(on: str, run: RunSpec) -> str:
+        return measurement_key(in_run(ScoreProbe(on=(on,)), spec=run), spec=run)
+
+    early, late = (spec(special(at=at)).edit(document_ids=DocumentIds()) for at in (3, 10))
+    # The special batch is numbered after what was read before it, and by its text alone not at all.
+    assert key("special", early) != key("special", late)
+    assert key("special/plain", early) == key("special/plain", late)
+    assert key("train", early) != key("train/plain", early) != key("train/drawn", early)

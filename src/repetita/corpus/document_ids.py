@@ -85,6 +85,10 @@ class Body(Protocol):
         """Bytes behind the scored targets of each row, shape (B,)."""
         ...
 
+    def tags(self, indices: Ints, /) -> NDArray[np.int8]:
+        """The part of speech of each target, shape (B, L)."""
+        ...
+
 
 class _Known(NamedTuple):
     """The sequences that a run reads, sorted by code, and the number of the ID of each."""
@@ -205,6 +209,10 @@ class WithIds:
             Rows(rows.tokens[:, body], rows.targets[:, body], rows.scored[:, body])
         )
 
+    def tags(self, indices: Ints, /) -> NDArray[np.int8]:
+        """Parts of speech of the targets, none of the prefix, shape (B, L + P)."""
+        return np.pad(self._body.tags(indices), ((0, 0), (self._ids.length, 0)))
+
 
 def split_form(name: str, /) -> tuple[str, str]:
     """The name of a set and its form: ("special/0", "plain") for `special/0/plain`, the form "" if none."""
@@ -243,9 +251,11 @@ def _known(spec: DocumentIds, *, schedule: Schedule, sets: Mapping[str, OfDocume
 
 def _first_read(schedule: Schedule) -> Ints:
     """The codes of all sequences that a run reads, each once, in the order in which it first reads them."""
-    if isinstance(schedule.treatment, Passes):
-        # Its first pass reads the set in this order; a run that ends in it has numbered the rest as well.
-        return TRAIN * _STRIDE + schedule.members("train")
-    every = np.concatenate([_codes(batch) for batch in schedule.batches()])
+    treatment, stop, rest = schedule.treatment, schedule.steps, np.empty(0, np.int64)
+    if isinstance(treatment, Passes):
+        # All is read in the first pass; a run that ends in it numbers what it would have read last.
+        stop = min(stop, -(-treatment.n_sequences // schedule.batch_size))
+        rest = TRAIN * _STRIDE + np.sort(schedule.members("train"))
+    every = np.concatenate([*(_codes(batch) for batch in schedule.batches(stop=stop)), rest])
     codes, first = np.unique(every[every >= 0], return_index=True)
     return codes[np.argsort(first)]
