@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 from repetita.errors import SpecError
 from repetita.measure.planted import LookupSubject, PlantedSet
 from repetita.measure.probe import EvalSet
-from repetita.measure.retained import KINDS, RetainedProbe, anatomy, kinds, longest_known, tags
+from repetita.measure.retained import (
+    KINDS,
+    RetainedProbe,
+    TaggedRetainedProbe,
+    anatomy,
+    kinds,
+    longest_known,
+)
 from repetita.measure.token_hits import token_hits
 
 SUBJECT = LookupSubject(share="0.37", vocab_size=64)
@@ -91,7 +98,7 @@ def test_a_measurement_can_be_taken_apart_again() -> None:
         "train": whole(rng.integers(1, 12, (9, 20)), "train"),
         "special/0": whole(rng.integers(0, 12, (6, 20))),
     }
-    probe = RetainedProbe(on=("special/0",), max_sequences=4)
+    probe = TaggedRetainedProbe(on=("special/0",), max_sequences=4)
     (reading,) = probe.measure(SUBJECT, sets)
     assert reading.items is not None
     kept = anatomy({f"special/0/{name}": array for name, array in reading.items.items()}, on="special/0")
@@ -100,7 +107,7 @@ def test_a_measurement_can_be_taken_apart_again() -> None:
     for one, other in zip(kept.hits, token_hits(SUBJECT, over=over), strict=True):
         np.testing.assert_array_equal(one, other)
     assert reading.value == kept.hits.hit.sum() / kept.hits.scored.sum()
-    np.testing.assert_array_equal(kept.tag, tags(over))
+    np.testing.assert_array_equal(kept.tag, over.sequences.tags(over.indices))
     np.testing.assert_array_equal(kept.kind, kinds(over))
     np.testing.assert_array_equal(kept.known, longest_known(over, within=sets["train"]))
     assert anatomy({}, on="special/0") is None
@@ -108,7 +115,11 @@ def test_a_measurement_can_be_taken_apart_again() -> None:
         next(probe.measure(SUBJECT, {"special/0": over}))
 
 
-def test_a_set_without_text_or_tags_has_none() -> None:
-    plain = EvalSet.whole("special/0", sequences=PlantedSet([[1, 2, 0]]))
-    assert not tags(plain).any()
-    assert not kinds(plain).any()
+def test_without_text_or_tags_there_are_none() -> None:
+    plain = {name: EvalSet.whole(name, sequences=PlantedSet([[1, 2, 0]])) for name in ("train", "special/0")}
+    (reading,) = RetainedProbe(on=("special/0",)).measure(SUBJECT, plain)
+    assert reading.items is not None
+    assert not reading.items["tag"].any()
+    assert not reading.items["kind"].any()
+    assert not RetainedProbe.needs_tags
+    assert TaggedRetainedProbe.needs_tags

@@ -41,7 +41,7 @@ class Anatomy(NamedTuple):
 
     hits: TokenHits
     tag: Bytes
-    """Part of speech of the word that a token is in, place in `parts_of_speech.CLASSES`, 0: none, (S, L)."""
+    """Part of speech of the word that a token is in, place in `taggers.CLASSES`, 0: none, (S, L)."""
     kind: Bytes
     """Place in KINDS, (S, L)."""
     known: Bytes
@@ -53,10 +53,9 @@ class RetainedProbe(PassProbe):
     """M(f) of each set of `on`, with what each token is: those that stay known, and those that do not.
 
     Classes and n-grams do not depend on the subject, but on the run's training text, so they are written
-    down beside the hits. Meant for a few states: before an exposure and at the end of the horizon.
+    down beside the hits. Meant for a few states: before an exposure and at the end of the horizon. Parts of
+    speech are left out; see `TaggedRetainedProbe`.
     """
-
-    needs_tags: ClassVar[bool] = True
 
     name: str = "retained"
     within: str = "train"
@@ -74,8 +73,22 @@ class RetainedProbe(PassProbe):
             hits = token_hits(subject, over=over)
             reading = token_hits_reading(hits, on=over.name)
             known = longest_known(over, within=sets[self.within], longest=self.longest)
-            more = {"tag": tags(over), "kind": kinds(over), "known": known}
+            more = {"tag": self.tags(over), "kind": kinds(over), "known": known}
             yield reading._replace(items={**(reading.items or {}), **more})
+
+    def tags(self, over: EvalSet, /) -> Bytes:
+        """Parts of speech of the targets, (S, L): 0, none."""
+        return np.zeros((len(over.indices), over.sequences.length), dtype=np.int8)
+
+
+class TaggedRetainedProbe(RetainedProbe):
+    """The same with parts of speech: the corpus is tagged before the runs."""
+
+    needs_tags: ClassVar[bool] = True
+
+    def tags(self, over: EvalSet, /) -> Bytes:
+        """Parts of speech of the targets, (S, L)."""
+        return over.sequences.tags(over.indices)
 
 
 def anatomy(items: Items, *, on: str) -> Anatomy | None:
@@ -85,14 +98,6 @@ def anatomy(items: Items, *, on: str) -> Anatomy | None:
     if hits is None or any(array is None for array in found):
         return None
     return Anatomy(hits, *(np.asarray(array).astype(np.int8) for array in found))
-
-
-def tags(over: EvalSet, /) -> Bytes:
-    """Parts of speech of the targets, (S, L); 0 everywhere where the corpus is not tagged."""
-    tagged = getattr(over.sequences, "tags", None)
-    if tagged is None:
-        return np.zeros((len(over.indices), over.sequences.length), dtype=np.int8)
-    return np.asarray(tagged(over.indices), dtype=np.int8)
 
 
 def kinds(over: EvalSet, /) -> Bytes:
