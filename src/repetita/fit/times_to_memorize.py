@@ -21,6 +21,13 @@ WORDS: Mapping[Unit, str] = {
 Bound = Literal["exact", "at_most", "at_least", "unknown"]
 
 
+class State(NamedTuple):
+    """One state of a run, read between those that were measured."""
+
+    passes: float
+    memorized: float
+
+
 class Progress(NamedTuple):
     """M(f) over one run, each array with one entry a measured state, in order of updates."""
 
@@ -37,6 +44,11 @@ class Progress(NamedTuple):
         """The states in this unit."""
         found: Floats = getattr(self, unit)
         return found
+
+    def at(self, x: float, /, unit: Unit = "updates") -> State:
+        """The state after `x` updates (or passes ...), linear in between; the last state beyond the end."""
+        along = self.along(unit)
+        return State(float(np.interp(x, along, self.passes)), float(np.interp(x, along, self.memorized)))
 
 
 def time_to(progress: Progress, *, tau: float, window: float) -> dict[Unit, Crossing]:

@@ -65,11 +65,11 @@ def memorized(found: Cells) -> Figure:
             length = min(len(curve) for curve in values.values())
             for i in range(length):
                 if some.progress.passes[i] > 0:
-                    spread = _spread([float(curve[i]) for curve in values.values()])
+                    spread = spread_row([float(curve[i]) for curve in values.values()])
                     passes = float(some.progress.passes[i])
                     rows.append({**_named(key), "on": on, "passes": passes, **spread})
     return Figure(
-        name="memorized",
+        name="speed-memorized",
         title="Memorized share of the training set, by model size",
         caption="M(f), the share of tokens of the whole training set whose argmax is right, "
         "teacher-forced, after so many passes over it; masked models are asked for every token once, each "
@@ -95,9 +95,9 @@ def times(found: Cells, *, window: int) -> Figure:
     for key, runs in found.items():
         for tau in TAUS[key.objective]:
             crossings = {seed: run.times(tau, window=window)["passes"] for seed, run in runs.items()}
-            rows.append({**_named(key), "n_params": _n(runs), "tau": tau, **_time(crossings)})
+            rows.append({**_named(key), "n_params": _n(runs), "tau": tau, **time_row(crossings)})
     return Figure(
-        name="time-to-memorize",
+        name="speed-time",
         title="Passes to memorize a share tau, by model size",
         caption=f"T(N, tau): passes over the training set until M(f) reaches tau and stays there for "
         f"{window:,} tokens. Where runs ended before that, the point is the end of the runs and what is "
@@ -108,7 +108,7 @@ def times(found: Cells, *, window: int) -> Figure:
         x=Axis(column="n_params", title=N_TITLE, scale="log"),
         y=Axis(column="value", title="passes T(N, tau) (log scale)", scale="log"),
         series=Series(column="tau", title="tau", kind="sequence"),
-        style=_reached(rows),
+        style=reached_style(rows),
         panels=_objectives(found),
         layers=(INTERVAL, REACHED_LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
@@ -120,7 +120,7 @@ def times_in_units(rows: Sequence[Row], found: Cells) -> Figure:
     tau = rows[0]["tau"]
     titles = tuple(dict.fromkeys(str(row["unit"]) for row in rows))
     return Figure(
-        name="time-in-units",
+        name="speed-time-in-units",
         title="The same time in passes and in target exposures",
         caption=f"Passes until M(f) reaches {tau:g} are not comparable between objectives: a masked model "
         "is asked for 15% of the tokens in each pass. A target exposure is one time that a position was a "
@@ -130,7 +130,7 @@ def times_in_units(rows: Sequence[Row], found: Cells) -> Figure:
         x=Axis(column="n_params", title=N_TITLE, scale="log"),
         y=Axis(column="value", title=f"T(N, {tau:g}) (log scale)", scale="log"),
         series=Series(column="objective", title="models", order=(CAUSAL, MASKED)),
-        style=_reached(rows),
+        style=reached_style(rows),
         panels=Panels(column="unit", title="", order=titles, share="both"),
         layers=(INTERVAL, REACHED_LINE, POINT),
         tooltip=("size", "seeds", "seeds_reached"),
@@ -145,7 +145,7 @@ def unit_lengths(rows: Sequence[Row], found: Cells, objective: str) -> Figure:
     )
     sequence = float(length / keys[0].n_sequences)
     return Figure(
-        name="unit-length" if objective == CAUSAL else f"unit-length-{objective}",
+        name="speed-unit-length" if objective == CAUSAL else f"speed-unit-length-{objective}",
         title=f"Memory unit length, {objective} models",
         caption="Mean length of the runs of consecutive memorized tokens, over all runs in the training "
         "set (runs end with their sequence). Beside it what the same number of hits in each sequence gives "
@@ -172,7 +172,7 @@ def updates_against_passes(rows: Sequence[Row], found: Cells) -> Figure:
     panels = tuple(dict.fromkeys(str(row["panel"]) for row in rows))
     sizes = tuple(dict.fromkeys(key.size for key in found))
     return Figure(
-        name="m-update",
+        name="speed-m-update",
         title="Hits in training batches are not M(f)",
         caption="M_update, the share of hits in training batches before their update, summed over the last "
         "pass's worth of tokens, against M(f) from a full pass at the same number of updates. A batch was "
@@ -202,7 +202,7 @@ def _unit_rows(found: Cells, *, window: int) -> Iterator[Row]:
     for unit in UNITS:
         for key, runs in found.items() if unit in titles else ():
             crossings = {seed: run.times(tau, window=window)[unit] for seed, run in runs.items()}
-            time = _time(crossings)
+            time = time_row(crossings)
             yield {**_named(key), "n_params": _n(runs), "tau": tau, "unit": titles[unit], **time}
 
 
@@ -214,7 +214,7 @@ def _length_rows(found: Cells, objective: str) -> Iterator[Row]:
             curves = [(run, run.lengths[metric]) for run in runs.values() if metric in run.lengths]
             shared = set.intersection(*(set(points.updates) for _, points in curves)) if curves else set()
             for updates in sorted(shared - {0.0}):
-                spread = _spread([float(points.at(updates)) for _, points in curves], scale="log")
+                spread = spread_row([float(points.at(updates)) for _, points in curves], scale="log")
                 passes = _passes(curves[0][0], updates)
                 yield {**_named(key), "panel": f"N = {key.size}", "what": what, "passes": passes, **spread}
 
@@ -257,7 +257,7 @@ def _against(
         }
 
 
-def _time(crossings: Mapping[Hashable, Crossing]) -> Row:
+def time_row(crossings: Mapping[Hashable, Crossing]) -> Row:
     """T over seeds; for a bound the end of the runs as the point, from its lower end upwards."""
     found = over_seeds(crossings)
     ends = [one.last if one.x is None else one.x for one in crossings.values()]
@@ -275,7 +275,8 @@ def _time(crossings: Mapping[Hashable, Crossing]) -> Row:
     }
 
 
-def _spread(values: Sequence[float], scale: str = "linear") -> Row:
+def spread_row(values: Sequence[float], scale: str = "linear") -> Row:
+    """Mean over seeds and its interval; one seed is a point without width."""
     found = t_interval(values, scale="log" if scale == "log" else "linear")
     low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
     return {"value": found.value, "low": low, "high": high, "seeds": found.n}
@@ -303,7 +304,8 @@ def _objectives(found: Cells) -> Panels | None:
     return Panels(column="objective", title="", order=order, share="y") if len(order) > 1 else None
 
 
-def _reached(rows: Sequence[Row]) -> Style | None:
+def reached_style(rows: Sequence[Row]) -> Style | None:
+    """Tells bounds from times, where there are any."""
     if all(row["reached"] == REACHED for row in rows):
         return None
     return Style(column="reached", title="tau was", order=(REACHED, OPEN))

@@ -5,13 +5,14 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import numpy as np
 
 from repetita.fit.estimate import t_interval
-from repetita.fit.times_to_memorize import UNITS, over_seeds, time_to
+from repetita.fit.times_to_memorize import UNITS, Unit, over_seeds, time_to
 from repetita.report.figure import Cell
 from repetita.report.page import Table
 from repetita.studies._speed import (
     ALL_TARGETS,
     CAUSAL,
     MASKED,
+    STANDARD,
     TAUS,
     Cells,
     Online,
@@ -48,7 +49,7 @@ def _times(main: Cells, n: str, window: int) -> Table:
             reached = sum(one.reached for one in by_unit["passes"].values())
             rows.append([key.objective, key.size, tau, *shown, f"{reached} of {len(runs)}"])
     return Table(
-        "times", "T(N, tau)",
+        "speed-times", "T(N, tau)",
         "Until M(f), from full passes, reaches tau and stays there. Geometric means over seeds with 95% t "
         "intervals; `above`: some seed ended before. Exposures: how often a position was a scored target.",
         n,
@@ -71,7 +72,7 @@ def _trends(main: Cells, n: str, window: int) -> Table:
             else:
                 rows.append([objective, tau, fitted.exponent.text(), fitted.n, fitted.n_censored])
     return Table(
-        "trends", "T(N, tau) as a power of N",
+        "speed-trends", "T(N, tau) as a power of N",
         "Exponent b of T ~ N^b by maximum likelihood of a log-normal scatter, with one T a size, the "
         "geometric mean over seeds; a size of which some seed did not reach tau counts as beyond that mean "
         "with the end of such runs. Negative: larger models need fewer passes. A power law is a summary "
@@ -101,7 +102,7 @@ def _lengths(main: Cells, n: str, window: int) -> Table:
             f"{np.mean(test):.4f}", over_seeds(excess).text(),
         ])  # fmt: skip
     return Table(
-        "lengths", "Run lengths, and memory in excess of prediction",
+        "speed-lengths", "Run lengths, and memory in excess of prediction",
         f"Mean length of runs of memorized tokens where M(f) is {HIGH:g}, in tokens; its ratio to the same "
         "hits shuffled in their sequences; mean length of the run that a memorized token is in. Then M(f) "
         f"at the end, the test set's, and the passes until the first is {EXCESS:g} above the second.",
@@ -135,7 +136,7 @@ def _updates(main: Cells, online: Sequence[Online], n: str, window: int) -> Tabl
                 [key.objective, key.size, shown, full, over_seeds(times).text(), f"{np.mean(end):.4f}"]
             )
     return Table(
-        "updates", "T from full passes and T_update from training batches",
+        "speed-updates", "T from full passes and T_update from training batches",
         f"Updates until M(f) is {HIGH:g}, and until M_update is, the share of hits in training batches "
         "before their update; for masked models also by what was shown in place of the target.",
         n,
@@ -146,23 +147,27 @@ def _updates(main: Cells, online: Sequence[Online], n: str, window: int) -> Tabl
 
 def _arms(others: Cells, main: Cells, window: int) -> Table:
     rows: list[list[Cell]] = []
+    units: tuple[Unit, ...] = ("passes", "updates", "tokens")
     for key, runs in others.items():
-        crossings = [
-            {seed: run.times(HIGH, window=window)[unit] for seed, run in runs.items()} for unit in UNITS[:2]
-        ]
-        standard = main.get(key._replace(arm="standard"))
-        beside = None
-        if standard is not None:
-            beside = over_seeds(
-                {s: run.times(HIGH, window=window)["passes"] for s, run in standard.items()}
-            ).text()
-        shown = [over_seeds(one).text() for one in crossings]
-        rows.append([key.objective, key.size, key.n_sequences, key.arm, *shown, beside, len(runs)])
+        standard = main.get(key._replace(arm=STANDARD))
+        for tau in TAUS[key.objective]:
+            shown = [
+                over_seeds({seed: run.times(tau, window=window)[unit] for seed, run in runs.items()}).text()
+                for unit in units
+            ]
+            beside = None
+            if standard is not None:
+                times = {seed: run.times(tau, window=window)["passes"] for seed, run in standard.items()}
+                beside = over_seeds(times).text()
+            named: list[Cell] = [key.objective, key.size, key.n_sequences, key.arm, tau]
+            rows.append([*named, *shown, beside, len(runs)])
     return Table(
-        "arms", "Other recipes and training sets",
-        f"T(N, {HIGH:g}) where the recipe or the training set is another, beside the standard recipe's.",
+        "speed-arms", "Other recipes and training sets",
+        "T(N, tau) where the recipe or the training set is another, beside the standard recipe's. Own batch: "
+        "larger models read larger batches at lower rates, as in the paper.",
         count_text(others),
-        ("models", "N", "sequences", "recipe", "passes", "updates", "standard, passes", "seeds"),
+        ("models", "N", "sequences", "recipe", "tau", "passes", "updates", "tokens read",
+         "standard, passes", "seeds"),
         rows,
     )  # fmt: skip
 
