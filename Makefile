@@ -38,11 +38,11 @@ setup: $(READY) ## the virtual environment for using repetita, once
 setup-dev: $(READY_DEV) ## the same with all that tests and documentation need, once
 
 $(READY): pyproject.toml constraints.txt
-	$(call install,corpora)
+	$(call install,corpora$(comma)pos-small)
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt
-	$(call install,corpora$(comma)hf$(comma)tracking$(comma)docs$(comma)dev)
+	$(call install,corpora$(comma)pos-small$(comma)hf$(comma)tracking$(comma)docs$(comma)dev)
 	@touch $(READY) $@
 
 demo: $(READY) ## memorization, forgetting and double descent from a real text, in five minutes

@@ -122,9 +122,9 @@ def test_a_worker_that_is_killed_is_named_and_the_build_goes_on(
         "encoding.serve()"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "_PROGRAM", program)
+        patch.setattr(module, "PROGRAM", program)
         patch.setattr(module, "COMMIT_SECONDS", 0.0)
-        with pytest.raises(CorpusError, match=r"encodes text ended with status 3 .*build again to go on"):
+        with pytest.raises(CorpusError, match=r"reads text ended with status 3 .*build again to go on"):
             build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=2)
     assert (tmp_path / ".built.building" / "state.json").exists()
     shards = build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES)

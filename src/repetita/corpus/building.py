@@ -17,7 +17,7 @@ import numpy as np
 
 from repetita import seeds
 from repetita.corpus.catalogue import RECORDS, STRINGS, Catalogue, open_catalogue
-from repetita.corpus.encoding import Encoder, Stretch, Task
+from repetita.corpus.encoding import PROGRAM, Encoder, Stretch, Task, unpack
 from repetita.corpus.growing import Committed, GrowingFile
 from repetita.corpus.layout import Cutter, Layout, constants
 from repetita.corpus.pretrained_tokenizer import open_pretrained, public_tokenizer, tokenizer_identity
@@ -67,7 +67,7 @@ def build_shards(
         return open_shards(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent / f".{path.name}.lock"):
+        with locked(path.parent / f".{path.name}.lock"):
             if not path.exists():
                 _mention_left_over(path)
                 folder = path.parent / f".{path.name}.building"
@@ -292,7 +292,8 @@ def _encoded(
     if n > 1 and size > IN_PROCESS_BYTES:
         told = {name: str(path) for name, path in paths.items()} | {"dtype": build.dtype.str}
         try:
-            pool = Workers(n, told=told | {"tokenizer": str(build.folder / "tokenizer.json")})
+            told |= {"tokenizer": str(build.folder / "tokenizer.json")}
+            pool: Workers[Task, Stretch] = Workers(n, told=told, program=PROGRAM, decode=unpack)
         except OSError as error:
             log.warning("no worker can be started (%s); one process encodes", error)
         else:
@@ -376,7 +377,7 @@ def _mention_left_over(path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Waits for the lock file; it stays, since removing it would let a third process lock another one."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

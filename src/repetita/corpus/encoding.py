@@ -5,9 +5,9 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,18 +171,34 @@ def unpack(data: bytes) -> Stretch:
     return Stretch(counts, data[len(data) - n_bytes :], sentences, paragraphs, n_unknown, lossless)
 
 
+PROGRAM = "from repetita.corpus.encoding import serve; serve()"
+"""What a process runs that encodes."""
+
+
 def serve() -> None:
-    """A worker process: tasks come in, stretches go out, until the other side closes or is gone."""
+    """A worker process that encodes; see `answer`."""
+    answer(_encoding)
+
+
+def answer(begin: Callable[[dict[str, Any]], Callable[[list[Any]], bytes]], /) -> None:
+    """A worker process: tasks come in, answers go out, until the other side closes or is gone.
+
+    `begin` makes of what the process is told at first what answers a task.
+    """
     # Whatever a library prints must not come between the messages.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     start = receive(sys.stdin.buffer)
     if start is None:
         return
-    told = json.loads(start)
+    reply = begin(json.loads(start))
+    while (message := receive(sys.stdin.buffer)) is not None:
+        send(out, reply(json.loads(message)))
+
+
+def _encoding(told: dict[str, Any]) -> Callable[[list[Any]], bytes]:
     tokenizer = load_tokenizer(Path(told["tokenizer"]).read_text(encoding="utf-8"))
     encoder = Encoder(
         text=Path(told["text"]), records=Path(told["records"]), tokenizer=tokenizer, dtype=told["dtype"]
     )
-    while (message := receive(sys.stdin.buffer)) is not None:
-        send(out, pack(encoder.encode(Task(*json.loads(message)))))
+    return lambda task: pack(encoder.encode(Task(*task)))

@@ -15,11 +15,13 @@ from repetita.corpus import breaks as cut
 from repetita.corpus.building import Progress, build_shards
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.documents import check_parts, find_source
+from repetita.corpus.parts_of_speech import Words
 from repetita.corpus.pretrained_tokenizer import content_hash, tokenizer_identity
 from repetita.corpus.schedule import EMPTY, SETS, Batch
 from repetita.corpus.shards import Shards
 from repetita.corpus.splits import Splits, deal
 from repetita.corpus.synthetic import SyntheticSpec
+from repetita.corpus.tagging import Tags, tag_shards
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
 from repetita.corpus.treatment import Unit
 from repetita.errors import CorpusError, SpecError
@@ -89,13 +91,15 @@ class SequenceSet:
         self._text, self._table, self._token_bytes = text, table, token_bytes
         self._places = np.arange(length, dtype=np.int64)
         self._full = bool((table.lengths == length).all())
+        self.words = Words(text, table=table, length=length)
+        """The words behind its tokens, for a corpus that was tagged."""
 
     def __len__(self) -> int:
         return len(self._table.starts)
 
     def rows(self, indices: Ints) -> Rows:
         """Sequences as a model reads them, arrays of shape (B, L); IndexError outside 0 .. n - 1."""
-        self._check(indices)
+        _check(indices, self)
         positions = self._table.starts[indices][:, None] + self._places
         if self._full:
             targets = self._text.take(positions).astype(np.int64)
@@ -108,7 +112,7 @@ class SequenceSet:
         """Tokens of each sequence (of all, without indices), separators inside it included, shape (B,)."""
         if indices is None:
             return self._table.lengths
-        self._check(indices)
+        _check(indices, self)
         return self._table.lengths[indices]
 
     def document(self, indices: Ints | None = None) -> Ints:
@@ -142,16 +146,26 @@ class SequenceSet:
         """Bytes of UTF-8 behind the scored targets of each row, shape (B,)."""
         return np.asarray(np.where(rows.scored, self._token_bytes[rows.targets], 0).sum(axis=1))
 
+    def tags(self, indices: Ints, /) -> NDArray[np.int8]:
+        """The part of speech of each target, index into `taggers.CLASSES` (0: none), shape (B, L).
+
+        That of the word that holds the token's first character but white space. Raises CorpusError where the
+        corpus has not been tagged; `Corpus.tag` does it.
+        """
+        _check(indices, self)
+        return self.words.of(indices).tag
+
     def _first(self, indices: Ints | None) -> Ints:
         """Position of each sequence's first token, its second where the first is a separator."""
         if indices is not None:
-            self._check(indices)
+            _check(indices, self)
         starts = self._table.starts if indices is None else self._table.starts[indices]
         return np.asarray(starts + (self._text.take(starts) == 0))
 
-    def _check(self, indices: Ints) -> None:
-        if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"an index outside the {len(self)} sequences of the set {self.name}")
+
+def _check(indices: Ints, of: SequenceSet) -> None:
+    if indices.size and (indices.min() < 0 or indices.max() >= len(of)):
+        raise IndexError(f"an index outside the {len(of)} sequences of the set {of.name}")
 
 
 def as_rows(targets: Tokens) -> Rows:
@@ -235,6 +249,10 @@ class Corpus:
     def verify(self) -> None:
         """Compare every file with its recorded hash; DamagedError names the first that differs."""
         self._shards.verify()
+
+    def tag(self, *, progress: Progress | None = None) -> Tags:
+        """Its parts of speech, made once a text and tagger; see `tagging.tag_shards`."""
+        return tag_shards(self._shards, progress=progress)
 
     def _sequences(self, name: str, documents: Ints) -> SequenceSet:
         length, text = self.spec.length, cut.Text(self._shards, documents=documents)

@@ -1,4 +1,4 @@
-"""Worker processes that encode text, as many as there are cores, whose answers come in order."""
+"""Worker processes that encode or tag text, as many as there are cores, whose answers come in order."""
 
 import json
 import os
@@ -6,19 +6,18 @@ import queue
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Condition, local
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from repetita.corpus.encoding import Stretch, Task, receive, send, unpack
+from repetita.corpus.encoding import receive, send
 from repetita.errors import CorpusError
 
 AHEAD = 4
 """Stretches a worker that may wait for one that comes before them."""
 
-_PROGRAM = "from repetita.corpus.encoding import serve; serve()"
 _ALONE = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 
@@ -27,14 +26,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers:
+Task = TypeVar("Task", bound=Sequence[Any])
+Answer = TypeVar("Answer")
+
+
+class Workers(Generic[Task, Answer]):
     """Processes of their own, not of `multiprocessing`.
 
     They import neither the user's program nor what it has loaded, need no shared memory, and end when this
-    process does, however it ends.
+    process does, however it ends. `program` is what each runs: it calls `encoding.answer`. They are `told`
+    something at first; tasks go to them as JSON, and `decode` reads what they answer.
     """
 
-    def __init__(self, n: int, *, told: Mapping[str, Any]) -> None:
+    def __init__(
+        self, n: int, *, told: Mapping[str, Any], program: str, decode: Callable[[bytes], Answer]
+    ) -> None:
+        self._decode = decode
         self._processes: list[subprocess.Popen[bytes]] = []
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._of_thread = local()
@@ -46,7 +53,7 @@ class Workers:
                 raise OSError("the path of the interpreter is not known")
             for _ in range(n):
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM],
+                    [sys.executable, "-P", "-c", program],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=os.environ | _ALONE | {"PYTHONPATH": path},
@@ -60,9 +67,9 @@ class Workers:
             self.close()
             raise
 
-    def encode(self, tasks: Iterable[Task], /) -> Iterator[tuple[Task, Stretch]]:
+    def encode(self, tasks: Iterable[Task], /) -> Iterator[tuple[Task, Answer]]:
         """Each task with what became of it, in order; tasks are taken as fast as they come."""
-        pending: deque[tuple[Task, Future[Stretch]]] = deque()
+        pending: deque[tuple[Task, Future[Answer]]] = deque()
         for number, task in enumerate(tasks):
             pending.append((task, self._threads.submit(self._ask, number, task)))
             while pending and pending[0][1].done():
@@ -82,17 +89,17 @@ class Workers:
                     with suppress(OSError):
                         pipe.close()
 
-    def _answer(self, task: Task, future: "Future[Stretch]") -> tuple[Task, Stretch]:
-        stretch = future.result()
+    def _answer(self, task: Task, future: "Future[Answer]") -> tuple[Task, Answer]:
+        answer = future.result()
         self._answer_more(1)
-        return task, stretch
+        return task, answer
 
     def _answer_more(self, n: int) -> None:
         with self._turn:
             self._answered += n
             self._turn.notify_all()
 
-    def _ask(self, number: int, task: Task) -> Stretch:
+    def _ask(self, number: int, task: Task) -> Answer:
         with self._turn:
             self._turn.wait_for(lambda: number < self._answered + self._limit)
         if not hasattr(self._of_thread, "process"):
@@ -106,10 +113,10 @@ class Workers:
             answer = None
         if answer is None:
             raise WorkerGone(
-                f"a process that encodes text ended with status {process.wait()} (what it wrote is above; "
+                f"a process that reads text ended with status {process.wait()} (what it wrote is above; "
                 f"status -9 means that it was killed, mostly for want of memory); build again to go on"
             )
-        return unpack(answer)
+        return self._decode(answer)
 
 
 class WorkerGone(CorpusError):

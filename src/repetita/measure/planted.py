@@ -22,11 +22,15 @@ START = 0
 class PlantedSet:
     """Sequences held in memory, shape (n, L); target 0 is padding and is not scored.
 
-    `token_bytes` (V,) gives the bytes of each id, one each by default.
+    `token_bytes` (V,) gives the bytes of each id, one each by default, `classes` (n, L) the part of speech
+    of each target (index into `corpus.taggers.CLASSES`), none by default.
     """
 
-    def __init__(self, targets: ArrayLike, *, token_bytes: ArrayLike | None = None) -> None:
+    def __init__(
+        self, targets: ArrayLike, *, token_bytes: ArrayLike | None = None, classes: ArrayLike | None = None
+    ) -> None:
         self.targets = np.atleast_2d(np.asarray(targets, dtype=np.int64))
+        self._classes = None if classes is None else np.atleast_2d(np.asarray(classes, dtype=np.int8))
         self._bytes = None if token_bytes is None else np.asarray(token_bytes, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -47,6 +51,12 @@ class PlantedSet:
         """Bytes behind the scored targets."""
         targets = rows.targets[rows.scored]
         return len(targets) if self._bytes is None else int(self._bytes[targets].sum())
+
+    def tags(self, indices: NDArray[np.int64], /) -> NDArray[np.int8]:
+        """The classes that were given, else 0 throughout."""
+        if self._classes is None:
+            return np.zeros((len(indices), self.length), dtype=np.int8)
+        return self._classes[indices]
 
 
 class UniformSubject:

@@ -44,6 +44,13 @@ class Sequences(Protocol):
         """Bytes of text behind the scored targets, in all or by row."""
         ...
 
+    def tags(self, indices: NDArray[np.int64], /) -> NDArray[np.int8]:
+        """The part of speech of each target, index into `corpus.taggers.CLASSES`, shape (B, L).
+
+        Raises CorpusError where the text has not been tagged; a probe with `needs_tags` sees to it.
+        """
+        ...
+
 
 class EvalSet(NamedTuple):
     """A named set as one run sees it: `indices` into `sequences` (the repeated subset, the test set ...)."""
@@ -189,6 +196,8 @@ class PassProbe(Spec):
 
     semantics: ClassVar[int] = 1
     """Raised when the readings of an unchanged subject move."""
+    needs_tags: ClassVar[bool] = False
+    """Whether it reads parts of speech: a study then has the corpus tagged before its runs."""
 
     name: str = "pass"
     on: tuple[str, ...] = Field(min_length=1)

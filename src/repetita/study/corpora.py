@@ -32,22 +32,33 @@ class Corpora:
         self._progress = progress
         self._open: dict[CorpusSpec, Corpus] = {}
         self._sets: dict[str, RunSets] = {}
+        self._tagged: set[CorpusSpec] = set()
 
     def open(self, spec: CorpusSpec) -> Corpus:
         """The corpus of a spec; raises CorpusError, DamagedError, StorageError."""
         if spec not in self._open:
-            said = set[str]()
-
-            def progress(stage: str, share: float) -> None:
-                text = f"corpus {public_source(spec.source)}: {stage}"
-                if stage not in said:
-                    said.add(stage)
-                    self._say(text)
-                if self._progress is not None:
-                    self._progress(text, share)
-
-            self._open[spec] = open_corpus(spec, cache=self._cache, progress=progress)
+            self._open[spec] = open_corpus(spec, cache=self._cache, progress=self._hearing(spec))
         return self._open[spec]
+
+    def _hearing(self, spec: CorpusSpec) -> Hear:
+        """Says each stage once and passes shares on."""
+        said = set[str]()
+
+        def progress(stage: str, share: float) -> None:
+            text = f"corpus {public_source(spec.source)}: {stage}"
+            if stage not in said:
+                said.add(stage)
+                self._say(text)
+            if self._progress is not None:
+                self._progress(text, share)
+
+        return progress
+
+    def tag(self, spec: CorpusSpec) -> None:
+        """Has the parts of speech of a corpus made where they are missing; CorpusError without a tagger."""
+        if spec not in self._tagged:
+            self.open(spec).tag(progress=self._hearing(spec))
+            self._tagged.add(spec)
 
     def find(self, spec: CorpusSpec, *, fingerprint: str) -> Corpus | None:
         """The corpus with this fingerprint, wherever its text lies now; None where none was built here."""

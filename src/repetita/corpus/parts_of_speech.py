@@ -1,0 +1,160 @@
+"""The word behind each token: its part of speech, whether the token begins it, whether it is all of it."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repetita.corpus.breaks import RowTable, Text
+from repetita.corpus.taggers import CLASSES, PAPER_CLASSES, Sentence, Tagger, open_tagger
+from repetita.corpus.tagging import DocumentWords, Tags, open_tags, text_of
+
+__all__ = ["CLASSES", "PAPER_CLASSES", "TokenWords", "WordPlace", "Words"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+INITIAL, WHOLE, CLASS = 0x40, 0x80, 0x3F
+"""Bits of a token's byte."""
+WHOLE_SHARE = 0.5
+"""An id counts as a word where at least this share of its tokens are a whole word each."""
+COUNTED_TOKENS = 1 << 22
+"""Tokens of a set in which this is counted."""
+
+
+class TokenWords(NamedTuple):
+    """What the tokens are in their text, arrays of the same shape."""
+
+    tag: NDArray[np.int8]
+    """Class of the word that holds a token's first character but white space, index into CLASSES; 0: none."""
+    initial: Bools
+    """Whether that character is the first of its word."""
+    whole: Bools
+    """Whether the token is the whole word, with or without white space before it, and no more."""
+
+
+class WordPlace(NamedTuple):
+    """A word in its sentence."""
+
+    sentence: Sentence
+    at: int
+    """Which of the sentence's words."""
+
+
+class Words:
+    """The words behind the tokens of a set; a corpus without tags is a CorpusError when first asked."""
+
+    def __init__(self, text: Text, *, table: RowTable, length: int) -> None:
+        self._text, self._table, self._places = text, table, np.arange(length, dtype=np.int64)
+        self._bytes: dict[int, NDArray[np.uint8]] = {}
+        self._strings: dict[int, bytes] = {}
+        self._words: dict[int, DocumentWords] = {}
+
+    @cached_property
+    def tags(self) -> Tags:
+        """What was written down about the corpus."""
+        return open_tags(self._text.shards)
+
+    @property
+    def tagger(self) -> Tagger:
+        """The tagger that has made the tags; its library is imported now."""
+        return open_tagger(self.tags.tagger)
+
+    def positions(self, indices: Ints, /) -> Ints:
+        """Where in the set's text the targets of these sequences are, shape (B, L); -1: nowhere, padding."""
+        inside = self._places < self._table.lengths[indices][:, None]
+        return np.where(inside, self._table.starts[indices][:, None] + self._places, -1)
+
+    def of(self, indices: Ints, /) -> TokenWords:
+        """Of the targets of these sequences, arrays of shape (B, L)."""
+        positions = self.positions(indices)
+        found = np.zeros(positions.shape, dtype=np.uint8)
+        document = np.where(positions < 0, -1, self._text.document_at(np.maximum(positions, 0)))
+        for number in np.unique(document[document >= 0]).tolist():
+            here = document == number
+            found[here] = self._of_document(number)[positions[here] - self._text.starts[number]]
+        return TokenWords((found & CLASS).astype(np.int8), (found & INITIAL) > 0, (found & WHOLE) > 0)
+
+    def place(self, position: int, /) -> WordPlace:
+        """The word that a token is in, or begins, in its sentence; ValueError where it is in none."""
+        number = int(self._text.document_at(np.array(position)))
+        words = self._words_of(number)
+        starts, stops = self._token_bytes(number)
+        index = position - int(self._text.starts[number])
+        word = int(_word_of(words, starts[index : index + 1], stops[index : index + 1])[0])
+        if word < 0:
+            raise ValueError(f"the token at {position} is in no word")
+        first = int(np.flatnonzero(words.opens[: word + 1])[-1])
+        later = np.flatnonzero(words.opens[word + 1 :])
+        last = word + 1 + int(later[0]) if len(later) else len(words.starts)
+        if number not in self._strings:
+            self._strings[number] = text_of(self._text.shards, int(self._text.documents[number])).encode()
+        low, high = int(words.starts[first]), int(words.stops[last - 1])
+        data = self._strings[number]
+        bounds = [
+            (len(data[low:start].decode()), len(data[low:stop].decode()))
+            for start, stop in zip(
+                words.starts[first:last].tolist(), words.stops[first:last].tolist(), strict=True
+            )
+        ]
+        return WordPlace(Sentence(data[low:high].decode(), tuple(bounds)), word - first)
+
+    @cached_property
+    def whole_ids(self) -> Bools:
+        """Of each id, whether most of its tokens in the set are a whole word, shape (V,)."""
+        vocab_size = self._text.shards.tokenizer.vocab_size
+        counts = np.zeros((2, vocab_size), dtype=np.int64)
+        seen = 0
+        for number in range(len(self._text.documents)):
+            start, stop = self._text.starts[number : number + 2].tolist()
+            ids = self._text.take(np.arange(start, stop))
+            counts[0] += np.bincount(ids, minlength=vocab_size)
+            counts[1] += np.bincount(ids[(self._of_document(number) & WHOLE) > 0], minlength=vocab_size)
+            seen += stop - start
+            if seen >= COUNTED_TOKENS:
+                break
+        return np.asarray((counts[1] > 0) & (counts[1] >= WHOLE_SHARE * counts[0]))
+
+    def string(self, token: int, /) -> str:
+        """The text of an id without white space around it."""
+        return self._text.shards.tokenizer.decode([token]).strip()
+
+    def _of_document(self, number: int) -> NDArray[np.uint8]:
+        """A byte a token of a document of the set, its separator included."""
+        if number not in self._bytes:
+            words = self._words_of(number)
+            starts, stops = self._token_bytes(number)
+            word = _word_of(words, starts, stops)
+            there, which = word >= 0, np.maximum(word, 0)
+            found = np.zeros(len(starts) + 1, dtype=np.uint8)
+            if len(words.starts):
+                initial = there & (words.starts[which] >= starts)
+                whole = initial & (words.stops[which] == stops)
+                found[:-1] = np.where(there, words.classes[which], 0) + INITIAL * initial + WHOLE * whole
+            self._bytes[number] = found
+        return self._bytes[number]
+
+    def _words_of(self, number: int) -> DocumentWords:
+        if number not in self._words:
+            self._words[number] = self.tags.words(int(self._text.documents[number]))
+        return self._words[number]
+
+    def _token_bytes(self, number: int) -> tuple[Ints, Ints]:
+        """Where each token of a document begins and ends in its text, in bytes."""
+        start, stop = self._text.starts[number : number + 2].tolist()
+        sizes = self._text.shards.tokenizer.token_bytes[self._text.take(np.arange(start, stop - 1))]
+        stops = np.cumsum(sizes)
+        return np.asarray(stops - sizes), np.asarray(stops)
+
+
+def _word_of(words: DocumentWords, starts: Ints, stops: Ints) -> Ints:
+    """The word of the first character but white space of each stretch of bytes, -1 where it has none.
+
+    All other characters are in words, so that it is the first byte that is in one.
+    """
+    if not len(words.starts):
+        return np.full(starts.shape, -1, dtype=np.int64)
+    word = np.searchsorted(words.stops, starts, side="right")
+    inside = word < len(words.starts)
+    return np.where(inside & (words.starts[np.minimum(word, len(words.starts) - 1)] < stops), word, -1)
