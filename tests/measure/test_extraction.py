@@ -17,7 +17,8 @@ from repetita.model.transformer import Transformer
 from repetita.subject import Rows
 
 PROBE = ExtractionProbe(on=("train",), prompts=(2, 4), suffix=3, starts=(4, 8))
-METRICS = ["extractable_2", "exact_prefix_2", "extractable_4", "exact_prefix_4", "exact_in_context"]
+KINDS = ["head_extractable", "head_exact_prefix", "inside_extractable", "inside_exact_prefix"]
+METRICS = [*(f"{kind}_{k}" for k in (2, 4) for kind in KINDS), "exact_in_context"]
 
 
 def measured(subject: Any, targets: Any, *, probe: ExtractionProbe = PROBE) -> dict[str, Reading]:
@@ -65,6 +66,10 @@ def written(model: Transformer, prompt: Any, *, n_tokens: int) -> list[int]:
     return tokens[1 + len(prompt) :]
 
 
+def first_wrong(made: list[int], true: Any) -> int:
+    return next((i for i, (one, other) in enumerate(zip(made, true, strict=True)) if one != other), len(made))
+
+
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 @pytest.mark.parametrize("steps", [0, 30, 200])
 def test_a_pass_is_a_greedy_loop(steps: int, positions: str) -> None:
@@ -73,16 +78,18 @@ def test_a_pass_is_a_greedy_loop(steps: int, positions: str) -> None:
     model = memorizer(targets, steps=steps, positions=positions)
     found = items(measured(LiveSubject(model), targets))
     exact = 0
+    for k in PROBE.prompts:
+        for row, prefix in zip(targets, found[f"head_{k}"].tolist(), strict=True):
+            assert prefix == first_wrong(written(model, row[:k], n_tokens=3), row[k : k + 3])
     for w, start in enumerate(PROBE.starts):
         for k in PROBE.prompts:
-            for row, prefix in zip(targets, found[f"prefix_{k}"][:, w].tolist(), strict=True):
-                made = written(model, row[start - k : start], n_tokens=PROBE.suffix)
-                right = [one == other for one, other in zip(made, row[start : start + 3], strict=True)]
-                assert prefix == (right.index(False) if False in right else 3)
+            for row, prefix in zip(targets, found[f"inside_{k}"][:, w].tolist(), strict=True):
+                made = written(model, row[start - k : start], n_tokens=3)
+                assert prefix == first_wrong(made, row[start : start + 3])
                 exact += prefix == 3
         # With all that was before it as prompt the context is whole: memorized is extractable.
         whole = continued(LiveSubject(model), targets[:, : start + 3], prompt=start)
-        assert np.array_equal(whole, found["prefix_context"][:, w])
+        assert np.array_equal(whole, found["context"][:, w])
     assert exact == 0 if steps == 0 else 2 < exact < 30
 
 
@@ -92,10 +99,10 @@ def test_what_two_tokens_decide_is_extractable_with_two() -> None:
     chain[[0, 1, 2, 3, 4], [1, 2, 3, 4, 1]] = 1
     targets = 1 + (np.arange(12) + np.arange(6)[:, None]) % 4
     found = measured(BigramSubject(chain), targets)
-    assert [reading.value for reading in found.values()] == [1, 3, 1, 3, 1]
-    assert {reading.n for reading in found.values()} == {12}
+    assert [reading.value for reading in found.values()] == [1, 3, 1, 3] * 2 + [1]
+    assert [reading.n for reading in found.values()] == [6, 6, 12, 12] * 2 + [12]
     nothing = measured(UniformSubject(vocab_size=5), targets)
-    assert [reading.value for reading in nothing.values()] == [0, 0, 0, 0, 0]
+    assert [reading.value for reading in nothing.values()] == [0] * 9
 
 
 def test_planted_text_is_told_from_the_rest() -> None:
@@ -107,12 +114,13 @@ def test_planted_text_is_told_from_the_rest() -> None:
     broken = known[:1].copy()
     broken[0, 9] = broken[0, 8]  # the second token of the second suffix is not what the chain says
     found = measured(BigramSubject(chain), np.concatenate([known, other, broken]))
-    assert found["extractable_2"].value == pytest.approx(9 / 22)
-    assert found["exact_prefix_2"].value == pytest.approx((9 * 3 + 1) / 22)
+    assert found["inside_extractable_2"].value == pytest.approx(9 / 22)
+    assert found["head_extractable_2"].value == pytest.approx(5 / 11)
+    assert found["inside_exact_prefix_2"].value == pytest.approx((9 * 3 + 1) / 22)
     kept = items(found)
-    assert kept["prefix_4"].tolist() == [[3, 3]] * 4 + [[0, 0]] * 6 + [[3, 1]]
+    assert kept["inside_4"].tolist() == [[3, 3]] * 4 + [[0, 0]] * 6 + [[3, 1]]
     assert kept["sequence"].tolist() == list(range(11))
-    assert kept["hits"][:4].tolist() == kept["n_scored"][:4].tolist() or kept["hits"][0] == 12
+    assert kept["n_scored"].tolist() == [12] * 11
 
 
 @pytest.mark.parametrize("share", [0, 0.37, 0.8, 1])
@@ -126,7 +134,7 @@ def test_exact_prefixes_are_those_of_the_hits(share: float) -> None:
     for w, start in enumerate(PROBE.starts):
         expected = [next((i for i, hit in enumerate([*row, False]) if not hit), 3) for row in
                     hits[:, start : start + 3].tolist()]  # fmt: skip
-        assert kept["prefix_context"][:, w].tolist() == expected
+        assert kept["context"][:, w].tolist() == expected
 
 
 def test_suffixes_across_a_separator_are_not_asked_for() -> None:
@@ -135,8 +143,10 @@ def test_suffixes_across_a_separator_are_not_asked_for() -> None:
     targets[1, 10:] = 0  # padding from inside the second suffix on
     targets[2, 0] = 0  # at the far end of the longest prompt of the first suffix
     found = measured(LookupSubject(share=1, vocab_size=7), targets)
-    assert (items(found)["prefix_2"] == NOT_ASKED).tolist() == [[True, True], [False, True], [True, False]]
-    assert found["extractable_2"].n == 2
+    assert (items(found)["inside_2"] == NOT_ASKED).tolist() == [[True, True], [False, True], [True, False]]
+    assert (items(found)["head_4"] == NOT_ASKED).tolist() == [True, False, True]
+    assert (items(found)["head_2"] == NOT_ASKED).tolist() == [False, False, True]
+    assert found["inside_extractable_2"].n == 2
     empty = measured(LookupSubject(share=1, vocab_size=7), np.zeros((2, 12)))
     assert {reading.value for reading in empty.values()} == {None}
 

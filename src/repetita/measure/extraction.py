@@ -26,11 +26,13 @@ MASKED = {"why": "not applicable: a masked model continues no prompt"}
 class ExtractionProbe(PassProbe):
     """Which suffixes of each set of `on` are k-extractable (Carlini et al. 2022, definition 3.1).
 
-    The suffix of `suffix` tokens that begins at each of `starts` is asked for with each of `prompts`: the k
-    tokens before it behind the start token, in a fresh context, at the positions 1 .. k, wherever in
-    the sequence they stood in training. It is extractable if greedy decoding returns it to the token. Every k
-    is asked for the same suffixes. Beside it stands the suffix in its whole context, teacher-forced:
-    that all its tokens are memorized in the sense of M(f).
+    `head`: the prompt is the first k tokens of the sequence and the suffix the next `suffix` tokens, as in
+    Biderman et al. 2023. Prompt and positions are those of training, so this is the whole context. `inside`:
+    the suffix that begins at each of `starts` is asked for with the k tokens before it alone, behind the
+    start token in a fresh context, at the positions 1 .. k, wherever in the sequence they stood in training;
+    every k is asked for the same suffixes. A suffix is extractable if greedy decoding returns it to the
+    token. Beside the latter stands the suffix in its whole context: that all of its tokens are memorized in
+    the sense of M(f).
     """
 
     name: str = "extraction"
@@ -60,15 +62,15 @@ class ExtractionProbe(PassProbe):
         return super().cost_tokens(sets) + rows * windows
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
-        """For each set `extractable_k` and `exact_prefix_k` of each k, then `exact_in_context`.
+        """For each set: for each k `extractable` and `exact_prefix`, `head` and `inside`; `exact_in_context`.
 
-        `extractable_k`: share of the suffixes asked for that are returned exactly. `exact_prefix_k`: mean
+        `extractable`: share of the suffixes asked for that are returned exactly. `exact_prefix`: mean
         number of tokens right before the first wrong one, at most `suffix`. `exact_in_context`: share of the
-        same suffixes all of whose tokens are memorized with all of the sequence before them. n counts
+        suffixes inside all of whose tokens are memorized with all of the sequence before them. n counts
         suffixes; value None where none is asked for, and in every reading of a masked subject.
-        Items by sequence: `sequence` (indices), `hits` and `n_scored` of M(f), shape (S,); by suffix the
-        exact prefixes `prefix_k` and `prefix_context`, shape (S, W), NOT_ASKED where the suffix, or the
-        longest prompt before it, has a separator or padding inside.
+        Items by sequence: `sequence` (indices), `hits` and `n_scored` of M(f), and the exact prefixes
+        `head_k`, shape (S,); by suffix the exact prefixes `inside_k` and `context`, shape (S, W). They are
+        NOT_ASKED where the suffix, or the longest prompt before it, has a separator or padding inside.
         """
         for over in self.chosen(sets):
             if subject.mask_id is not None:
@@ -81,38 +83,47 @@ class ExtractionProbe(PassProbe):
                 )
             yield from self._readings(over, self._items(subject, over))
 
-    def _metrics(self) -> list[str]:
-        by_prompt = [f"{kind}_{k}" for k in self.prompts for kind in ("extractable", "exact_prefix")]
-        return [*by_prompt, "exact_in_context"]
+    def _metrics(self) -> dict[str, str]:
+        """The item that each metric is of."""
+        found = {
+            f"{place}_{kind}_{k}": f"{place}_{k}"
+            for k in self.prompts
+            for place in ("head", "inside")
+            for kind in ("extractable", "exact_prefix")
+        }
+        return {**found, "exact_in_context": "context"}
 
     def _items(self, subject: Subject, over: EvalSet) -> dict[str, NDArray[np.generic]]:
         hits, n_scored = np.zeros(len(over.indices), np.int64), np.zeros(len(over.indices), np.int64)
-        names = [f"prefix_{k}" for k in self.prompts] + ["prefix_context"]
-        found = {name: np.full((len(hits), len(self.starts)), NOT_ASKED, np.int16) for name in names}
+        head = {f"head_{k}": np.full(len(hits), NOT_ASKED, np.int16) for k in self.prompts}
+        names = [f"inside_{k}" for k in self.prompts] + ["context"]
+        inside = {name: np.full((len(hits), len(self.starts)), NOT_ASKED, np.int16) for name in names}
         for batch in scored_batches(subject, over=over):
             hits[batch.part], n_scored[batch.part] = batch.hit.sum(1), batch.rows.scored.sum(1)
+            for k in self.prompts:
+                # The hits of the pass are those of a prompt that begins where the sequence does.
+                asked = batch.rows.scored[:, : k + self.suffix].all(1)
+                head[f"head_{k}"][batch.part][asked] = exact_prefix(batch.hit[asked, k : k + self.suffix])
             for w, start in enumerate(self.starts):
                 stop = start + self.suffix
                 asked = batch.rows.scored[:, start - self.prompts[-1] : stop].all(1)
-                found["prefix_context"][batch.part, w][asked] = exact_prefix(batch.hit[asked, start:stop])
+                inside["context"][batch.part, w][asked] = exact_prefix(batch.hit[asked, start:stop])
                 for k in self.prompts:
                     text = batch.rows.targets[asked, start - k : stop]
-                    found[f"prefix_{k}"][batch.part, w][asked] = continued(subject, text, prompt=k)
-        return {"sequence": over.indices, "hits": hits, "n_scored": n_scored, **found}
+                    inside[f"inside_{k}"][batch.part, w][asked] = continued(subject, text, prompt=k)
+        return {"sequence": over.indices, "hits": hits, "n_scored": n_scored, **head, **inside}
 
     def _readings(self, over: EvalSet, items: dict[str, NDArray[np.generic]]) -> Iterator[Reading]:
-        n = int((items["prefix_context"] != NOT_ASKED).sum())
-        if n == 0:
-            yield from (Reading(name, over.name, None, 0, NOTHING_SCORED) for name in self._metrics())
-            return
         detail = {"suffix": self.suffix, "starts": list(self.starts), "sequences": len(over.indices)}
-        for name in self._metrics():
-            kind, _, last = name.rpartition("_")
-            prefix = items[f"prefix_{last}"].astype(np.int64)
+        for metric, item in self._metrics().items():
+            prefix = items[item].astype(np.int64)
             asked = prefix[prefix != NOT_ASKED]
-            value = asked.mean() if kind == "exact_prefix" else (asked == self.suffix).mean()
-            first = name == f"extractable_{self.prompts[0]}"
-            yield Reading(name, over.name, float(value), n, dict(detail), items if first else None)
+            if not len(asked):
+                yield Reading(metric, over.name, None, 0, NOTHING_SCORED)
+                continue
+            value = asked.mean() if "exact_prefix" in metric else (asked == self.suffix).mean()
+            kept = items if metric == next(iter(self._metrics())) else None
+            yield Reading(metric, over.name, float(value), len(asked), dict(detail), kept)
 
 
 def continued(subject: Subject, text_NL: Ints, /, *, prompt: int) -> Ints:
