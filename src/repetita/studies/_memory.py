@@ -103,14 +103,14 @@ def _cell(
 ) -> Kept | None:
     """The curves of one cell on a common grid of updates since exposure; None where no seed is complete."""
     exposed = [fact["at"] + (batch + 1) * arm.times for batch in range(fact["n_batches"])]
-    x = _common(fact["steps"] - exposed[-1] + 1)
+    x = common_grid(fact["steps"] - exposed[-1] + 1)
     curves: dict[str, dict[Hashable, Floats]] = {name: {} for name in CURVES.values()}
     before: dict[Hashable, float] = {}
     for (seed, injected, role), batches in series.items():
         needed = [{fact["at"], step, fact["steps"]} for step in exposed]
         if any(not steps <= set(batches.get(batch, ())) for batch, steps in enumerate(needed)):
             continue  # A state is missing at the start or the end: an unfinished run or a failed probe.
-        values = [_resampled(x, batches[batch], step) for batch, step in enumerate(exposed)]
+        values = [resampled(x, batches[batch], step) for batch, step in enumerate(exposed)]
         curves[CURVES[injected, role]][seed] = np.mean(values, axis=0)
         if (injected, role) == ("special", "trained"):
             before[seed] = float(np.mean([points[fact["at"]] for points in batches.values()]))
@@ -129,14 +129,14 @@ def _cell(
     )
 
 
-def _common(horizon: int) -> Floats:
+def common_grid(horizon: int) -> Floats:
     """Updates since exposure at which every batch is read: 1, then log-spaced, up to the horizon."""
     n_points = int(PER_DECADE * math.log10(horizon)) + 1
     spaced = 10 ** (np.arange(n_points) / PER_DECADE)
     return np.append(spaced[spaced < horizon * 0.999], float(horizon))
 
 
-def _resampled(x: Floats, points: Mapping[int, float], exposed: int) -> Floats:
+def resampled(x: Floats, points: Mapping[int, float], exposed: int) -> Floats:
     """A batch's curve at x updates since the state right after its last exposure (x = 1), linear in ln x."""
     steps = [step for step in points if step >= exposed]
     own = np.array([step - exposed + 1 for step in steps], dtype=np.float64)
