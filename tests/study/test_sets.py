@@ -98,6 +98,9 @@ def test_the_batch_of_an_update_is_what_it_reads(place: Place) -> None:
             if over.sequences not in of_set.values():
                 mixed += 1
                 assert np.array_equal(over.sequences.rows(np.array([2])).targets, expected.targets[2:3])
+                if (batch.host >= 0).any():
+                    with pytest.raises(CorpusError, match=f"batch/{step} has items written into other text"):
+                        over.sequences.tags(over.indices)
         assert f"batch/{spec.steps}" not in sets
         assert not any(name in sets for name in ("batch/-1", "batch/03", "batch/", "batch"))
     assert mixed > 12

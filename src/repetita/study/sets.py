@@ -149,8 +149,21 @@ class _Slots:
 
     def rows(self, indices: NDArray[np.int64], /) -> Rows:
         """Arrays of shape (B, L); an empty slot scores nothing."""
-        columns = (column[indices] for column in self._batch[:-1])
-        return compose(Batch(*columns, self._batch.step), self._corpus.sets)
+        return compose(self._chosen(indices), self._corpus.sets)
+
+    def tags(self, indices: NDArray[np.int64], /) -> NDArray[np.int8]:
+        """The part of speech of each target, shape (B, L); CorpusError where items are written into hosts."""
+        batch = self._chosen(indices)
+        if (batch.host >= 0).any():
+            raise CorpusError(
+                f"batch/{batch.step} has items written into other text, which has no parts of speech; "
+                f"ask for those of the sets inserted and train"
+            )
+        tags = np.zeros((len(indices), self.length), dtype=np.int8)
+        for code in np.unique(batch.set[batch.set != EMPTY]):
+            slots = batch.set == code
+            tags[slots] = self._corpus.sets[SETS[code]].tags(batch.index[slots])
+        return tags
 
     def numbers(self, ids: RunIds, *, form: str) -> NDArray[np.int64]:
         """The number of the ID before each slot, as the update has it or drawn."""
@@ -159,3 +172,14 @@ class _Slots:
     def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
         """Bytes of text behind the scored targets of each row, shape (B,)."""
         return self._corpus.sets["train"].scored_bytes(rows)
+
+    def _chosen(self, slots: NDArray[np.int64]) -> Batch:
+        of = self._batch
+        return Batch(
+            set=of.set[slots],
+            index=of.index[slots],
+            pass_=of.pass_[slots],
+            host=of.host[slots],
+            lane=of.lane[slots],
+            step=of.step,
+        )
