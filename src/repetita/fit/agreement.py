@@ -1,0 +1,129 @@
+"""Do two scores rank the same things alike? Spearman's rank correlation, corrected for the scores' own noise.
+
+S things (sequences), each scored twice by models that have nothing in common: A and B, in P splits of the
+models. T models in all.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repetita import seeds
+from repetita.fit.estimate import LEVEL, Estimate, t_quantile
+
+Floats = NDArray[np.float64]
+Halves = Sequence[tuple[Floats, Floats]]
+"""The scores from A and from B, each of shape (S,), of every split; nan where a thing has no score."""
+
+
+class Agreement(NamedTuple):
+    """Rank agreement of two scores, mean over splits; None where a score does not rank at all."""
+
+    raw: float | None
+    """Spearman's rho of one score from some models and the other from other models: no noise is shared,
+    which two scores of the same models share."""
+    reliability: tuple[float | None, float | None]
+    """The same of each score with itself: what noise leaves of a perfect agreement is the root of both."""
+    corrected: float | None
+    """raw / sqrt(product of reliabilities), Spearman's (1904) correction for attenuation; may exceed 1. None
+    where a score does not agree with itself."""
+
+
+def agreement(one: Halves, other: Halves) -> Agreement:
+    """How much `one` and `other` rank alike."""
+    weights = np.ones((1, len(one[0][0])))
+    drawn = _draws(one, other, weights)
+    return Agreement(
+        _value(drawn.raw[0]),
+        (_value(drawn.one[0]), _value(drawn.other[0])),
+        _value(drawn.corrected[0]),
+    )
+
+
+def agreement_interval(
+    halves: Callable[[list[int]], tuple[Halves, Halves]],
+    *,
+    models: int,
+    corrected: bool = True,
+    draws: int = 500,
+    seed: int = 0,
+) -> Estimate:
+    """The agreement with an interval over sequences and over models.
+
+    `halves` gives both scores from the models of these numbers. The variance is that of a bootstrap over
+    sequences plus that of a jackknife over models (each left out once): resampled models would come twice,
+    and their noise with them. The interval is t with T - 1 degrees of freedom; n counts models.
+    """
+    everyone = list(range(models))
+    one, other = halves(everyone)
+    value = _of(agreement(one, other), corrected)
+    method = "Spearman's rho between disjoint models" + (", corrected for attenuation" if corrected else "")
+    method += "; bootstrap over sequences, jackknife over models"
+    if value is None:
+        return Estimate(None, None, None, models, method)
+    s = len(one[0][0])
+    weights = seeds.generator(seed, "bootstrap").multinomial(s, np.full(s, 1 / s), size=draws)
+    drawn = _draws(one, other, weights.astype(np.float64))
+    resampled = drawn.corrected if corrected else drawn.raw
+    left = [_of(agreement(*halves([m for m in everyone if m != out])), corrected) for out in everyone]
+    known = [x for x in left if x is not None]
+    if len(known) < models or models < 3 or np.isnan(resampled).mean() > 1 - LEVEL:
+        return Estimate(value, None, None, models, method, LEVEL, "")
+    over_models = (models - 1) / models * float(np.sum((np.array(known) - np.mean(known)) ** 2))
+    half = t_quantile(LEVEL, models - 1) * math.sqrt(float(np.nanvar(resampled, ddof=1)) + over_models)
+    return Estimate(value, value - half, value + half, models, method, LEVEL, "sequences, models")
+
+
+def spearman(x: Floats, y: Floats, /, *, weights: Floats | None = None) -> Floats:
+    """Rank correlation with mean ranks for ties, one for each row of `weights` (R, S); nan without spread.
+
+    Weights are counts: each row is a resample of the things in which thing i is there weights[i] times.
+    """
+    there = np.isfinite(x) & np.isfinite(y)
+    w = np.ones((1, int(there.sum()))) if weights is None else weights[:, there]
+    a, b = (_ranks(values[there], w) for values in (x, y))
+    total = np.maximum(w.sum(1, keepdims=True), 1)
+    a, b = (ranks - (w * ranks).sum(1, keepdims=True) / total for ranks in (a, b))
+    spread = np.sqrt((w * a * a).sum(1) * (w * b * b).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Floats = np.where(spread > 1e-9, (w * a * b).sum(1) / spread, np.nan)
+    return found
+
+
+class _Draws(NamedTuple):
+    raw: Floats
+    one: Floats
+    other: Floats
+    corrected: Floats
+
+
+def _draws(one: Halves, other: Halves, weights: Floats) -> _Draws:
+    """Means over splits for each row of weights."""
+    raw, own, others = [], [], []
+    for (a, b), (c, d) in zip(one, other, strict=True):
+        raw += [spearman(a, d, weights=weights), spearman(b, c, weights=weights)]
+        own.append(spearman(a, b, weights=weights))
+        others.append(spearman(c, d, weights=weights))
+    means = [np.mean(values, axis=0) for values in (raw, own, others)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = np.where((means[1] > 0) & (means[2] > 0), means[1] * means[2], np.nan)
+        return _Draws(*means, means[0] / np.sqrt(noise))
+
+
+def _ranks(values: Floats, weights: Floats) -> Floats:
+    """Mean rank of each thing in each resample, shape (R, S)."""
+    below = (values[:, None] < values[None, :]).astype(np.float64)
+    equal = (values[:, None] == values[None, :]).astype(np.float64)
+    ranks: Floats = weights @ below + (weights @ equal + 1) / 2
+    return ranks
+
+
+def _of(found: Agreement, corrected: bool) -> float | None:
+    return found.corrected if corrected else found.raw
+
+
+def _value(x: float, /) -> float | None:
+    return float(x) if np.isfinite(x) else None
