@@ -1,5 +1,6 @@
 """T(N, tau): how long until M(f) reaches tau, in four units; over seeds; its slope against N."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -97,7 +98,7 @@ def over_seeds(crossings: Mapping[Hashable, Crossing], /) -> Estimate:
 
 
 class Slope(NamedTuple):
-    """Slope of ln T against ln N in one seed."""
+    """Slope of ln T against ln N in one seed, or another number that censored times enter."""
 
     value: float
     bound: Bound
@@ -116,15 +117,46 @@ def log_slope(n_params: ArrayLike, *, crossings: Sequence[Crossing]) -> Slope:
         raise SpecError("log_slope: one crossing for each of at least two different sizes")
     at = np.array([one.last if one.x is None else one.x for one in crossings])
     missed = np.array([one.x is None for one in crossings])
-    weight = (u - u.mean()) / float(((u - u.mean()) ** 2).sum())
-    weight[np.abs(weight) < 1e-9 * np.abs(weight).max()] = 0
-    value = float(weight @ np.log(at))
-    if not missed.any():
+    each = [Slope(math.log(x), "at_least" if late else "exact") for x, late in zip(at, missed, strict=True)]
+    found = combined(slope_weights(n_params), slopes=each)
+    return found._replace(bound="unknown") if missed.all() else found
+
+
+def slope_weights(n_params: ArrayLike, /) -> Floats:
+    """Weights w of the least-squares slope against ln N: slope = w @ values, one value a size."""
+    u = np.log(np.asarray(n_params, dtype=np.float64))
+    return np.asarray((u - u.mean()) / float(((u - u.mean()) ** 2).sum()))
+
+
+def combined(weights: ArrayLike, *, slopes: Sequence[Slope]) -> Slope:
+    """A weighted sum of values of which some are bounds, and what is then known of it.
+
+    An `at_least` with a positive weight pushes the sum up, with a negative one down; with both nothing is
+    known. Weights that are zero but for rounding do not count.
+    """
+    weight = np.asarray(weights, dtype=np.float64)
+    weight = np.where(np.abs(weight) < 1e-9 * np.abs(weight).max(), 0.0, weight)
+    value = float(sum(w * slope.value for w, slope in zip(weight, slopes, strict=True)))
+    turned: Mapping[Bound, Bound] = {"at_most": "at_least", "at_least": "at_most"}
+    pushed = {
+        slope.bound if w > 0 else turned.get(slope.bound, slope.bound)
+        for w, slope in zip(weight, slopes, strict=True)
+        if w and slope.bound != "exact"
+    }
+    if not pushed:
         return Slope(value, "exact")
-    below, above = bool((missed & (weight < 0)).any()), bool((missed & (weight > 0)).any())
-    if missed.all() or (below and above):
-        return Slope(value, "unknown")
-    return Slope(value, "at_most" if below else "at_least" if above else "exact")
+    return Slope(value, pushed.pop() if len(pushed) == 1 else "unknown")
+
+
+def largest(slopes: Sequence[Slope], /) -> Slope:
+    """The largest of some values of which some are bounds, and what is then known of it."""
+    value, kinds = max(slope.value for slope in slopes), {slope.bound for slope in slopes} - {"exact"}
+    if not kinds:
+        return Slope(value, "exact")
+    if kinds == {"at_most"}:
+        exact = [slope.value for slope in slopes if slope.bound == "exact"]
+        return Slope(value, "exact" if exact and max(exact) == value else "at_most")
+    return Slope(value, "at_least" if kinds == {"at_least"} else "unknown")
 
 
 def bound_of(slopes: Sequence[Slope], /) -> Bound:

@@ -1,13 +1,13 @@
 """Claims on how fast a training set is memorized, and what they can detect: six primary ones."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.estimate import t_interval
-from repetita.fit.times_to_memorize import Bound, Slope, bound_of, time_to
+from repetita.fit.times_to_memorize import combined, time_to
 from repetita.studies._power import smallest_effect
 from repetita.studies._speed import (
     ALL_TARGETS,
@@ -22,6 +22,7 @@ from repetita.studies._speed import (
     line,
 )
 from repetita.studies._speed_ladder import Ladder, ladder, length_ratios, planned_sizes, trend_text
+from repetita.studies._speed_verdicts import bounded, slope_claim
 
 PAPER = "Tirumala et al. 2022"
 HIGH = 0.9
@@ -32,8 +33,6 @@ EARLY = (1.0, 2.0, 4.0)
 """Passes after which the paper's initial stage is looked at directly: its warm-up is 3.6 passes long."""
 EXCESS = 0.5
 """M(f) above the test set's, a level that nothing but memory reaches here."""
-SLOPE_UNIT = "(slope of ln T on ln N)"
-BOUNDS = "where runs ended before tau the slope is a bound, which decides in its own direction only"
 
 SEED_SD = {
     "causal-faster": 0.05,
@@ -123,54 +122,6 @@ def _is(labels: Mapping[str, Any], objective: str, n_sequences: int) -> bool:
     return (labels["objective"], labels["n_sequences"], labels["arm"]) == (objective, n_sequences, STANDARD)
 
 
-def slope_claim(
-    slopes: Mapping[Hashable, Slope] | None,
-    *,
-    name: str,
-    statement: str,
-    source: str,
-    direction: Literal["above", "below"] = "below",
-    note: str = "",
-    primary: bool = True,
-) -> Claim:
-    """Whether the mean slope lies below (above) 0: t test over seeds.
-
-    Where runs ended before tau, the slope of their seed is a bound. Bounds of one side decide in their own
-    direction only: if small models were not seen to the end, the true slope is lower still.
-    """
-    bound = "unknown" if slopes is None else bound_of(list(slopes.values()))
-    if slopes is None or bound == "unknown":
-        why = "too few sizes reach this level within their runs to tell the sign of the slope"
-        return undecided(
-            name=name, statement=statement, source=source, primary=primary, n=len(slopes or ()),
-            rule=f"slope {direction} 0 {SLOPE_UNIT}, t test over seeds; {BOUNDS}",
-            note="no seed has every planned size" if slopes is None else why,
-        )  # fmt: skip
-    values = by_seed({seed: slope.value for seed, slope in slopes.items()})
-    claim = directional(
-        values, name=name, statement=statement, source=source, primary=primary, unit=SLOPE_UNIT,
-        direction=direction, note=note,
-    )  # fmt: skip
-    claim = claim._replace(rule=f"{claim.rule}; {BOUNDS}")
-    return claim if bound == "exact" else _bounded(claim, bound, values)
-
-
-def _bounded(claim: Claim, bound: Bound, values: Sequence[float]) -> Claim:
-    """The claim with the side of its estimate open on which nothing is known."""
-    assert claim.estimate is not None
-    low, high = claim.estimate.low, claim.estimate.high
-    if len(values) == 1:
-        low = high = values[0]
-    at_most = bound == "at_most"
-    opened = claim.estimate._replace(value=None, low=None if at_most else low, high=high if at_most else None)
-    note = "; ".join(part for part in (claim.note, "some sizes were not seen to the end") if part)
-    claim = claim._replace(estimate=opened, note=note)
-    if claim.leaning is None:
-        return claim
-    below = (claim.leaning == "supported") == claim.rule.startswith("supported if below")
-    return claim if below == at_most else claim._replace(verdict="inconclusive", p=None, leaning=None)
-
-
 def _faster(there: Ladder | None, objective: str) -> Claim:
     note = "" if there is None else trend_text(there, tau=HIGH)
     return slope_claim(
@@ -186,25 +137,13 @@ def _steeper(there: Ladder | None) -> Claim:
     slopes = None
     if there is not None:
         high, low = there.slopes(HIGH), there.slopes(LOW[CAUSAL])
-        slopes = {
-            seed: Slope(high[seed].value - low[seed].value, _difference(high[seed], low[seed]))
-            for seed in high
-        }
+        slopes = {seed: combined([1, -1], slopes=[high[seed], low[seed]]) for seed in high}
     return slope_claim(
         slopes,
         name="causal-steeper",
         statement=f"causal models: size matters more for M(f) = {HIGH:g} than for {LOW[CAUSAL]:g}",
         source=f"{PAPER}, Fig. 1 right: from about constant in N to steeply falling as tau grows",
     )
-
-
-def _difference(one: Slope, other: Slope) -> Bound:
-    """What one slope minus another is, when either is a bound."""
-    if other.bound == "exact":
-        return one.bound
-    mirror: Mapping[Bound, Bound] = {"at_most": "at_least", "at_least": "at_most", "unknown": "unknown"}
-    turned = mirror[other.bound]
-    return turned if one.bound in ("exact", turned) else "unknown"
 
 
 def _first(there: Ladder | None) -> Claim:
@@ -326,7 +265,7 @@ def _lag(
         source=f"{PAPER}, Fig. 13: M_update stays close to M(f)",
         unit="(T_update / T in updates, geometric mean over sizes)", note=_sizes_text(sizes),
     )  # fmt: skip
-    yield _bounded(claim, "at_least", values) if missed else claim
+    yield bounded(claim, "at_least", values) if missed else claim
 
 
 def _others(
