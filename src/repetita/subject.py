@@ -16,6 +16,8 @@ class Scores(NamedTuple):
     """Cross-entropy in nats, shape (B, L)."""
     hit: Mask
     """Whether the most likely token is the target, ties to the lowest id, shape (B, L)."""
+    predicted: Tokens | None = None
+    """The most likely token, ties to the lowest id, 0 where not scored, shape (B, L); None from `score`."""
 
 
 class Rows(NamedTuple):
@@ -43,4 +45,13 @@ class Subject(Protocol):
 
     def score(self, rows: Rows) -> Scores:
         """Teacher-forced loss and top-1 hit at every scored position."""
+        ...
+
+
+@runtime_checkable
+class Predicting(Subject, Protocol):
+    """A subject that also says which token it finds most likely."""
+
+    def predict(self, rows: Rows) -> Scores:
+        """As `score`, with `predicted`: the same loss and hits, for some more work."""
         ...

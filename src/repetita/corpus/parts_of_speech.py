@@ -19,6 +19,9 @@ INITIAL, WHOLE, CLASS = 0x40, 0x80, 0x3F
 """Bits of a token's byte."""
 WHOLE_SHARE = 0.5
 """An id counts as a word where at least this share of its tokens are a whole word each."""
+REACH = 8
+"""Words on either side that a tagger sees of a sentence with another word in it. The convolutions of spaCy's
+small pipelines reach 4 words, the rules of the lexicon's tagger 3."""
 COUNTED_TOKENS = 1 << 22
 """Tokens of a set in which this is counted."""
 
@@ -47,6 +50,7 @@ class Words:
 
     def __init__(self, text: Text, *, table: RowTable, length: int) -> None:
         self._text, self._table, self._places = text, table, np.arange(length, dtype=np.int64)
+        self._known: dict[tuple[int, int], int] = {}
         self._bytes: dict[int, NDArray[np.uint8]] = {}
         self._strings: dict[int, bytes] = {}
         self._words: dict[int, DocumentWords] = {}
@@ -75,6 +79,25 @@ class Words:
             here = document == number
             found[here] = self._of_document(number)[positions[here] - self._text.starts[number]]
         return TokenWords((found & CLASS).astype(np.int8), (found & INITIAL) > 0, (found & WHOLE) > 0)
+
+    def instead(self, indices: Ints, /, *, places: Ints, ids: Ints) -> NDArray[np.int8]:
+        """The class that each id has as a word in place of a target: put into its sentence and tagged there.
+
+        `places` says which target of the sequence, one that is a whole word; all of shape (N,). What was
+        asked before is remembered. The tagger sees REACH words on either side, within the sentence.
+        """
+        positions = self.positions(indices)[np.arange(len(indices)), places]
+        asked = list(zip(positions.tolist(), ids.tolist(), strict=True))
+        new = [pair for pair in dict.fromkeys(asked) if pair not in self._known]
+        told = []
+        for position, token in new:
+            sentence, at = self.place(position)
+            told.append(near(sentence.instead(self.string(token), at=at), at=at))
+        for pair, classes, (_, at) in zip(
+            new, self.tagger.classes([one for one, _ in told]), told, strict=True
+        ):
+            self._known[pair] = classes[at]
+        return np.array([self._known[pair] for pair in asked], dtype=np.int8)
 
     def place(self, position: int, /) -> WordPlace:
         """The word that a token is in, or begins, in its sentence; ValueError where it is in none."""
@@ -146,6 +169,14 @@ class Words:
         sizes = self._text.shards.tokenizer.token_bytes[self._text.take(np.arange(start, stop - 1))]
         stops = np.cumsum(sizes)
         return np.asarray(stops - sizes), np.asarray(stops)
+
+
+def near(sentence: Sentence, /, *, at: int) -> WordPlace:
+    """The part of a sentence within REACH words of word number `at`."""
+    low, high = max(0, at - REACH), min(len(sentence.spans), at + REACH + 1)
+    start, stop = sentence.spans[low][0], sentence.spans[high - 1][1]
+    spans = tuple((a - start, b - start) for a, b in sentence.spans[low:high])
+    return WordPlace(Sentence(sentence.text[start:stop], spans), at - low)
 
 
 def _word_of(words: DocumentWords, starts: Ints, stops: Ints) -> Ints:

@@ -72,6 +72,10 @@ class UniformSubject:
         loss_BL = np.where(rows.scored, math.log(self.vocab_size), 0).astype(np.float32)
         return Scores(loss_BL, (rows.targets == 0) & rows.scored)
 
+    def predict(self, rows: Rows, /) -> Scores:
+        """The lowest id everywhere."""
+        return self.score(rows)._replace(predicted=np.zeros_like(rows.targets))
+
 
 class LookupSubject:
     """Knows an exact share of the (sequence, position) pairs and is sure of something else elsewhere.
@@ -89,6 +93,7 @@ class LookupSubject:
         self.share = Fraction(exact_fraction(share))
         if not 0 <= self.share <= 1 or not 1 / vocab_size < confidence < 1 or vocab_size < 3:
             raise SpecError("LookupSubject: share is within [0, 1], confidence within (1/V, 1), V at least 3")
+        self.vocab_size = vocab_size
         self.known_loss = -math.log(confidence)
         self.unknown_loss = -math.log((1 - confidence) / (vocab_size - 1))
         self._key = seeds.key(seed, "lookup")
@@ -111,6 +116,12 @@ class LookupSubject:
         known_BL = ((k_BL + 1) * p // q > k_BL * p // q) & rows.scored
         loss_BL = np.where(known_BL, self.known_loss, self.unknown_loss)
         return Scores(np.where(rows.scored, loss_BL, 0).astype(np.float32), known_BL)
+
+    def predict(self, rows: Rows, /) -> Scores:
+        """The target where known; elsewhere the id after it, the highest being followed by 1."""
+        scores = self.score(rows)
+        predicted_BL = np.where(scores.hit, rows.targets, rows.targets % (self.vocab_size - 1) + 1)
+        return scores._replace(predicted=np.where(rows.scored, predicted_BL, 0))
 
 
 class BigramSubject:
@@ -164,3 +175,8 @@ class BigramSubject:
             loss_BL = -np.log(self.transitions[rows.tokens, rows.targets])
         hit_BL = self.transitions.argmax(1)[rows.tokens] == rows.targets
         return Scores(np.where(rows.scored, loss_BL, 0).astype(np.float32), hit_BL & rows.scored)
+
+    def predict(self, rows: Rows, /) -> Scores:
+        """The likeliest transition."""
+        likeliest_BL = self.transitions.argmax(1)[rows.tokens]
+        return self.score(rows)._replace(predicted=np.where(rows.scored, likeliest_BL, 0))

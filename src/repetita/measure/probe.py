@@ -17,7 +17,7 @@ from repetita.corpus.masking import measuring_masks
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
 from repetita.spec import Spec, fingerprint, plain
-from repetita.subject import Rows, Subject
+from repetita.subject import Predicting, Rows, Subject
 
 ROWS_PER_BATCH = 64
 """Sequences that a subject is asked about at once; results do not depend on it beyond rounding."""
@@ -155,13 +155,21 @@ class ScoredBatch(NamedTuple):
     """Nats, 0 where not scored, shape (B, L)."""
     hit: NDArray[np.bool_]
     """Whether the most likely token is the target, False where not scored, shape (B, L)."""
+    predicted: NDArray[np.int64] | None = None
+    """The most likely token, 0 where not scored, shape (B, L); None unless asked for."""
 
 
-def scored_batches(subject: Subject, *, over: EvalSet) -> Iterator[ScoredBatch]:
+def scored_batches(subject: Subject, *, over: EvalSet, predict: bool = False) -> Iterator[ScoredBatch]:
     """Every row of `over` once, `ROWS_PER_BATCH` at a time, with the loss and hit of each scored position.
 
-    A masked subject is asked DRAWS times, with disjoint masks that cover each scored position once.
+    A masked subject is asked DRAWS times, with disjoint masks that cover each scored position once. With
+    `predict` the most likely tokens as well; SpecError where the subject cannot say.
     """
+    ask = subject.score
+    if predict:
+        if not isinstance(subject, Predicting):
+            raise SpecError("this subject does not say which token it finds most likely; give it `predict`")
+        ask = subject.predict
     for start in range(0, len(over.indices), ROWS_PER_BATCH):
         part = slice(start, min(start + ROWS_PER_BATCH, len(over.indices)))
         indices = over.indices[part]
@@ -170,11 +178,14 @@ def scored_batches(subject: Subject, *, over: EvalSet) -> Iterator[ScoredBatch]:
         if subject.mask_id is not None:
             asked = measuring_masks(rows, mask_id=subject.mask_id, name=over.name, indices=indices)
         loss_BL, hit_BL = np.zeros(rows.scored.shape), np.zeros_like(rows.scored)
+        predicted_BL = np.zeros(rows.scored.shape, np.int64) if predict else None
         for question in asked:
-            scores = subject.score(question)
+            scores = ask(question)
             loss_BL[question.scored] = scores.loss[question.scored]
             hit_BL |= scores.hit & question.scored
-        yield ScoredBatch(part, rows, loss_BL, hit_BL)
+            if predicted_BL is not None and scores.predicted is not None:
+                predicted_BL[question.scored] = scores.predicted[question.scored]
+        yield ScoredBatch(part, rows, loss_BL, hit_BL, predicted_BL)
 
 
 def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
@@ -182,7 +193,7 @@ def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
     n, length = len(over.indices), over.sequences.length
     loss_sums, hits, n_scored = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64)
     index_loss, index_n, n_bytes = np.zeros(length), np.zeros(length, np.int64), 0
-    for part, rows, loss_BL, hit_BL in scored_batches(subject, over=over):
+    for part, rows, loss_BL, hit_BL, _ in scored_batches(subject, over=over):
         loss_sums[part], hits[part] = loss_BL.sum(1), hit_BL.sum(1)
         n_scored[part] = rows.scored.sum(1)
         index_loss += loss_BL.sum(0)

@@ -54,7 +54,7 @@ def token_hits(subject: Subject, *, over: EvalSet) -> TokenHits:
     """One pass over a set; a masked subject is asked seven times (see `scored_batches`)."""
     shape = (len(over.indices), over.sequences.length)
     hit_SL, scored_SL = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for part, rows, _, hit_BL in scored_batches(subject, over=over):
+    for part, rows, _, hit_BL, _ in scored_batches(subject, over=over):
         hit_SL[part], scored_SL[part] = hit_BL & rows.scored, rows.scored
     return TokenHits(over.indices, hit_SL, scored_SL)
 

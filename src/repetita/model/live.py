@@ -58,10 +58,19 @@ class LiveSubject:
     @torch.no_grad()
     def score(self, rows: Rows) -> Scores:
         """Teacher-forced loss and top-1 hit at every scored position; see `Subject.score`."""
+        return self._ask(rows, predict=False)
+
+    @torch.no_grad()
+    def predict(self, rows: Rows) -> Scores:
+        """As `score`, with the most likely token; see `Predicting.predict`."""
+        return self._ask(rows, predict=True)
+
+    def _ask(self, rows: Rows, *, predict: bool) -> Scores:
         n, length = rows.tokens.shape
         size = self.batch_rows or max(1, BATCH_TOKENS // length)
         loss_BL = torch.zeros(n, length)
         hit_BL = torch.zeros(n, length, dtype=torch.bool)
+        predicted_BL = torch.zeros(n, length, dtype=torch.long) if predict else None
         for start in range(0, n, size):
             part = slice(start, start + size)
             scored_BL = torch.tensor(rows.scored[part])
@@ -73,9 +82,13 @@ class LiveSubject:
                 self.model.states(tokens_BL, at_N=at_N),
                 weight_VD=self.model.output_weight,
                 targets_N=torch.tensor(rows.targets[part], device=self.device).flatten()[at_N],
+                predict=predict,
             )
             loss_BL[part][scored_BL], hit_BL[part][scored_BL] = scores.loss_N.cpu(), scores.hit_N.cpu()
-        return Scores(loss=loss_BL.numpy(), hit=hit_BL.numpy())
+            if predicted_BL is not None and scores.predicted_N is not None:
+                predicted_BL[part][scored_BL] = scores.predicted_N.cpu()
+        predicted = None if predicted_BL is None else predicted_BL.numpy()
+        return Scores(loss_BL.numpy(), hit_BL.numpy(), predicted)
 
 
 def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:

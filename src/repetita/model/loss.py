@@ -24,10 +24,11 @@ faster than V x C x D while the sum stays in a core's cache (V = 1,024, D = 64).
 
 
 class TokenScores(NamedTuple):
-    """One value a scored token (N,): loss in nats (float32) and hit."""
+    """One value a scored token (N,): loss in nats (float32), hit and, if asked for, the most likely id."""
 
     loss_N: Tensor
     hit_N: Tensor
+    predicted_N: Tensor | None = None
 
 
 class Objective(NamedTuple):
@@ -44,18 +45,24 @@ def chunk_tokens(vocab_size: int, *, device: str = "cpu") -> int:
 
 
 @torch.no_grad()
-def scored_cross_entropy(states_ND: Tensor, *, weight_VD: Tensor, targets_N: Tensor) -> TokenScores:
+def scored_cross_entropy(
+    states_ND: Tensor, *, weight_VD: Tensor, targets_N: Tensor, predict: bool = False
+) -> TokenScores:
     """Loss and top-1 hit of tokens from the states that predict them, without gradients.
 
     The logits of a token are `weight_VD @ state`. A hit is a target that no token beats, a tie going
-    to the lowest id.
+    to the lowest id. With `predict` the most likely id as well: scoring takes up to half as
+    long again (V = 8,192; 10% at V = 1,024).
     """
     loss_N, hit_N = _empty_scores(states_ND)
+    predicted_N = targets_N.clone() if predict else None
     size = chunk_tokens(len(weight_VD), device=weight_VD.device.type)
     for start in range(0, len(states_ND), size):
         part = slice(start, start + size)
-        _chunk(product(states_ND[part], weight_VD), targets_N[part], loss_N[part], hit_N[part])
-    return TokenScores(loss_N, hit_N)
+        predicted_C = None if predicted_N is None else predicted_N[part]
+        logits_CV = product(states_ND[part], weight_VD)
+        _chunk(logits_CV, targets_N[part], loss_N[part], hit_N[part], predicted_C)
+    return TokenScores(loss_N, hit_N, predicted_N)
 
 
 def objective(states_ND: Tensor, *, weight_VD: Tensor, targets_N: Tensor, scale: float) -> Objective:
@@ -109,8 +116,16 @@ def _empty_scores(states_ND: Tensor) -> tuple[Tensor, Tensor]:
     return loss_N, torch.empty_like(loss_N, dtype=torch.bool)
 
 
-def _chunk(logits_CV: Tensor, target_C: Tensor, loss_C: Tensor, hit_C: Tensor) -> Tensor:
+def _chunk(
+    logits_CV: Tensor,
+    target_C: Tensor,
+    loss_C: Tensor,
+    hit_C: Tensor,
+    predicted_C: Tensor | None = None,
+) -> Tensor:
     """Write the loss and hit of a chunk; returns its softmax (C V), in the memory of the logits.
+
+    `predicted_C` holds the targets; where they are missed the most likely id is written over them.
 
     Reductions to a maximum are 15 times as fast as `argmax` on a CPU, and torch's fused softmax is
     faster than its exp; so the best rival of the target is found by masking the target, and the loss
@@ -126,6 +141,9 @@ def _chunk(logits_CV: Tensor, target_C: Tensor, loss_C: Tensor, hit_C: Tensor) -
     if tie_C.any():
         # Rare; argmax gives the first of equal values, hence the lowest id.
         hit_C[tie_C] = logits_CV[tie_C].argmax(dim=1) == target_C[tie_C]
+    if predicted_C is not None:
+        missed_C = ~hit_C
+        predicted_C[missed_C] = logits_CV[missed_C].argmax(dim=1)
     softmax_CV = torch.softmax(logits_CV, dim=1, out=logits_CV)
     best_C1 = torch.maximum(own_C1, rival_C1)
     loss_C.copy_((best_C1 - own_C1 - softmax_CV.amax(dim=1, keepdim=True).log())[:, 0])
