@@ -86,7 +86,7 @@ class Body(Protocol):
         ...
 
     def tags(self, indices: Ints, /) -> NDArray[np.int8]:
-        """The part of speech of each target, shape (B, L)."""
+        """The part of speech of each target, 0 for none, shape (B, L)."""
         ...
 
 
@@ -210,7 +210,7 @@ class WithIds:
         )
 
     def tags(self, indices: Ints, /) -> NDArray[np.int8]:
-        """Parts of speech of the targets, none of the prefix, shape (B, L + P)."""
+        """The part of speech of each target, shape (B, L + P); the prefix has none."""
         return np.pad(self._body.tags(indices), ((0, 0), (self._ids.length, 0)))
 
 

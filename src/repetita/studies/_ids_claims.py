@@ -60,6 +60,8 @@ BESIDE = (
 FALL = "ids-not-monotone"
 SEED_SD = {**{gap.name: 0.02 for gap in STEPS}, FALL: 0.01}
 """Assumed standard deviations over seeds, for planning only: a guess. No verdict uses them."""
+SEEN = 0.005
+"""How much further M(f) has to fall with IDs than without: about what the eye sees in the paper's figure."""
 PREDICTED_FALL = 0.02
 """A guess as well: the paper says that M(f) is not monotone with IDs, and not by how much."""
 
@@ -139,7 +141,7 @@ def _fall(size: Size | None) -> Claim:
         effects, name=FALL, primary=True, note=note,
         statement="with IDs M(f) is not monotone: it falls further below what it had been, and stays there "
         "for a pass, than without",
-        source=f"{PAPER}: with IDs M(f) no longer rises monotonically",
+        source=f"{PAPER}: with IDs M(f) no longer rises monotonically", threshold=SEEN,
         unit="of M(f), largest sustained fall; ID prepended minus original",
     )  # fmt: skip
 
@@ -181,13 +183,14 @@ def _judged(
     unit: str,
     primary: bool,
     note: str = "",
+    threshold: float = 0.0,
 ) -> Claim:
     if not effects:
         return undecided(
             name=name, statement=statement, source=source, primary=primary,
-            rule="mean over seeds above 0, t test", note="no seed has both conditions yet",
+            rule=f"mean over seeds above {threshold:g}, t test", note="no seed has both conditions yet",
         )  # fmt: skip
     return directional(
         by_seed(effects), name=name, statement=statement, source=source, unit=f"({unit})", primary=primary,
-        note=note,
+        note=note, threshold=threshold,
     )  # fmt: skip

@@ -80,7 +80,7 @@ class RunSets(Mapping[str, EvalSet]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        if self._ids is not None and isinstance(name, str):
+        if self._spec.document_ids is not None and isinstance(name, str):
             name, _ = split_form(name)
         step = batch_step(name) if isinstance(name, str) else None
         return name in self._names if step is None else step < self._spec.steps
