@@ -12,7 +12,10 @@ from repetita.corpus.treatment import SpecialBatch
 from repetita.fit.claim import MAX_PRIMARY, Claim, settle
 from repetita.spec import canonical_json
 from repetita.studies._memory import kept
+from repetita.studies._memory_churn import churn
 from repetita.studies._memory_claims import claims
+from repetita.studies._memory_parts import parts
+from repetita.studies._memory_runs import followed_passes
 from repetita.studies.forgetting import SCALES, STUDY
 from repetita.study.collect import Collected, collect
 from repetita.study.corpora import Corpora
@@ -199,25 +202,76 @@ def test_scale(scale: str) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_plan(scale: str) -> None:
-    """Distinct runs; every exposure has its placebo: same trunk, same updates, same probes."""
+    """Distinct runs; every exposure has its placebo: same trunk, same updates, same states of its batches."""
     planned = STUDY.runs(scale)
     assert len({canonical_json(run.spec) for run in planned}) == len(planned)
     arms: dict[tuple[object, ...], dict[str, Any]] = {}
+    plain: dict[tuple[object, ...], Any] = {}
     for run in planned:
         labels, treatment = said(run), run.spec.treatment
+        assert scale == "paper" or run.spec.recipe.curve == "constant"
+        if labels["arm"] == "plain":
+            plain[labels["size"], labels["seed"]] = run
+            continue
         assert isinstance(treatment, SpecialBatch)
         key = tuple(labels[name] for name in ("size", "times", "after", "seed"))
         arms.setdefault(key, {})[labels["arm"]] = run
         assert labels["trained"] == ("special" if labels["seed"] % 2 == 0 else "twin")
         assert treatment.arm == (labels["trained"] if labels["arm"] == "special" else "placebo")
-        assert run.spec.recipe.curve == "constant"
-    for pair in arms.values():
+    for key, pair in arms.items():
         special, placebo = pair["special"], pair["placebo"]
         assert special.spec.edit(treatment=placebo.spec.treatment) == placebo.spec
-        assert special.spec.until(special.fork_at) == placebo.spec.until(placebo.fork_at)
-        assert special.probes == placebo.probes
+        trunk = placebo.spec.until(placebo.fork_at)
+        assert special.spec.until(special.fork_at) == trunk
+        assert tuple(probe for probe in special.probes if probe.name != "train") == placebo.probes
+        undisturbed = plain.get((key[0], key[-1]))
+        assert undisturbed is None or undisturbed.spec.until(undisturbed.fork_at) == trunk
     cells = {key[:3] for key in arms}
     assert len({frozenset(key[3] for key in arms if key[:3] == cell) for cell in cells}) == 1
+    assert bool(plain) == (scale != "demo")
+
+
+@pytest.mark.parametrize("last", [1, 2, 9, 84, 164])
+def test_followed_passes_pair_up(last: int) -> None:
+    found = followed_passes(last)
+    assert found == sorted(set(found))
+    assert found[0] >= 1
+    assert found[-1] == last
+    if last > 1:
+        assert {last - 1, last} <= set(found)
+        assert all(n - 1 in found or n + 1 in found for n in found)
+
+
+def test_the_headline_comes_first(laptop: Collected) -> None:
+    """The paper's own statement, whose estimate the planted floor and guesses give."""
+    first = STUDY.analyse(laptop).claims[0]
+    assert (first.name, first.primary) == ("baseline-rises", True)
+
+
+def test_a_curve_that_levels_off_is_told_from_perplexity_that_rises() -> None:
+    """M moves by less than the margin a pass; the loss rises by 0.002 for each update made."""
+
+    def rising(labels, probe, on, step):
+        return 3.0 + 0.002 * step - memory(labels, on, step)
+
+    def flat(labels, probe, on, step):
+        since = step - labels["at"]
+        own = noise(labels["seed"], labels["arm"], on, sd=0.0005)
+        return 0.2 + own + (0.2 * math.exp(-since / 40) if since > 0 else 0.0)
+
+    found = named(
+        STUDY.analyse(
+            both(
+                planted(STUDY, scale="overnight", metric="memorized", value=flat, probes=("special",)),
+                planted(STUDY, scale="overnight", metric="loss", value=rising, probes=("special",)),
+            )
+        )
+    )
+    assert found["memorized-flattens-400k"].verdict == "supported"
+    assert abs(effect(found["memorized-flattens-400k"])) < 1e-4
+    assert found["perplexity-rises-400k"].verdict == "supported"
+    assert effect(found["perplexity-rises-400k"]) == pytest.approx(0.002 * 512, rel=0.05)
+    assert found["decay-is-exponential-400k"].verdict == "supported"
 
 
 @pytest.mark.parametrize("scale", ["laptop", "overnight"])
@@ -243,7 +297,34 @@ def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there = collect(part, root=tmp_path)
     assert not there.absent
     report = report_of(part, collected=there)
-    assert {figure.name for figure in report.figures} >= {"forgetting-curve", "memory-kept", "floor-by-size"}
+    assert {figure.name for figure in report.figures} >= {
+        "forgetting-curve", "forgetting-kept", "forgetting-floor", "forgetting-perplexity", "forgetting-rate",
+        "forgetting-forms", "forgetting-training-set", "forgetting-churn", "forgetting-churn-at-equal-memory",
+        "forgetting-floor-parts", "forgetting-floor-overlap",
+    }  # fmt: skip
+    assert {table.name for table in report.tables} == {
+        "forgetting-ends", "forgetting-decays", "forgetting-churn-by-pass", "forgetting-floor-classes",
+    }  # fmt: skip
+    assert {"loses-less", "loses-less-by-pass"} <= {claim.name for claim in report.findings}
+    turns = churn(there)
+    assert {turn.passes for turn in turns if turn.on == "train"} == {1, 2, 3, 4, 5, 6, 7, 8}
+    by_token = there.where(probe="churn", metric="memorized_by_token", step=36, size="3.8k", seed=0)
+    assert [
+        turn.later
+        for turn in turns
+        if (turn.on, turn.size, turn.seed, turn.passes) == ("train", "3.8k", 0, 8)
+    ] == [by_token["value"].item()]
+    whole = parts(there)
+    assert {(part.size, part.seed) for part in whole} == {
+        (s, seed) for s in ("0.6k", "3.8k") for seed in (0, 1)
+    }
+    for part in whole:
+        curves = there.where(
+            probe="special", metric="memorized", size=part.size, seed=part.seed, arm="special"
+        )
+        ends = curves.filter((curves["step"] == curves["steps"]) & (curves["set"] == curves["trained"]))
+        ends = ends.filter(ends["after"] == "same")
+        assert part.special.mean() == pytest.approx((ends["value"] * ends["n"]).sum() / ends["n"].sum())
     cells = kept(there.measurements, metric="loss")
     assert {tuple(cell.arm) for cell in cells} == {
         (size, 1, after) for size in ("0.6k", "3.8k") for after in ("same", "novel")

@@ -54,6 +54,8 @@ class Kept(NamedTuple):
     n_batches: int
     n_tokens: int
     """Scored tokens of all special batches of one seed."""
+    pass_updates: float | None = None
+    """Updates in a pass over the training set; None where the study does not say."""
 
     def kept(self, how: str = "minus_placebo", /) -> dict[Hashable, Floats]:
         """The curves `raw`, `minus_placebo` or `minus_twin` (difference in differences) by seed."""
@@ -71,6 +73,14 @@ class Kept(NamedTuple):
         """Baseline, last value and fitted floors of the curves."""
         return forgetting(self.x, curves=self.kept(how))
 
+    def in_second_half(self, how: str, /) -> dict[Hashable, float]:
+        """By seed the value at the end of the horizon minus that at half of it, read linearly in ln x."""
+        middle = np.log((self.x[-1] + 1) / 2)
+        return {
+            seed: float(values[-1] - np.interp(middle, np.log(self.x), values))
+            for seed, values in self.kept(how).items()
+        }
+
     def last(self, how: str, /) -> dict[Hashable, float]:
         """The value at the end of the horizon by seed."""
         return {seed: float(values[-1]) for seed, values in self.kept(how).items()}
@@ -85,6 +95,7 @@ def kept(table: "pl.DataFrame", *, metric: str) -> list[Kept]:
     ).sort("step")
     cells: dict[Arm, dict[Series, dict[int, dict[int, float]]]] = {}
     facts: dict[Arm, dict[str, int]] = {}
+    pass_updates: dict[Arm, float] = {}
     for row in rows.iter_rows(named=True):
         arm = Arm(row["size"], row["times"], row["after"])
         # Roles are crossed over seeds: what one seed trains on, another never sees.
@@ -93,13 +104,21 @@ def kept(table: "pl.DataFrame", *, metric: str) -> list[Kept]:
         place.setdefault(row["batch"], {})[row["step"]] = row["value"]
         fact = facts.setdefault(arm, {key: row[key] for key in ("at", "n_batches", "steps", "non_embedding")})
         fact["n"] = row["n"]
-    found = [_cell(arm, series, facts[arm]) for arm, series in cells.items()]
+        if row.get("n_sequences"):
+            pass_updates[arm] = row["n_sequences"] / row["batch_size"]
+    found = [
+        _cell(arm, series, facts[arm], pass_updates=pass_updates.get(arm)) for arm, series in cells.items()
+    ]
     there = [cell for cell in found if cell is not None]
     return sorted(there, key=lambda cell: (cell.n_params, cell.arm.times, cell.arm.after != "same"))
 
 
 def _cell(
-    arm: Arm, series: Mapping[Series, Mapping[int, Mapping[int, float]]], fact: Mapping[str, int]
+    arm: Arm,
+    series: Mapping[Series, Mapping[int, Mapping[int, float]]],
+    fact: Mapping[str, int],
+    *,
+    pass_updates: float | None,
 ) -> Kept | None:
     """The curves of one cell on a common grid of updates since exposure; None where no seed is complete."""
     exposed = [fact["at"] + (batch + 1) * arm.times for batch in range(fact["n_batches"])]
@@ -125,6 +144,7 @@ def _cell(
         before={seed: before[seed] for seed in complete},
         n_batches=fact["n_batches"],
         n_tokens=fact["n"] * fact["n_batches"],
+        pass_updates=pass_updates,
         **chosen,
     )
 

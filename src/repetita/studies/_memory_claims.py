@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from repetita.fit.claim import Claim, by_seed, directional, undecided
+from repetita.fit.claim import Claim, by_seed, directional, equivalent, undecided
 from repetita.fit.estimate import t_interval
+from repetita.fit.forgetting import FLOORED
 from repetita.studies._memory import Kept, gaps
 from repetita.studies._power import smallest_effect
 
 PAPER = "Tirumala et al. 2022"
-MOST_SIZES = 4
-"""Sizes with a primary claim of their own: with slopes, generalisation and sequel these are eight claims."""
+MOST_SIZES = 3
+"""Sizes with a primary claim of their own: with slopes, generalisation, sequel and what is lost inside
+training these are eight claims. Of more, the smallest, the middle and the largest."""
+STEADY = 0.001
+"""Change of M(f) a pass within which a forgetting curve counts as flat: a hundredth of the paper's first
+value (Fig. 15, about -0.1)."""
 
 SEED_SD = {
     "remains": 0.003,
@@ -20,6 +25,7 @@ SEED_SD = {
     "kept-rises": 0.005,
     "baseline-is-generalisation": 0.03,
     "novel": 0.004,
+    "loses-less": 0.01,
 }
 """Assumed standard deviations over seeds of the effects that the claims test, in M(f) (a share for
 generalisation), for planning only: a guess, not fitted to runs. No verdict uses them."""
@@ -29,29 +35,32 @@ PREDICTED = {
     "kept-rises": 0.01,
     "baseline-is-generalisation": 0.2,
     "novel": 0.01,
+    "loses-less": 0.02,
 }
 """What the paper leads one to expect: +0.06 of M a decade of size for the baseline; differences in what is
-kept of the order of 0.01, as between its orders of exposure. The share of generalisation is ours."""
+kept of the order of 0.01, as between its orders of exposure. The share of generalisation is ours, and so is
+that of tokens lost from one pass to the next."""
 UNITS = {
     "baseline-rises": "of M(f) per decade of N",
     "kept-rises": "of M(f) per decade of N",
     "baseline-is-generalisation": "from a half",
+    "loses-less": "of the share lost per decade of N",
 }
 
 
 def claims(cells: Sequence[Kept], *, nats: Sequence[Kept], sizes: Sequence[str]) -> Iterator[Claim]:
-    """Claims on M(f) at the end of the horizon; the same in nats, and doses, are descriptive.
+    """Claims on M(f) at the end of the horizon; the same in nats, doses and forms are descriptive.
 
-    `sizes` are those planned with one exposure and the same data afterwards, by parameters: they say which
-    claims are primary, whatever is finished.
+    The first is the paper's own, of its Fig. 8. `sizes` are those planned with one exposure and the same data
+    afterwards, by parameters: they say which claims are primary, whatever is finished.
     """
     once = [cell for cell in cells if cell.arm.times == 1 and cell.arm.after == "same"]
-    for cell in once:
-        yield _remains(cell, primary=cell.arm.size in sizes[:MOST_SIZES])
     if len(once) > 1:
         yield from (_rises(once, how=how) for how in ("raw", "minus_placebo"))
     if once:
         yield _generalisation(once[-1])
+    for cell in once:
+        yield _remains(cell, primary=cell.arm.size in primary_sizes(sizes))
     pairs = [
         (cell, other) for cell in once for other in cells if other.arm == cell.arm._replace(after="novel")
     ]
@@ -64,6 +73,14 @@ def claims(cells: Sequence[Kept], *, nats: Sequence[Kept], sizes: Sequence[str])
     for cell in nats:
         if cell.arm.times == 1 and cell.arm.after == "same":
             yield _remains_in_nats(cell)
+    if once:
+        yield from _levels_off(once[-1], next((cell for cell in nats if cell.arm == once[-1].arm), None))
+        yield from _form(once[-1])
+
+
+def primary_sizes(sizes: Sequence[str], /) -> list[str]:
+    """Which sizes have a primary claim of their own: all, or three of more."""
+    return list(sizes) if len(sizes) <= MOST_SIZES else [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
 
 
 def warnings(cells: Sequence[Kept]) -> Iterator[str]:
@@ -85,15 +102,22 @@ def detectable(planned: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
         for labels in planned
         for after in ("same", "novel")
     }
-    found = {f"remains-{size}": seeds[size, "same"] for size in sizes[:MOST_SIZES]}
+    found: dict[str, int] = {}
     if len(sizes) > 1:
         fewest = min(seeds[size, "same"] for size in sizes)
         found |= {"baseline-rises": fewest, "kept-rises": fewest}
     if sizes:
         found["baseline-is-generalisation"] = seeds[sizes[-1], "same"]
+    found |= {f"remains-{size}": seeds[size, "same"] for size in primary_sizes(sizes)}
     both = [size for size in sizes if seeds[size, "novel"]]
     if both:
         found[f"novel-{both[-1]}"] = min(seeds[both[-1], after] for after in ("same", "novel"))
+    followed: dict[str, set[object]] = {}
+    for labels in planned:
+        if labels["arm"] == "plain":
+            followed.setdefault(str(labels["size"]), set()).add(labels["seed"])
+    if len(followed) > 1:
+        found["loses-less"] = min(len(plain) for plain in followed.values())
     words = {}
     for name, n in found.items():
         kind = next(kind for kind in SEED_SD if name.startswith(kind))
@@ -231,3 +255,49 @@ def _dose(many: Kept, single: Kept) -> Claim:
         unit="of M(f), each minus its placebo",
         primary=False,
     )
+
+
+def _levels_off(cell: Kept, nats: Kept | None) -> Iterator[Claim]:
+    """Over the second half of the horizon: M(f) is flat, and perplexity goes on rising."""
+    source = f"{PAPER}, Figs. 14 and 15: M(f) flattens while perplexity keeps rising; diff(T) goes to 0"
+    if cell.pass_updates:
+        passes = (cell.x[-1] - 1) / 2 / cell.pass_updates
+        change = {seed: value / passes for seed, value in cell.in_second_half("raw").items()}
+        control = [
+            float(curve[-1] - np.interp(np.log((cell.x[-1] + 1) / 2), np.log(cell.x), curve)) / passes
+            for curve in cell.placebo.values()
+        ]
+        yield equivalent(
+            by_seed(change), name=f"memorized-flattens-{cell.arm.size}", source=source, margin=STEADY,
+            statement=f"N = {cell.arm.size}: over the second half of the horizon M(f) on the special batches "
+            "no longer changes",
+            unit="of M(f) a pass", primary=False, note=f"placebo run: {t_interval(control).text()}",
+        )  # fmt: skip
+    if nats is not None:
+        yield directional(
+            by_seed(nats.in_second_half("raw")),
+            name=f"perplexity-rises-{cell.arm.size}", source=source, primary=False,
+            statement=f"N = {cell.arm.size}: over the second half of the horizon perplexity on the special "
+            "batches still rises",
+            unit="of ln perplexity (nats a token)",
+        )  # fmt: skip
+
+
+def _form(cell: Kept) -> Iterator[Claim]:
+    """Whether the paper's exponential predicts a seed left out of the fit better than a power law does."""
+    found = {decay.form: decay for decay in cell.summary("raw").decays}
+    seeds = list(cell.special)
+    errors = {form: dict(zip(seeds, found[form].errors, strict=False)) for form in FLOORED}
+    power, exponential = errors["power"], errors["exponential"]
+    if not power or min((*power.values(), *exponential.values())) <= 0:
+        return
+    best = min(found.values(), key=lambda decay: decay.left_out or 0.0)
+    yield directional(
+        by_seed({seed: power[seed] / exponential[seed] for seed in power}),
+        name=f"decay-is-exponential-{cell.arm.size}", threshold=1.0, scale="log", primary=False,
+        statement=f"N = {cell.arm.size}: the forgetting curve of a seed left out of the fit is predicted "
+        "better by an exponential with a floor than by a power law with a floor",
+        source=f"{PAPER}, section 5: exponential; a power law in Chang et al. 2024",
+        unit="(error of the power law / error of the exponential)",
+        note=f"the smallest error of the four forms is that of the form {best.form}; errors share data",
+    )  # fmt: skip

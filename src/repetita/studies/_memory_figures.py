@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repetita.fit.estimate import t_interval
-from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series
+from repetita.fit.forgetting import FORMS
+from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series, Style
 from repetita.studies._memory import Floats, Kept
 
 if TYPE_CHECKING:
@@ -31,9 +32,14 @@ def figures(memorized: Sequence[Kept], *, nats: Sequence[Kept], table: "pl.DataF
         yield dose(doses)
     if len({cell.arm.size for cell in once if cell.arm.after == "same"}) > 1:
         yield floors([cell for cell in once if cell.arm.after == "same"])
+    plain = [cell for cell in once if cell.arm.after == "same"]
     in_nats = [cell for cell in nats if cell.arm.times == 1 and cell.arm.after == "same"]
-    if in_nats:
-        yield losses(in_nats)
+    if plain and in_nats:
+        yield perplexities(plain, nats=in_nats)
+    if any(cell.pass_updates for cell in plain):
+        yield rates([cell for cell in plain if cell.pass_updates])
+    if plain:
+        yield forms(plain[-1])
     training = list(_training(table))
     if training:
         yield memorized_training_set(training)
@@ -85,7 +91,7 @@ def memory_kept(cells: Sequence[Kept]) -> Figure:
     rows = [row for cell in cells for row in _rows(cell, cell.kept("minus_placebo"), after=after_text(cell))]
     after = tuple(dict.fromkeys(str(row["after"]) for row in rows))
     return Figure(
-        name="memory-kept",
+        name="forgetting-kept",
         title="Memory of one exposure, by model size",
         caption="The difference between the two curves above: M(f) on the special batches minus M(f) on "
         "the same tokens in the run that saw placebo text instead. Where novel data follows, "
@@ -112,7 +118,7 @@ def dose(cells: Sequence[Kept]) -> Figure:
         row for cell in chosen for row in _rows(cell, cell.kept("minus_placebo"), exposures=cell.arm.times)
     ]
     return Figure(
-        name="dose",
+        name="forgetting-dose",
         title="One exposure against several in a row",
         caption="The same paired difference after one exposure and after several in a row, at equal distance "
         "from the last of them.",
@@ -145,11 +151,11 @@ def floors(cells: Sequence[Kept]) -> Figure:
                     "what": what,
                     "size": cell.arm.size,
                     "n_params": cell.n_params,
-                    **_spread(list(by_seed.values())),
+                    **spread(list(by_seed.values())),
                 }
             )
     return Figure(
-        name="floor-by-size",
+        name="forgetting-floor",
         title="The forgetting baseline and its controls",
         caption="The paper's baseline is the lowest M(f) on the special batch after the exposure. The "
         "placebo run, which never saw the batch, has one too. What is memory is the difference at "
@@ -164,26 +170,95 @@ def floors(cells: Sequence[Kept]) -> Figure:
     )
 
 
-def losses(cells: Sequence[Kept]) -> Figure:
-    """Loss on the special batches and on the same text in the placebo run."""
-    rows = [
-        row
-        for cell in cells
-        for name, curves in (("special batch", cell.special), ("same text, placebo run", cell.placebo))
-        for row in _rows(cell, curves, on=name)
-    ]
+def perplexities(memorized: Sequence[Kept], *, nats: Sequence[Kept]) -> Figure:
+    """M(f) and perplexity of the special batches side by side, each with its placebo (Fig. 14)."""
+    what = (MEMORIZED, "perplexity")
+    shown = ("special batch", "same text, placebo run")
+    rows: list[Row] = []
+    for title, cells in zip(what, (memorized, nats), strict=True):
+        for cell in cells:
+            for on, curves in zip(shown, (cell.special, cell.placebo), strict=True):
+                if title == MEMORIZED:
+                    rows += _rows(cell, curves, on=on, what=title)
+                else:
+                    perplexity = {seed: np.exp(values) for seed, values in curves.items()}
+                    rows += _rows(cell, perplexity, on=on, what=title)
     return Figure(
-        name="loss-after-exposure",
-        title="The same in nats",
-        caption="Loss on the special batches and on the same text in the placebo run. In the paper "
-        "perplexity keeps rising while M(f) flattens: such a model becomes sure of wrong tokens.",
+        name="forgetting-perplexity",
+        title="Memorized fraction and perplexity after the exposure",
+        caption="On the special batches after their exposure, and on the same text in the placebo run. In "
+        "the paper M(f) flattens while perplexity keeps rising: such a model becomes surer of wrong tokens. "
+        "Perplexity is e to the mean loss in nats. Band: 95% t interval over seeds, where there are several.",
+        n=count_text(memorized),
+        rows=tuple(rows),
+        x=Axis(column="x", title="updates since exposure"),
+        y=Axis(column="value", title="M(f), or perplexity"),
+        series=Series(
+            column="size", title="non-embedding parameters", kind="sequence", order=tuple(_sizes(memorized))
+        ),
+        style=Style(column="on", title="measured on", order=shown),
+        panels=Panels(column="what", title="", order=what, share="x"),
+        layers=(LINE, POINT),
+        tooltip=("seeds",),
+    )
+
+
+def rates(cells: Sequence[Kept]) -> Figure:
+    """Change of M(f) a pass, of the special batches and in the placebo run (Fig. 15)."""
+    shown = ("special batch", "same text, placebo run")
+    rows: list[Row] = []
+    for cell in cells:
+        assert cell.pass_updates is not None
+        passes = (cell.x - 1) / cell.pass_updates
+        for on, curves in zip(shown, (cell.special, cell.placebo), strict=True):
+            change = {seed: np.diff(values) / np.diff(passes) for seed, values in curves.items()}
+            for i, middle in enumerate((passes[1:] + passes[:-1]) / 2):
+                over_seeds = spread([float(values[i]) for values in change.values()])
+                rows.append(
+                    {"panel": _title(cell), "size": cell.arm.size, "on": on, "passes": middle, **over_seeds}
+                )
+    return Figure(
+        name="forgetting-rate",
+        title="How fast M(f) on the special batches changes",
+        caption="Change of M(f) a pass over the training set, between neighbouring states, at the middle of "
+        "the two. The paper's diff(T), M(f) after a pass minus M(f) after the one before, starts at about "
+        "-0.1 and goes to 0. The placebo run, which never saw the text, changes as well. Band: 95% t "
+        "interval over seeds, where there are several.",
         n=count_text(cells),
         rows=tuple(rows),
-        x=Axis(column="x", title=SINCE, scale="log"),
-        y=Axis(column="value", title="loss, nats a token"),
-        series=Series(column="on", title="measured on", order=("special batch", "same text, placebo run")),
+        x=Axis(column="passes", title="passes since exposure (log)", scale="log"),
+        y=Axis(column="value", title="change of M(f) a pass"),
+        series=Series(column="on", title="measured on", order=shown),
         panels=_panels(cells),
-        layers=(BAND, LINE),
+        layers=(BAND, LINE, POINT),
+        rules=(Rule(axis="y", at=0.0, label="no change"),),
+        tooltip=("seeds",),
+    )
+
+
+def forms(cell: Kept) -> Figure:
+    """The measured curve of one size and the four forms of decay fitted to it."""
+    what = {"raw": "special batch", "minus_placebo": "special minus placebo"}
+    rows: list[Row] = []
+    for how, title in what.items():
+        for row in _rows(cell, cell.kept(how)):
+            rows.append({**row, "what": title, "form": "measured", "fitted": None})
+        for decay in cell.summary(how).decays:
+            for x, y in zip(cell.x, decay.predict(cell.x), strict=True):
+                rows.append({"what": title, "form": decay.form, "x": float(x), "fitted": float(y)})
+    return Figure(
+        name="forgetting-forms",
+        title="Forms of decay",
+        caption=f"N = {cell.arm.size}: the measured curve, mean over seeds, and what is fitted to it: an "
+        "exponential and a power law with a floor, a power law to zero, and a straight line in the "
+        "logarithm. How well each predicts a seed left out of the fit is in the table.",
+        n=count_text([cell]),
+        rows=tuple(rows),
+        x=Axis(column="x", title=SINCE, scale="log"),
+        y=Axis(column="value", title="M(f)"),
+        series=Series(column="form", title="", order=("measured", *FORMS)),
+        panels=Panels(column="what", title="", order=tuple(what.values()), share="x"),
+        layers=(Layer(kind="line", y="fitted"), POINT),
         tooltip=("seeds",),
     )
 
@@ -191,7 +266,7 @@ def losses(cells: Sequence[Kept]) -> Figure:
 def memorized_training_set(rows: Sequence[Row]) -> Figure:
     """M on the training set and on the test set over training, in the runs that saw the special batches."""
     return Figure(
-        name="training-set",
+        name="forgetting-training-set",
         title="Meanwhile: the training set",
         caption="M(f) on the training set and on the test set in the runs with the special batches, mean "
         "over seeds.",
@@ -234,12 +309,13 @@ def _rows(cell: Kept, curves: Mapping[Hashable, Floats], **more: Cell) -> list[R
     """Mean and interval over seeds at every x."""
     found: list[Row] = []
     for i, x in enumerate(cell.x):
-        spread = _spread([float(values[i]) for values in curves.values()])
-        found.append({"panel": _title(cell), "size": cell.arm.size, "x": float(x), **more, **spread})
+        over_seeds = spread([float(values[i]) for values in curves.values()])
+        found.append({"panel": _title(cell), "size": cell.arm.size, "x": float(x), **more, **over_seeds})
     return found
 
 
-def _spread(values: Sequence[float]) -> Row:
+def spread(values: Sequence[float], /) -> Row:
+    """Mean and t interval over seeds as columns; one seed has no interval but its own value."""
     found = t_interval(values)
     low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
     return {"value": found.value, "low": low, "high": high, "seeds": found.n}

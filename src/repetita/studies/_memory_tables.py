@@ -15,7 +15,7 @@ def tables(cells: Sequence[Kept]) -> Iterator[Table]:
     """Floors by cell and what the controls leave of them, then the fitted forms of decay."""
     n = count_text(cells)
     yield Table(
-        "kept", "What is kept",
+        "forgetting-ends", "What is kept",
         "M(f); means over seeds with 95% t intervals where there are several. Lowest: the paper's forgetting "
         "baseline, biased downwards. Minus placebo and minus twin (difference in differences): at the end.",
         n,
@@ -24,7 +24,7 @@ def tables(cells: Sequence[Kept]) -> Iterator[Table]:
         [_kept(cell) for cell in cells],
     )  # fmt: skip
     yield Table(
-        "forms", "Forms of decay",
+        "forgetting-decays", "Forms of decay",
         "Floor of each fitted form; AICc takes residuals for independent, so read the error on a seed left "
         "out of the fit beside it. A floor is open where the horizon is too short to separate the forms.",
         n,
