@@ -21,14 +21,16 @@ def demo(
     root: Root = ROOT,
 ) -> None:
     """Memorization, forgetting and double descent from 249 speeches, in about five minutes on two cores."""
-    from repetita.cli.study import report_portions, run_portions
+    from repetita.cli.study import run_portions, show_published
     from repetita.study.prepare import portion
+    from repetita.study.publish import publish
 
     portions = [portion(name, scale=SCALE) for name in STUDIES]
     quiet = context.obj == "quiet"
     failed = run_portions(
         portions, root=root, processes=processes, quiet=quiet, as_json=False, show=not as_json
     )
-    report_portions(portions, root=root, open_page=open_page, as_json=as_json, title=TITLE, lead=LEAD)
+    published = publish(portions, root=root, title=TITLE, lead=LEAD)
+    show_published(published, open_page=open_page, as_json=as_json)
     if failed:
         raise typer.Exit(1)

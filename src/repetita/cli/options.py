@@ -25,6 +25,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Scale = Annotated[
     str | None, typer.Option("--scale", help="tiny, laptop, ... [default: laptop, else the study's first]")
 ]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus",
+        help="Another text than the study's own: a path, hf:NAME or a built-in name; tokenizer, length and "
+        "splits stay.",
+    ),
+]
+TextField = Annotated[str, typer.Option("--text-field", help="Field or column of its text.")]
+Subset = Annotated[str | None, typer.Option("--subset", help="Its configuration, for a data set of the hub.")]
 Processes = Annotated[
     int | None, typer.Option("--processes", "-p", help="Worker processes. [default: number of cores]")
 ]

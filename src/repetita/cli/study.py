@@ -7,31 +7,56 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from repetita.cli.options import ROOT, AsJson, Processes, Root, Scale, inert, print_json, print_table, speaker
+from repetita.cli.options import (
+    ROOT,
+    AsJson,
+    Corpus,
+    Processes,
+    Root,
+    Scale,
+    Subset,
+    TextField,
+    inert,
+    print_json,
+    print_table,
+    speaker,
+)
 
 if TYPE_CHECKING:
     from repetita.fit.claim import Claim
     from repetita.study.prepare import Portion
-    from repetita.study.summary import Summary
+    from repetita.study.publish import Published
 
 app = typer.Typer(no_args_is_help=True, help="Questions that runs can answer: list, plan, run, report.")
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in name, or the path of a study file.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A built-in study or paper, or the path of a file that defines STUDY or PAPER."
+    ),
+]
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """The built-in studies."""
-    from repetita.study.find import built_in, find_study
+    """The built-in studies, and the papers whose studies run together."""
+    from repetita.study.find import built_in, find_paper, find_study, papers
 
     studies = [find_study(name).study for name in built_in()]
+    whole = [found.paper for name in papers() if (found := find_paper(name))]
     if as_json:
         fields = ("name", "title", "question", "prediction", "source")
         print_json(
             [{name: getattr(one, name) for name in fields} | {"scales": list(one.scales)} for one in studies]
+            + [
+                {"name": one.name, "title": one.title, "source": one.source, "studies": list(one.studies)}
+                for one in whole
+            ]
         )
         return
     print_table([{"study": one.name, "title": one.title, "scales": ", ".join(one.scales)} for one in studies])
+    typer.echo()
+    print_table([{"paper": one.name, "title": one.title, "studies": str(len(one.studies))} for one in whole])
 
 
 @app.command()
@@ -39,29 +64,57 @@ def plan(
     context: typer.Context,
     study: Name,
     scale: Scale = None,
+    corpus: Corpus = None,
+    text_field: TextField = "text",
+    subset: Subset = None,
     processes: Processes = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Price it on GPUs: v100, a100, h100, h200, b200.")
+    ] = None,
+    utilisation: Annotated[
+        float | None, typer.Option("--utilisation", help="Share of the GPU's peak. [default: 0.4]")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="GPUs to spread the runs over. [default: the fewest]")
+    ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """What a study would run: tokens, minutes, memory, disk, what is there already. Trains nothing."""
-    from repetita.study.corpora import Corpora
-    from repetita.study.prepare import portion, prepare
-    from repetita.study.summary import summarise
+    from repetita.cli.plan import show_plan
+    from repetita.study.prepare import bundle
+    from repetita.study.text import text_of
 
-    part = portion(study, scale=scale)
-    prepared = prepare([part], root=root, corpora=Corpora(root, say=speaker(context)))
-    summary = summarise(prepared, processes=processes or os.cpu_count() or 1)
-    detectable = dict(part.found.study.detectable(part.scale))
-    if as_json:
-        named = {"study": part.found.study.name, "scale": part.scale}
-        print_json(named | summary.as_json() | {"detectable": detectable})
-        return
-    typer.echo(f"{part.found.study.title} ({part.scale})\n{part.found.study.question}")
-    typer.echo(f"Prediction: {part.found.study.prediction} [{part.found.study.source}]\n")
-    _print_summary(summary)
-    if detectable:
-        typer.echo("\nSmallest effect that each claim can detect")
-        print_table([{"claim": name, "detects": text} for name, text in detectable.items()])
+    whole = bundle(study, scale=scale, text=text_of(corpus, text_field=text_field, subset=subset))
+    show_plan(
+        whole,
+        root=root,
+        processes=processes or os.cpu_count() or 1,
+        gpus=gpus_asked(whole.scale, device=device, utilisation=utilisation, n_gpus=gpus),
+        say=speaker(context),
+        as_json=as_json,
+    )
+
+
+def gpus_asked(
+    scale: str, *, device: str | None, utilisation: float | None, n_gpus: int | None
+) -> dict[str, Any] | None:
+    """What the options say of GPUs, None where none is meant; SpecError for an option without effect."""
+    from repetita.errors import SpecError
+    from repetita.study.accelerators import DEFAULT_DEVICE, DEFAULT_UTILISATION, PAPER_SCALE
+
+    if device is None and scale != PAPER_SCALE:
+        for name, value in (("--utilisation", utilisation), ("--gpus", n_gpus)):
+            if value is not None:
+                raise SpecError(
+                    f"{name} has no effect without --device; name a device, such as --device h100"
+                )
+        return None
+    return {
+        "device": device or DEFAULT_DEVICE,
+        "utilisation": DEFAULT_UTILISATION if utilisation is None else utilisation,
+        "n_gpus": n_gpus,
+    }
 
 
 @app.command()
@@ -69,16 +122,31 @@ def run(
     context: typer.Context,
     study: Name,
     scale: Scale = None,
+    corpus: Corpus = None,
+    text_field: TextField = "text",
+    subset: Subset = None,
     processes: Processes = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Run what is missing of a study. Stop it at any time; the same command continues."""
-    from repetita.study.prepare import portion
+    from repetita.study.prepare import bundle
+    from repetita.study.text import text_of
+    from repetita.study.walkthrough import publish_bundle
 
-    part = portion(study, scale=scale)
-    quiet = context.obj == "quiet"
-    if run_portions([part], root=root, processes=processes, quiet=quiet, as_json=as_json, show=True):
+    whole = bundle(study, scale=scale, text=text_of(corpus, text_field=text_field, subset=subset))
+    failed = run_portions(
+        whole.portions,
+        root=root,
+        processes=processes,
+        quiet=context.obj == "quiet",
+        as_json=as_json,
+        show=True,
+        paper=whole.folder if whole.paper else None,
+    )
+    if whole.paper and not as_json:
+        typer.echo(f"page: {publish_bundle(whole, root=root).page.resolve()}")
+    if failed:
         raise typer.Exit(1)
 
 
@@ -86,16 +154,30 @@ def run(
 def report(
     study: Name,
     scale: Scale = None,
+    corpus: Corpus = None,
+    text_field: TextField = "text",
+    subset: Subset = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option("--gallery", help="Also copy figures, findings and tables into this folder, not runs."),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Judge the claims and write the page, also of a study that is half done."""
+    from repetita.study.gallery import write_gallery
     from repetita.study.manifest import sole_scale
-    from repetita.study.prepare import portion
+    from repetita.study.prepare import bundle
+    from repetita.study.text import text_of
+    from repetita.study.walkthrough import publish_bundle
 
-    part = portion(study, scale=scale or sole_scale(root, study=study))
-    report_portions([part], root=root, open_page=open_page, as_json=as_json)
+    text = text_of(corpus, text_field=text_field, subset=subset)
+    whole = bundle(study, scale=scale or sole_scale(root, study=study, text=text), text=text)
+    published = publish_bundle(whole, root=root)
+    if gallery is not None:
+        write_gallery(published, bundle=whole, folder=gallery)
+    show_published(published, open_page=open_page, as_json=as_json)
 
 
 def run_portions(
@@ -106,13 +188,16 @@ def run_portions(
     quiet: bool,
     as_json: bool,
     show: bool,
+    paper: str | None = None,
 ) -> bool:
     """Runs portions with a display and prints what became of them; whether a run failed."""
     from repetita.study.display import choose_display
     from repetita.study.execute import execute
     from repetita.study.price import time_text
 
-    outcome = execute(portions, root=root, processes=processes, display=choose_display(quiet=quiet))
+    outcome = execute(
+        portions, root=root, processes=processes, display=choose_display(quiet=quiet), paper=paper
+    )
     if as_json:
         failed = [failure._asdict() for failure in outcome.failed]
         print_json(outcome._asdict() | {"failed": failed, "folders": list(outcome.folders)})
@@ -126,20 +211,10 @@ def run_portions(
     return bool(outcome.failed)
 
 
-def report_portions(
-    portions: Sequence["Portion"],
-    *,
-    root: Path,
-    open_page: bool,
-    as_json: bool,
-    title: str | None = None,
-    lead: str = "",
-) -> None:
-    """Writes the page of portions and prints what they found."""
+def show_published(published: "Published", *, open_page: bool, as_json: bool) -> None:
+    """Prints what was found, and opens the page where that is asked for."""
     from repetita.report.terminal import findings_lines, findings_table
-    from repetita.study.publish import publish
 
-    published = publish(portions, root=root, title=title, lead=lead)
     page = published.page.resolve()
     if as_json:
         print_json(
@@ -154,6 +229,7 @@ def report_portions(
                     for one in published.reports
                 ],
             }
+            | _headlines(published)
         )
     else:
         from rich.console import Console
@@ -162,10 +238,11 @@ def report_portions(
         for one in published.reports:
             for warning in one.warnings:
                 typer.echo(inert(f"{one.name}: {warning}"), err=True)
+        for title, findings in _printed(published):
             if console.is_terminal:
-                console.print(findings_table(one.findings, title=one.title))
+                console.print(findings_table(findings, title=title))
             else:
-                for line in (one.title, *findings_lines(one.findings)):
+                for line in (title, *findings_lines(findings)):
                     typer.echo(inert(line))
         typer.echo(f"page: {page}")
     if open_page:
@@ -174,54 +251,22 @@ def report_portions(
         webbrowser.open(page.as_uri())
 
 
+def _printed(published: "Published") -> list[tuple[str, Sequence["Claim"]]]:
+    """Findings under their titles: of a paper its own claims, figure by figure."""
+    if published.walk is None:
+        return [(one.title, one.findings) for one in published.reports]
+    steps = [step for step in published.walk.steps if step.headline]
+    return [(f"{step.label}: {step.title}", [step.headline]) for step in steps if step.headline]
+
+
+def _headlines(published: "Published") -> dict[str, Any]:
+    """The claims that a paper's page judges together, by figure of the paper."""
+    if published.walk is None:
+        return {}
+    steps = [step for step in published.walk.steps if step.headline]
+    return {"paper": {step.label: _claim(step.headline) for step in steps if step.headline}}
+
+
 def _claim(claim: "Claim") -> dict[str, Any]:
     estimate = None if claim.estimate is None else claim.estimate._asdict()
     return claim._asdict() | {"estimate": estimate}
-
-
-def _print_summary(summary: "Summary") -> None:
-    from repetita.study.price import count_text, share_text, size_text, time_text
-
-    heads = ("runs", "done", "train tokens", "measuring", "of the time", "one process")
-    rows = [
-        {
-            "group": group.name,
-            "runs": group.n_runs,
-            "done": group.n_present,
-            "train tokens": count_text(group.training_tokens),
-            "measuring": count_text(group.measuring_tokens),
-            "of the time": share_text(group.measuring_share),
-            "one process": time_text(group.seconds) if group.seconds else "-",
-        }
-        for group in summary.groups
-    ]
-    print_table(rows, right=heads)
-    if summary.probes:
-        typer.echo("\nMeasuring, by probe")
-        lines = [
-            {
-                "probe": probe.name,
-                "times": probe.times,
-                "tokens": count_text(probe.tokens),
-                "of the time": share_text(probe.share),
-            }
-            for probe in summary.probes
-        ]
-        print_table(lines, right=("times", "tokens", "of the time"))
-    trunks = f" ({summary.n_trunks} only as shared trunks)" if summary.n_trunks else ""
-    typer.echo(
-        f"\n{summary.n_runs} runs{trunks}, {summary.n_present} complete already\n"
-        f"left: {count_text(summary.training_tokens)} tokens of training, "
-        f"{count_text(summary.measuring_tokens)} of measuring "
-        f"({share_text(summary.measuring_share)} of the time)"
-    )
-    if summary.replayed_steps:
-        typer.echo(
-            f"{summary.replayed_steps} steps of finished runs are trained again to measure what they lack "
-            f"(no checkpoint was kept there)"
-        )
-    wall = time_text(summary.seconds) if summary.seconds else "nothing to do"
-    typer.echo(
-        f"time: {wall} on {summary.processes} process{'es' if summary.processes > 1 else ''} "
-        f"(rates from {summary.rates}); memory {size_text(summary.memory)}, disk {size_text(summary.disk)}"
-    )

@@ -14,6 +14,9 @@ def work(
     study: Annotated[list[str], typer.Option("--study", help="A study: name or file.")],
     scale: Annotated[list[str], typer.Option("--scale", help="Its scale.")],
     sha256: Annotated[list[str], typer.Option("--sha256", help="Hash of its file when it was planned.")],
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Another text than its own as JSON, or empty.")
+    ] = None,
     run: Annotated[
         list[str] | None, typer.Option("--run", help="Fingerprint of a run; none: orders from stdin.")
     ] = None,
@@ -27,5 +30,5 @@ def work(
     if run is None:
         watch_parent()
     orders = sys.stdin if run is None else [f"{number} {name}" for number, name in enumerate(run, start=1)]
-    given = [Given(*one) for one in zip(study, scale, sha256, strict=True)]
+    given = [Given(*one) for one in zip(study, scale, sha256, text or [""] * len(study), strict=True)]
     work(given, root=root, orders=orders, progress=progress)

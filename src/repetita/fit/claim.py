@@ -1,6 +1,7 @@
 """Claims: a statement, the rule fixed beforehand that decides it, the verdict, and how sure it is."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -217,13 +218,39 @@ def settle(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     adjusted = holm([1.0 if claims[i].p is None else float(claims[i].p or 0.0) for i in tested])
     settled = list(claims)
     for i, p in zip(tested, adjusted, strict=True):
-        claim = claims[i]
-        if claim.verdict in ("supported", "contradicted") and p > 1 - LEVEL:
-            note = _join(
-                claim.note, f"p = {claim.p:.2g} alone, {p:.2g} among {len(tested)} primary claims (Holm)"
-            )
-            settled[i] = claim._replace(verdict="inconclusive", note=note)
+        settled[i] = _after_holm(claims[i], p=p, n_tests=len(tested))
     return tuple(settled)
+
+
+def jointly(claims: Sequence[Claim], *, n_tests: int) -> tuple[Claim, ...]:
+    """Claims of several families as one family of `n_tests`, those that have no result yet included.
+
+    What Holm's method decided in each claim's own family is undone first. Raises SpecError for more than 8.
+    """
+    if n_tests > MAX_PRIMARY:
+        raise SpecError(f"{n_tests} primary claims on one page, {MAX_PRIMARY} are allowed; leave some out")
+    alone = [_before_holm(claim)._replace(primary=True) for claim in claims]
+    p_values = [1.0 if claim.p is None else claim.p for claim in alone]
+    adjusted = holm(p_values + [1.0] * (n_tests - len(alone)))
+    return tuple(_after_holm(claim, p=p, n_tests=n_tests) for claim, p in zip(alone, adjusted, strict=False))
+
+
+_HOLM = re.compile(r"(; )?p = \S+ alone, \S+ among \d+ primary claims \(Holm\)")
+
+
+def _after_holm(claim: Claim, *, p: float, n_tests: int) -> Claim:
+    """The claim where its adjusted p-value says that it could be chance."""
+    if claim.verdict not in ("supported", "contradicted") or p <= 1 - LEVEL:
+        return claim
+    note = _join(claim.note, f"p = {claim.p:.2g} alone, {p:.2g} among {n_tests} primary claims (Holm)")
+    return claim._replace(verdict="inconclusive", note=note)
+
+
+def _before_holm(claim: Claim) -> Claim:
+    """The claim with the verdict that it had on its own."""
+    if claim.leaning is None or not _HOLM.search(claim.note):
+        return claim
+    return claim._replace(verdict=claim.leaning, note=_HOLM.sub("", claim.note))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

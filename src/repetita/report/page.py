@@ -81,37 +81,58 @@ def page(
     studies = [reports] if isinstance(reports, Report) else list(reports)
     if not studies:
         raise SpecError("page: no report to show; give at least one")
-    _check_names([study.name for study in studies], "reports")
+    check_names([study.name for study in studies], "reports")
     figures = [figure for study in studies for figure in study.figures]
     tables = [table for study in studies for table in study.tables]
     figure_names, table_names = [figure.name for figure in figures], [table.name for table in tables]
-    _check_names(figure_names + table_names, "figures or tables")
-    colours = _Colours()
+    check_names(figure_names + table_names, "figures or tables")
+    colours = Colours()
     numbers = {name: i for names in (figure_names, table_names) for i, name in enumerate(names, 1)}
     drawn = drawings or {}
-    shown = [_study(study, numbers, index, drawn) for index, study in enumerate(studies, 1)]
-    template = _environment(colours).get_template("page.html")
-    early, script = _script("early.html"), _script("script.html")
-    for figure in figures:
-        colours.take(figure)
-    css = _file("page.css") + colours.css()
-    library = draw.javascript()
-    return template.render(
+    return render(
+        "page.html",
+        colours=colours,
+        figures=figures,
+        tables=tables,
         title=title or studies[0].title,
         lead=lead,
-        studies=shown,
-        glyphs=GLYPHS,
-        policy=_policy(scripts=(early, library, script), style=css),
-        css=css,
-        early=early,
-        library=library,
-        script=script,
-        data=_data(figures, tables),
-        version=metadata.version("repetita"),
+        studies=[_study(study, numbers, index, drawn) for index, study in enumerate(studies, 1)],
     )
 
 
-class _Colours:
+def render(
+    template: str,
+    *,
+    colours: "Colours",
+    figures: Sequence[Figure],
+    tables: Sequence[Table],
+    title: str,
+    **context: object,
+) -> str:
+    """The page that a template makes of these figures and tables, with all that it needs inside."""
+    early, script, library = _script("early.html"), _script("script.html"), draw.javascript()
+    for figure in figures:
+        colours.take(figure)
+    css = _file("page.css") + colours.css()
+    return (
+        _environment(colours)
+        .get_template(template)
+        .render(
+            **context,
+            title=title,
+            glyphs=GLYPHS,
+            policy=_policy(scripts=(early, library, script), style=css),
+            css=css,
+            early=early,
+            library=library,
+            script=script,
+            data=_data(figures, tables),
+            version=metadata.version("repetita"),
+        )
+    )
+
+
+class Colours:
     """Classes for the colours of legends: the page's policy forbids style attributes."""
 
     def __init__(self) -> None:
@@ -136,7 +157,7 @@ def _study(
     study: Report, numbers: Mapping[str, int], index: int, drawings: Mapping[str, str]
 ) -> dict[str, Any]:
     """A report as the template reads it."""
-    claims = [_claim(claim, f"{index}-{i}") for i, claim in enumerate(study.findings, 1)]
+    claims = [shown_claim(claim, f"{index}-{i}") for i, claim in enumerate(study.findings, 1)]
     tally: Counter[str] = Counter(claim.verdict for claim in study.findings)
     return {
         "id": index,
@@ -149,19 +170,23 @@ def _study(
         "tally": [(verdict, tally[verdict]) for verdict in GLYPHS if tally[verdict]],
         "warnings": list(study.warnings),
         "figures": [
-            _figure(figure, numbers[figure.name], drawings.get(figure.name)) for figure in study.figures
+            shown_figure(figure, numbers[figure.name], drawings.get(figure.name)) for figure in study.figures
         ],
-        "tables": [_table(table, numbers[table.name]) for table in study.tables],
+        "tables": [shown_table(table, numbers[table.name]) for table in study.tables],
         "deviations": list(study.deviations),
         "has_why": any(line.why for line in study.deviations),
-        "provenance": [
-            (group, [(key, _fact(value)) for key, value in facts.items()])
-            for group, facts in study.provenance.items()
-        ],
+        "provenance": shown_facts(study.provenance),
     }
 
 
-def _claim(claim: Claim, identity: str) -> dict[str, Any]:
+def shown_facts(provenance: Mapping[str, Mapping[str, object]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of facts as the template reads them."""
+    return [
+        (group, [(key, _fact(value)) for key, value in facts.items()]) for group, facts in provenance.items()
+    ]
+
+
+def shown_claim(claim: Claim, identity: str) -> dict[str, Any]:
     """A finding as the template reads it."""
     estimate = claim.estimate
     interval = "" if estimate is None else f"{estimate.level:.0%} interval: {estimate.method}"
@@ -177,8 +202,8 @@ def _claim(claim: Claim, identity: str) -> dict[str, Any]:
     }
 
 
-def _figure(figure: Figure, number: int, drawing: str | None) -> dict[str, Any]:
-    """A figure's words, legend and static drawing as the template reads them."""
+def shown_figure(figure: Figure, number: int, drawing: str | None) -> dict[str, Any]:
+    """A figure's words, legend and static drawing as the template reads them; "" is no static drawing."""
     off = figure.n_off_log()
     keys = [
         (figure.series, "hidden", legend.legend(figure)),
@@ -202,11 +227,11 @@ def _figure(figure: Figure, number: int, drawing: str | None) -> dict[str, Any]:
         ],
         "n_panels": n_panels,
         "n_columns": n_panels if n_panels < 3 else 2 if n_panels == 4 else 3,
-        "svg": base64.b64encode((drawing or draw.svg(figure)).encode()).decode(),
+        "svg": base64.b64encode((draw.svg(figure) if drawing is None else drawing).encode()).decode(),
     }
 
 
-def _table(table: Table, number: int) -> dict[str, Any]:
+def shown_table(table: Table, number: int) -> dict[str, Any]:
     """A table's cells as text; a column of numbers is aligned right."""
     numeric = [
         all(not isinstance(row[i], str) for row in table.rows) and bool(table.rows)
@@ -289,13 +314,14 @@ def _fact(value: object) -> str:
     return legend.label(value) if isinstance(value, float | None) else str(value)
 
 
-def _check_names(names: Sequence[str], what: str) -> None:
+def check_names(names: Sequence[str], what: str) -> None:
+    """Raises SpecError for two of one name."""
     for name, count in Counter(names).items():
         if count > 1:
             raise SpecError(f"page: {count} {what} are named '{name}'; give each its own name")
 
 
-def _environment(colours: _Colours) -> jinja2.Environment:
+def _environment(colours: Colours) -> jinja2.Environment:
     """Templates of this package with everything escaped."""
     loader = jinja2.FunctionLoader(_file)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.study.corpora import Corpora
-from repetita.study.prepare import portion, prepare
+from repetita.study.expected import plan_corpora
+from repetita.study.prepare import bundle, prepare
 from repetita.study.summary import Summary, summarise
+from repetita.study.text import text_of
 
 
 def build_corpus(spec: CorpusSpec, *, root: str | Path = "repetita-out") -> Corpus:
@@ -35,13 +37,17 @@ def plan_study(
     study: str | Path,
     *,
     scale: str | None = None,
+    corpus: str | Path | None = None,
+    text_field: str = "text",
+    subset: str | None = None,
     root: str | Path = "repetita-out",
     processes: int | None = None,
 ) -> Summary:
-    """What a study (a built-in name or the path of a study file) would run and cost; trains nothing.
+    """What a study or paper (a built-in name or the path of a file) would run and cost; trains nothing.
 
-    Builds the corpora that are missing, since only they say how many tokens there are. `scale` and
-    `processes` default as in `run_study`. Raises what `run_study` raises before it trains.
+    Builds the corpora that are missing, since only they say how many tokens there are; of texts that a study
+    states the size of nothing is fetched. `scale`, `corpus` and `processes` are as in `run_study`. Raises
+    what `run_study` raises before it trains.
 
     >>> from repetita import plan_study
     >>> plan = plan_study("my_question.py", scale="tiny", processes=2)
@@ -51,5 +57,7 @@ def plan_study(
     0
     """
     root = Path(root)
-    prepared = prepare([portion(study, scale=scale)], root=root, corpora=Corpora(root))
+    text = text_of(corpus, text_field=text_field, subset=subset)
+    portions = bundle(study, scale=scale, text=text).portions
+    prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root))
     return summarise(prepared, processes=processes or os.cpu_count() or 1)

@@ -111,8 +111,10 @@ def collect(part: Portion, *, root: Path) -> Collected:
     manifest = read_manifest(root, folder=part.folder)
     if manifest is None:
         name = part.found.reference
+        of = f" --corpus {part.text.name}" if part.text else ""
         raise UserError(
-            f"{root} has no study {part.folder}; run it first: repetita study run {name} --scale {part.scale}"
+            f"{root} has no study {part.folder}; run it first: repetita study run {name} --scale "
+            f"{part.scale}{of}"
         )
     jobs = {job.fingerprint: job for job in expand(part.planned, root=root, corpora=manifest.corpus)}
     arms: list[_Arm] = []

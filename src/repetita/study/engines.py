@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from repetita.spec import canonical_json
 from repetita.study.prepare import Portion
 from repetita.study.progress import Sight, read_sight
 
@@ -118,6 +119,7 @@ class LocalEngine:
         command = [sys.executable, "-m", "repetita", "work", "--root", str(root.resolve())]
         for part in portions:
             command += ["--study", part.found.reference, "--scale", part.scale, "--sha256", part.found.sha256]
+            command += ["--text", canonical_json(part.text) if part.text else ""]
         self.workers = [Worker(number, command=command, folder=folder) for number in range(processes)]
 
     def idle(self) -> Iterator[Worker]:

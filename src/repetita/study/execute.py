@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
-from repetita.study.corpora import Corpora
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, LocalEngine
 from repetita.study.expand import Job
+from repetita.study.expected import plan_corpora
+from repetita.study.ledger import Session, add_session, ledger, write_ledger
 from repetita.study.manifest import study_path, write_manifests
-from repetita.study.prepare import Portion, Prepared, portion, prepare
+from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
 from repetita.study.price import chains, makespan, time_text
+from repetita.study.text import text_of
 from repetita.train.stopping import StopRequests
 
 POLL_SECONDS = 0.05
@@ -57,13 +59,17 @@ def run_study(
     study: str | Path,
     *,
     scale: str | None = None,
+    corpus: str | Path | None = None,
+    text_field: str = "text",
+    subset: str | None = None,
     root: str | Path = "repetita-out",
     processes: int | None = None,
 ) -> Outcome:
-    """Runs what is missing of a study (a built-in name or the path of a study file) and says how it went.
+    """Runs what is missing of a study or paper (a built-in name or a path of a file) and says how it went.
 
-    `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores. Runs
-    that are complete in `root` are not run again, and those that were stopped continue. Raises UserError
+    `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
+    `corpus` is read instead of the study's own text, under the same tokenizer, length and splits. Runs that
+    are complete in `root` are not run again, and those that were stopped continue. Raises UserError
     before anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
 
     >>> from repetita import run_study
@@ -71,20 +77,39 @@ def run_study(
     >>> outcome.n_runs, outcome.failed
     (6, ())
     """
-    return execute([portion(study, scale=scale)], root=Path(root), processes=processes)
+    text = text_of(corpus, text_field=text_field, subset=subset)
+    whole = bundle(study, scale=scale, text=text)
+    return execute(
+        whole.portions, root=Path(root), processes=processes, paper=whole.folder if whole.paper else None
+    )
 
 
 def execute(
-    portions: Sequence[Portion], *, root: Path, processes: int | None = None, display: Display | None = None
+    portions: Sequence[Portion],
+    *,
+    root: Path,
+    processes: int | None = None,
+    display: Display | None = None,
+    paper: str | None = None,
 ) -> Outcome:
-    """`run_study` for several portions at once, which share the runs that they share."""
+    """`run_study` for several portions at once, which share the runs that they share.
+
+    `paper` is the folder of the paper that they are all studies of: what was planned and how long it ran is
+    kept there.
+    """
     if processes is not None and processes < 1:
         raise SpecError(f"processes = {processes} is no number of processes; give 1 or more")
     display = display or Silent()
     began = time.monotonic()
-    prepared = prepare(portions, root=root, corpora=Corpora(root, say=display.say))
+    prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root, say=display.say))
+    for spec in dict.fromkeys(run.spec.corpus for part in portions for run in part.planned):
+        prepared.corpora.open(spec)  # What is only expected is said to be missing.
     prepared.corpora.verify()
+    tag_corpora(prepared)
     write_manifests(prepared, root=root)
+    if paper:
+        plan = ledger(prepared, root=root, processes=processes or os.cpu_count() or 1)
+        write_ledger(plan, root=root, folder=paper)
     needed = prepared.needed()
     folders = tuple(study_path(root, folder=part.folder) for part in portions)
     desk = Desk(needed, prepared=prepared)
@@ -93,7 +118,11 @@ def execute(
         scratch = _scratch(folders[0])
         engine = LocalEngine(workers, portions=portions, root=root, folder=scratch)
         _say_plan(prepared, needed=needed, processes=workers, display=display)
-        _drive(desk, engine=engine, display=display)
+        try:
+            _drive(desk, engine=engine, display=display)
+        finally:
+            if paper:
+                add_session(Session(time.monotonic() - began, workers), root=root, folder=paper)
         if not desk.failed:
             shutil.rmtree(scratch, ignore_errors=True)
     return Outcome(

@@ -1,4 +1,4 @@
-"""A study by its name or by its file; a study file is code, run only those you trust."""
+"""A study or a paper by its name or its file; such a file is code, run only those you trust."""
 
 import hashlib
 import importlib
@@ -10,9 +10,12 @@ from types import ModuleType
 from typing import NamedTuple
 
 from repetita.errors import RepetitaError, SpecError, nearest
+from repetita.study.paper import Paper
 from repetita.study.plan import Study
 
 BUILT_IN = "repetita.studies"
+PAPER_SUFFIX = "_paper"
+"""How the module of a paper ends; all others are studies."""
 
 
 class Found(NamedTuple):
@@ -25,10 +28,51 @@ class Found(NamedTuple):
     """Hash of the file that defines it."""
 
 
+class FoundPaper(NamedTuple):
+    """A paper and where it came from."""
+
+    paper: Paper
+    reference: str
+    """See `Found.reference`."""
+
+    def study(self, name: str) -> str:
+        """Reference of one of its studies: a built-in name, or a file beside that of the paper."""
+        return str(Path(self.reference).parent / name) if name.endswith(".py") else name
+
+
 def built_in() -> tuple[str, ...]:
     """Names of the studies that come with the package, sorted."""
+    return tuple(name for name in _modules() if not name.endswith(PAPER_SUFFIX))
+
+
+def papers() -> tuple[str, ...]:
+    """Names of the papers that come with the package, sorted."""
+    return tuple(name for name in _modules() if name.endswith(PAPER_SUFFIX))
+
+
+def _modules() -> list[str]:
     package = importlib.import_module(BUILT_IN)
-    return tuple(sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.name[0] != "_"))
+    return sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.name[0] != "_")
+
+
+def find_paper(reference: str | Path) -> FoundPaper | None:
+    """The paper named `reference`, a built-in name or a path that ends in `.py`; None where it is none.
+
+    Raises SpecError for a file that cannot be run.
+    """
+    text = str(reference)
+    path = Path(text)
+    if path.suffix != ".py":
+        name = text.replace("-", "_").lower()
+        if name not in papers():
+            return None
+        paper = importlib.import_module(f"{BUILT_IN}.{name}").PAPER
+        return FoundPaper(paper, name)
+    if not path.is_file():
+        return None
+    path = path.resolve()
+    paper = getattr(_run_file(path, digest=_hash(path)), "PAPER", None)
+    return FoundPaper(paper, str(path)) if isinstance(paper, Paper) else None
 
 
 def find_study(reference: str | Path) -> Found:
@@ -41,8 +85,12 @@ def find_study(reference: str | Path) -> Found:
     path = Path(text)
     if path.suffix != ".py":
         name = text.replace("-", "_").lower()
+        if name in papers():
+            raise SpecError(
+                f"{name} is a paper of several studies and this takes one; name one: {', '.join(built_in())}"
+            )
         if name not in built_in():
-            hint = nearest(name, built_in())
+            hint = nearest(name, [*built_in(), *papers()])
             raise SpecError(
                 f"no study is named '{text}'; {hint} (a study of your own is given as a path to its .py)"
             )

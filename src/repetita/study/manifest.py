@@ -1,7 +1,7 @@
 """The manifest of a study: which runs it consists of, under which labels, and from which file it came."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,9 @@ from repetita.errors import DamagedError
 from repetita.journal.disk import write_atomic
 from repetita.spec import fingerprint
 from repetita.study.expand import expand
-from repetita.study.find import find_study
-from repetita.study.prepare import Portion, Prepared
+from repetita.study.find import find_paper, find_study
+from repetita.study.prepare import Portion, Prepared, folder_of
+from repetita.study.text import Text
 
 SCHEMA = 1
 
@@ -98,15 +99,25 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
     )
 
 
-def sole_scale(root: Path, *, study: str | Path) -> str | None:
-    """The scale at which a study was run in `root`, None where it was none or several."""
+def sole_scale(root: Path, *, study: str | Path, text: Text | None = None) -> str | None:
+    """The scale at which a study was run in `root` on this text, None where it was none or several.
+
+    Of a paper it is the one scale at which any of its studies was run.
+    """
+    paper = find_paper(study)
+    references = [study] if paper is None else [paper.study(name) for name in paper.paper.studies]
+    found = {scale for one in references for scale in _scales(root, study=one, text=text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _scales(root: Path, *, study: str | Path, text: Text | None) -> Iterator[str]:
     name = find_study(study).study.name
-    found = [
-        manifest.scale
-        for file in sorted((root / "studies").glob(f"{name}-*/manifest.json"))
-        if (manifest := read_manifest(root, folder=file.parent.name)) is not None and manifest.study == name
-    ]
-    return found[0] if len(found) == 1 else None
+    for file in sorted((root / "studies").glob(f"{name}-*/manifest.json")):
+        manifest = read_manifest(root, folder=file.parent.name)
+        if manifest is None or manifest.study != name:
+            continue
+        if file.parent.name == folder_of(name, scale=manifest.scale, text=text):
+            yield manifest.scale
 
 
 def _wherever(spec: CorpusSpec) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from repetita.cadence import Cadence
+from repetita.corpus.sequences import CorpusSpec
 from repetita.errors import SpecError, nearest
 from repetita.measure.probe import Probe
 from repetita.train.recipe import RunSpec
@@ -37,6 +38,14 @@ class PlannedRun(NamedTuple):
     fork_at: int | None = None
     """Runs equal up to this step share that part, their trunk; None, or a run whose start cannot be cut
     there, is run straight. The result is the same bit for bit."""
+
+
+class Expected(NamedTuple):
+    """A text that need not be here to be planned with: how much of it each set gets."""
+
+    corpus: CorpusSpec
+    pools: Mapping[str, int]
+    """Sequences of each set."""
 
 
 class Analysis(NamedTuple):
@@ -80,6 +89,8 @@ class Study:
     """Rows of the deviation table of a scale: the paper's value and ours, parameter by parameter."""
     detectable: Callable[[str], Mapping[str, str]] = _no_powers
     """For a scale: claim -> the smallest effect it can detect, in words (experiment design, rule 32)."""
+    expected: Sequence[Expected] = ()
+    """Texts that are too large to be fetched for a plan, and what they come to."""
 
     def runs(self, scale: str) -> tuple[PlannedRun, ...]:
         """The planned runs of `scale`; raises SpecError for a scale that the study does not have."""

@@ -1,16 +1,17 @@
 """What a study comes to in a root folder: its jobs, how far each is, and what is left to pay."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from repetita.errors import SpecError, nearest
+from repetita.errors import CorpusError, SpecError, nearest
 from repetita.measure.probe import EvalSet
 from repetita.study.corpora import Corpora
 from repetita.study.expand import Job, expand
-from repetita.study.find import Found, find_study
+from repetita.study.find import Found, FoundPaper, find_paper, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
+from repetita.study.text import Text, with_text
 
 DEFAULT_SCALE = "laptop"
 
@@ -21,11 +22,31 @@ class Portion(NamedTuple):
     found: Found
     scale: str
     planned: tuple[PlannedRun, ...]
+    text: Text | None = None
+    """What is read instead of the study's own text."""
+    own: str = ""
+    """Source of the study's own text, where another is read."""
 
     @property
     def folder(self) -> str:
         """The folder of this portion below `studies/`."""
-        return f"{self.found.study.name}-{self.scale}"
+        return folder_of(self.found.study.name, scale=self.scale, text=self.text)
+
+
+class Bundle(NamedTuple):
+    """What a name stands for at one scale: a study, or a paper with all of its studies."""
+
+    portions: tuple[Portion, ...]
+    scale: str
+    text: Text | None = None
+    paper: FoundPaper | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder of its page below `studies/`."""
+        if self.paper is None:
+            return self.portions[0].folder
+        return folder_of(self.paper.paper.name, scale=self.scale, text=self.text)
 
 
 class Prepared(NamedTuple):
@@ -65,16 +86,41 @@ class Prepared(NamedTuple):
         )
 
 
-def portion(reference: str | Path, *, scale: str | None) -> Portion:
+def folder_of(name: str, *, scale: str, text: Text | None) -> str:
+    """The folder of a study or paper below `studies/`."""
+    return f"{name}-{scale}" + (f"-{text.slug}" if text else "")
+
+
+def portion(reference: str | Path, *, scale: str | None, text: Text | None = None) -> Portion:
     """A study at a scale (None: laptop, or else its first); SpecError for an unknown study or scale."""
     found = find_study(reference)
-    if scale is None:
-        scales = found.study.scales
-        scale = DEFAULT_SCALE if DEFAULT_SCALE in scales else next(iter(scales), "")
+    scale = scale or default_scale(found.study.scales)
     planned = found.study.runs(scale)
     if not planned:
         raise SpecError(f"study {found.study.name} plans no runs at scale '{scale}'; choose another scale")
-    return Portion(found, scale, planned)
+    own = planned[0].spec.corpus.source if text else ""
+    return Portion(found, scale, with_text(planned, text), text, own)
+
+
+def bundle(reference: str | Path, *, scale: str | None, text: Text | None = None) -> Bundle:
+    """The portions behind a name: that of a study, or of a paper those of all its studies.
+
+    Raises SpecError for an unknown name and for a scale that the study, or one of the paper's, does not have.
+    """
+    paper = find_paper(reference)
+    if paper is None:
+        part = portion(reference, scale=scale, text=text)
+        return Bundle((part,), part.scale, text)
+    scale = scale or DEFAULT_SCALE
+    names = paper.paper.studies
+    parts = tuple(portion(paper.study(name), scale=scale, text=text) for name in names)
+    return Bundle(parts, scale, text, paper)
+
+
+def default_scale(scales: Iterable[str]) -> str:
+    """The scale that is meant where none is named: laptop, or else the first."""
+    listed = list(scales)
+    return DEFAULT_SCALE if DEFAULT_SCALE in listed else next(iter(listed), "")
 
 
 def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Prepared:
@@ -84,20 +130,44 @@ def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pre
     trained, SpecError for a probe whose set a run lacks and CorpusError for a schedule that a set is too
     small for.
     """
+    try:
+        return _prepare(portions, root=root, corpora=corpora)
+    except CorpusError as error:
+        text = next((part.text for part in portions if part.text), None)
+        if text is None:
+            raise
+        raise CorpusError(f"the text {text.name} does not suit this plan: {error}") from None
+
+
+def _prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Prepared:
     planned = [run for part in portions for run in part.planned]
     jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
     states = {name: job_state(job) for name, job in jobs.items()}
     rates = Rates.of(root)
     costs, known = {}, dict[tuple[str, int], int]()
     for name, job in jobs.items():
-        tokens = {}
-        for key, sets in read_by(job, corpora=corpora).items():
-            probe = next(due.probe for due in job.probes if due.key == key)
-            if (key, id(sets)) not in known:
-                known[key, id(sets)] = probe.cost_tokens(sets)
-            tokens[key] = known[key, id(sets)]
+        tokens = cost_tokens(job, corpora=corpora, known=known)
         costs[name] = job_cost(job, state=states[name], tokens=tokens, rates=rates)
     return Prepared(tuple(portions), jobs, states, costs, corpora, rates)
+
+
+def cost_tokens(job: Job, *, corpora: Corpora, known: dict[tuple[str, int], int]) -> dict[str, int]:
+    """By key of the measurement, the tokens that one of them reads; `known` keeps what was counted before."""
+    tokens = {}
+    read = read_by(job, corpora=corpora)
+    for due in job.probes:
+        sets = read[due.key]
+        if (due.key, id(sets)) not in known:
+            known[due.key, id(sets)] = due.probe.cost_tokens(sets)
+        tokens[due.key] = known[due.key, id(sets)]
+    return tokens
+
+
+def tag_corpora(prepared: Prepared) -> None:
+    """Has the corpora tagged whose parts of speech a probe of a needed run reads, where they are not."""
+    for job in prepared.needed():
+        if any(getattr(due.probe, "needs_tags", False) for due in job.probes):
+            prepared.corpora.tag(job.spec.corpus)
 
 
 def read_by(job: Job, *, corpora: Corpora) -> dict[str, Mapping[str, EvalSet]]:

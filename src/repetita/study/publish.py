@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from repetita.errors import RepetitaError, UserError
 from repetita.journal.disk import write_atomic
 from repetita.report.draw import svg
-from repetita.report.page import Report, page
+from repetita.report.figure import Figure
+from repetita.report.page import Deviation, Report, page
 from repetita.study.collect import Collected, collect
 from repetita.study.manifest import sole_scale, study_path
 from repetita.study.plan import Analysis
-from repetita.study.prepare import Portion, portion
+from repetita.study.prepare import Portion, bundle, portion
+from repetita.study.text import text_of
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from repetita.report.walk import Walk
 
 NAMED = 5
 """Runs of one kind of absence that are named before the rest is only counted."""
@@ -28,12 +32,22 @@ class Published(NamedTuple):
     page: Path
     reports: tuple[Report, ...]
     collected: tuple[Collected, ...]
+    drawings: Mapping[str, str]
+    """SVG by name of figure."""
+    walk: "Walk | None" = None
+    """What the page of a paper shows."""
 
 
 def report_study(
-    study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
+    study: str | Path,
+    *,
+    scale: str | None = None,
+    corpus: str | Path | None = None,
+    text_field: str = "text",
+    subset: str | None = None,
+    root: str | Path = "repetita-out",
 ) -> Published:
-    """Judges the claims of a study on what `root` holds of it and writes its page; see `publish`.
+    """Judges the claims of a study or paper on what `root` holds of it and writes its page; see `publish`.
 
     >>> from repetita import report_study
     >>> published = report_study("my_question.py", scale="tiny")
@@ -42,12 +56,21 @@ def report_study(
     >>> [claim.name for claim in published.reports[0].findings]
     ['repetition costs', 'the subset is memorized']
     """
-    root = Path(root)
-    return publish([portion(study, scale=scale or sole_scale(root, study=study))], root=root)
+    from repetita.study.walkthrough import publish_bundle
+
+    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
+    scale = scale or sole_scale(root, study=study, text=text)
+    return publish_bundle(bundle(study, scale=scale, text=text), root=root)
 
 
 def table(
-    study: str | Path, *, scale: str | None = None, root: str | Path = "repetita-out"
+    study: str | Path,
+    *,
+    scale: str | None = None,
+    corpus: str | Path | None = None,
+    text_field: str = "text",
+    subset: str | None = None,
+    root: str | Path = "repetita-out",
 ) -> "pl.DataFrame":
     """All measurements of a study beside the labels of their runs; see `study.collect.Collected`.
 
@@ -57,8 +80,9 @@ def table(
     >>> loss.select("arm", "seed", "value").shape
     (6, 3)
     """
-    root = Path(root)
-    return collect(portion(study, scale=scale or sole_scale(root, study=study)), root=root).measurements
+    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
+    scale = scale or sole_scale(root, study=study, text=text)
+    return collect(portion(study, scale=scale, text=text), root=root).measurements
 
 
 def publish(
@@ -79,12 +103,17 @@ def publish(
         buffer = io.BytesIO()
         there.measurements.write_parquet(buffer)
         write_atomic(folder / "table.parquet", buffer.getvalue())
-        for figure in report.figures:
-            write_atomic(folder / "figures" / f"{figure.name}.svg", drawings[figure.name].encode())
-            write_atomic(folder / "figures" / f"{figure.name}.csv", figure.csv().encode())
+        write_figures(report.figures, drawings=drawings, folder=folder / "figures")
     path = study_path(root, folder=portions[0].folder) / "page.html"
     write_atomic(path, page(reports, title=title, lead=lead, drawings=drawings).encode())
-    return Published(path, tuple(reports), collected)
+    return Published(path, tuple(reports), collected, drawings)
+
+
+def write_figures(figures: Sequence[Figure], *, drawings: Mapping[str, str], folder: Path) -> None:
+    """Every figure as SVG and CSV. Raises StorageError."""
+    for figure in figures:
+        write_atomic(folder / f"{figure.name}.svg", drawings[figure.name].encode())
+        write_atomic(folder / f"{figure.name}.csv", figure.csv().encode())
 
 
 def report_of(part: Portion, *, collected: Collected) -> Report:
@@ -116,10 +145,15 @@ def report_of(part: Portion, *, collected: Collected) -> Report:
         findings=analysis.claims,
         figures=analysis.figures,
         tables=analysis.tables,
-        deviations=study.deviations(part.scale),
+        deviations=[_of_text(line, part=part) for line in study.deviations(part.scale)],
         provenance=_provenance(part, collected=collected),
         warnings=[*trouble, *absence(collected), *_mixtures(collected), *analysis.warnings],
     )
+
+
+def _of_text(line: Deviation, *, part: Portion) -> Deviation:
+    """A study's deviations name its own text; where another was read, they name that."""
+    return line if part.text is None else line._replace(ours=line.ours.replace(part.own, part.text.name))
 
 
 def absence(collected: Collected) -> Iterator[str]:

@@ -80,7 +80,7 @@ def summarise(prepared: Prepared, *, processes: int) -> Summary:
     needed = {job.fingerprint for job in prepared.needed()}
     members: dict[str, list[Job]] = {}
     for job in prepared.jobs.values():
-        members.setdefault(_group(job), []).append(job)
+        members.setdefault(group_of(job), []).append(job)
     groups = tuple(_grouped(prepared, name, jobs, needed=needed) for name, jobs in members.items())
     left = [prepared.costs[name] for name in needed]
     costs = prepared.costs.values()
@@ -146,7 +146,8 @@ def _share(left: Sequence[Cost]) -> float | None:
     return sum(cost.measuring.seconds for cost in left) / seconds if seconds else None
 
 
-def _group(job: Job) -> str:
+def group_of(job: Job) -> str:
+    """The line of a plan that a job belongs to."""
     if not job.arms:
         return "shared trunks"
     found: list[Label] = [job.arms[0][label] for label in GROUPED_BY if label in job.arms[0]]

@@ -15,8 +15,10 @@ from repetita.errors import RepetitaError, RunFolderError, RunStopped, SpecError
 from repetita.journal.names import write_names
 from repetita.study.corpora import Corpora
 from repetita.study.expand import Job, expand
+from repetita.study.expected import plan_corpora
 from repetita.study.prepare import Portion, portion, read_by
 from repetita.study.progress import ProgressFile, Sight, State
+from repetita.study.text import Text
 from repetita.train.loop import Due, Options, Outcome, Progress, train
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ class Given(NamedTuple):
     scale: str
     sha256: str
     """Hash of the study's file when the work was planned."""
+    text: str = ""
+    """A `Text` as JSON, empty for the study's own."""
 
 
 def work(given: Sequence[Given], *, root: Path, orders: Iterable[str], progress: Path | None = None) -> None:
@@ -40,8 +44,9 @@ def work(given: Sequence[Given], *, root: Path, orders: Iterable[str], progress:
     SpecError when a study's file is not the one that was planned with, and RunStopped when the process was
     asked to stop (the state of the run is then saved).
     """
-    corpora = Corpora(root)
-    planned = [run for part in given for run in _planned(part).planned]
+    portions = [_planned(part) for part in given]
+    corpora = plan_corpora(portions, root=root)
+    planned = [run for part in portions for run in part.planned]
     jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
     file = ProgressFile(progress)
     for line in orders:
@@ -93,7 +98,8 @@ def bring_to_end(
 
 def _planned(given: Given) -> Portion:
     """The portion behind the strings, if its file is still the one that was planned with."""
-    part = portion(given.reference, scale=given.scale)
+    text = Text.from_json(given.text) if given.text else None
+    part = portion(given.reference, scale=given.scale, text=text)
     if part.found.sha256 != given.sha256:
         raise SpecError(f"{given.reference} was changed while the study ran; run the study again")
     return part

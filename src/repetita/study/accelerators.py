@@ -1,0 +1,247 @@
+"""What a plan costs on accelerators: GPU-hours at a stated utilisation, GPUs a run needs, time on several."""
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from repetita.errors import SpecError, nearest
+from repetita.model.config import count, flops_per_token
+from repetita.study.expand import Job
+from repetita.study.prepare import Prepared
+from repetita.study.price import chains
+from repetita.study.summary import group_of
+
+HOUR = 3600.0
+
+
+class Device(NamedTuple):
+    """One GPU: its peak rate of dense matrix products in 16 bits, and its memory."""
+
+    flops_per_second: float
+    memory: int
+    """Bytes."""
+
+
+DEVICES: Mapping[str, Device] = {
+    # Dense tensor-core peaks and memory of NVIDIA's data sheets; bfloat16, but for the V100 (float16).
+    "v100": Device(125e12, 32_000_000_000),  # V100 SXM2 data sheet, 2018
+    "a100-40gb": Device(312e12, 40_000_000_000),  # A100 data sheet, 2021: the paper's own device
+    "a100": Device(312e12, 80_000_000_000),  # A100 80GB SXM, the same
+    "h100": Device(989e12, 80_000_000_000),  # H100 SXM data sheet, 2023 (half of the figure with sparsity)
+    "h200": Device(989e12, 141_000_000_000),  # H200 SXM data sheet, 2024
+    "b200": Device(2250e12, 180_000_000_000),  # HGX B200 data sheet, 2024
+}
+
+PAPER_SCALE = "paper"
+"""The scale that is priced on GPUs when no device is named."""
+DEFAULT_DEVICE = "h100"
+DEFAULT_UTILISATION = 0.4
+"""Share of the peak that large training runs reach (published: OPT-175B 0.47, PaLM 0.46)."""
+
+BYTES_PER_PARAMETER = 16
+"""Weights and gradients in 16 bits, and in 32 bits the weights again and Adam's two moments."""
+FORWARD = 3
+"""A token is scored with a third of the operations that training on it takes."""
+USABLE = 0.9
+"""Share of a GPU's memory that a run may fill."""
+SPREAD = (1.0, 0.5, 0.25, 0.0)
+"""Longest chains of runs that are tried, as shares of the time that all the work takes at least."""
+
+
+class GpuGroup(NamedTuple):
+    """Runs of a plan that share objective, arm and size."""
+
+    name: str
+    n_runs: int
+    training_tokens: int
+    measuring_tokens: int
+    gpu_hours: float
+    fewest_gpus: int
+    """GPUs, a power of two, that hold the largest run's weights, gradients, moments and one sequence each."""
+    memory: int
+    """Bytes that each of them then holds."""
+
+
+class GpuPrice(NamedTuple):
+    """A plan on so many GPUs of a kind, each at a share of its peak; what is done already costs nothing."""
+
+    device: str
+    flops_per_second: float
+    """Peak of one GPU."""
+    utilisation: float
+    n_gpus: int
+    groups: tuple[GpuGroup, ...]
+    training_gpu_hours: float
+    measuring_gpu_hours: float
+    hours: float
+    """Wall time by list scheduling, runs spread over several GPUs (at full efficiency) where that helps."""
+    least_hours: float
+    """No order of runs takes less: all GPU-hours over all GPUs, or the longest chain of trunk and fork."""
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of training and measuring."""
+        return self.training_gpu_hours + self.measuring_gpu_hours
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        groups = [group._asdict() for group in self.groups]
+        return self._asdict() | {"gpu_hours": self.gpu_hours, "groups": groups}
+
+
+class _Run(NamedTuple):
+    job: Job
+    seconds: float
+    """On one GPU."""
+    measuring: float
+    """Of these, those of measuring."""
+    fewest: int
+
+
+def price_on_gpus(
+    prepared: Prepared,
+    *,
+    device: str = DEFAULT_DEVICE,
+    utilisation: float = DEFAULT_UTILISATION,
+    n_gpus: int | None = None,
+) -> GpuPrice:
+    """What is left of a plan on `n_gpus` (default: as many as its largest run needs).
+
+    Operations are those of the model's matrix products, output matrix and attention included. Raises
+    SpecError for an unknown device, a utilisation outside (0, 1], and too few GPUs for the largest run.
+    """
+    if device not in DEVICES:
+        raise SpecError(f"no device is named '{device}'; {nearest(device, DEVICES)}")
+    if not 0 < utilisation <= 1:
+        raise SpecError(
+            f"utilisation = {utilisation:g} is outside (0, 1]; give a share of the peak, such as 0.4"
+        )
+    of = DEVICES[device]
+    runs = {
+        job.fingerprint: _run(job, prepared, rate=of.flops_per_second * utilisation, device=of)
+        for job in prepared.needed()
+    }
+    fewest = max((run.fewest for run in runs.values()), default=1)
+    n_gpus = fewest if n_gpus is None else n_gpus
+    if n_gpus < fewest:
+        raise SpecError(
+            f"{n_gpus} GPUs ({device}) do not hold the largest run; give at least the {fewest} that it needs"
+        )
+    groups: dict[str, list[_Run]] = {}
+    for run in runs.values():
+        groups.setdefault(group_of(run.job), []).append(run)
+    after = prepared.after()
+    measuring = sum(run.measuring for run in runs.values())
+    total = sum(run.seconds for run in runs.values())
+    longest = max(
+        chains({name: run.seconds / n_gpus for name, run in runs.items()}, after=after).values(), default=0.0
+    )
+    return GpuPrice(
+        device=device,
+        flops_per_second=of.flops_per_second,
+        utilisation=utilisation,
+        n_gpus=n_gpus,
+        groups=tuple(_group(name, members, prepared) for name, members in groups.items()),
+        training_gpu_hours=(total - measuring) / HOUR,
+        measuring_gpu_hours=measuring / HOUR,
+        hours=_shortest(runs, after=after, n_gpus=n_gpus) / HOUR,
+        least_hours=max(total / n_gpus, longest) / HOUR,
+    )
+
+
+def _run(job: Job, prepared: Prepared, *, rate: float, device: Device) -> _Run:
+    cost, flops = prepared.costs[job.fingerprint], flops_per_token(job.spec.model).matmul
+    training, measuring = cost.training_tokens * flops / rate, cost.measuring.tokens * flops / FORWARD / rate
+    fewest = 1
+    while memory_per_gpu(job, n_gpus=fewest) > USABLE * device.memory:
+        fewest *= 2
+    return _Run(job, training + measuring, measuring, fewest)
+
+
+def memory_per_gpu(job: Job, *, n_gpus: int) -> int:
+    """Bytes on each of `n_gpus` that share a run: state sharded, one sequence each in 16-bit activations."""
+    model = job.spec.model
+    kept = model.context * model.n_layer * (14 * model.d_model + 3 * model.mlp_width)
+    logits = 2 * model.context * model.n_ids * 4
+    # The layer that is being computed is there as a whole, weights and gradients.
+    whole = 4 * count(model).formula_12ld2 // model.n_layer if n_gpus > 1 else 0
+    return math.ceil(BYTES_PER_PARAMETER * count(model).total / n_gpus) + 2 * kept + logits + whole
+
+
+def _group(name: str, members: Sequence[_Run], prepared: Prepared) -> GpuGroup:
+    costs = [prepared.costs[run.job.fingerprint] for run in members]
+    largest = max(members, key=lambda run: memory_per_gpu(run.job, n_gpus=1))
+    return GpuGroup(
+        name=name,
+        n_runs=len(members),
+        training_tokens=sum(cost.training_tokens for cost in costs),
+        measuring_tokens=sum(cost.measuring.tokens for cost in costs),
+        gpu_hours=sum(run.seconds for run in members) / HOUR,
+        fewest_gpus=largest.fewest,
+        memory=memory_per_gpu(largest.job, n_gpus=largest.fewest),
+    )
+
+
+def _shortest(runs: Mapping[str, _Run], *, after: Mapping[str, str | None], n_gpus: int) -> float:
+    """Seconds on so many GPUs, the best of some ways to spread runs over several of them."""
+    even = sum(run.seconds for run in runs.values()) / n_gpus
+    ways = [_widths(runs, after=after, n_gpus=n_gpus, target=even * share) for share in SPREAD]
+    return min(_list_schedule(runs, widths=way, after=after, n_gpus=n_gpus) for way in ways)
+
+
+def _widths(
+    runs: Mapping[str, _Run], *, after: Mapping[str, str | None], n_gpus: int, target: float
+) -> dict[str, int]:
+    """GPUs of each run: as few as hold it, doubled while its chain would take longer than `target`."""
+    widths = {name: run.fewest for name, run in runs.items()}
+    while True:
+        ahead = chains({name: run.seconds / widths[name] for name, run in runs.items()}, after=after)
+        late = [
+            name
+            for name in runs
+            if _from_start(name, ahead=ahead, after=after, runs=runs, widths=widths) > target
+            and 2 * widths[name] <= min(n_gpus, runs[name].job.spec.batch_size)
+        ]
+        if not late:
+            return widths
+        for name in late:
+            widths[name] *= 2
+
+
+def _from_start(
+    name: str,
+    *,
+    ahead: Mapping[str, float],
+    after: Mapping[str, str | None],
+    runs: Mapping[str, _Run],
+    widths: Mapping[str, int],
+) -> float:
+    """Seconds of the longest chain through a run."""
+    seconds, trunk = ahead[name], after.get(name)
+    while trunk is not None and trunk in runs:
+        seconds += runs[trunk].seconds / widths[trunk]
+        trunk = after.get(trunk)
+    return seconds
+
+
+def _list_schedule(
+    runs: Mapping[str, _Run], *, widths: Mapping[str, int], after: Mapping[str, str | None], n_gpus: int
+) -> float:
+    """Seconds until all is done, the run with most behind it first wherever enough GPUs are free."""
+    seconds = {name: run.seconds / widths[name] for name, run in runs.items()}
+    urgency = chains(seconds, after=after)
+    waiting = sorted(runs, key=lambda name: -urgency[name])
+    running: list[tuple[float, str]] = []
+    done, now, free = set[str](), 0.0, n_gpus
+    while waiting or running:
+        for name in list(waiting):
+            trunk = after.get(name)
+            if widths[name] <= free and (trunk not in runs or trunk in done):
+                heapq.heappush(running, (now + seconds[name], name))
+                waiting.remove(name)
+                free -= widths[name]
+        now, name = heapq.heappop(running)
+        done.add(name)
+        free += widths[name]
+    return now

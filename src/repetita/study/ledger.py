@@ -1,0 +1,207 @@
+"""What each study of several costs, alone and beside those before it: runs that are shared are paid once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.journal.disk import write_atomic
+from repetita.report.page import Table
+from repetita.study.expand import Job, expand
+from repetita.study.manifest import study_path
+from repetita.study.prepare import Prepared, cost_tokens
+from repetita.study.price import Cost, JobState, job_cost, makespan
+
+FILE = "cost.json"
+"""Beside the page of a paper: what was planned, and how long it ran."""
+
+NOTHING_DONE = JobState("missing", 0, {}, 0)
+
+
+class Price(NamedTuple):
+    """Runs with all that is measured in them, from the first step on."""
+
+    n_runs: int
+    training_tokens: int
+    measuring_tokens: int
+    seconds: float
+    """Expected, on one process."""
+
+
+class Line(NamedTuple):
+    """One study of a plan."""
+
+    study: str
+    alone: Price
+    """What it would take if it were the only one."""
+    added: Price
+    """What it adds to the studies before it: the sum over all studies is the whole plan."""
+
+
+class Ledger(NamedTuple):
+    """A plan of several studies, whatever is done of it already."""
+
+    lines: tuple[Line, ...]
+    total: Price
+    processes: int
+    hours: float
+    """Expected wall time of all on so many processes."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        lines = [
+            {"study": line.study, "alone": line.alone._asdict(), "added": line.added._asdict()}
+            for line in self.lines
+        ]
+        return self._asdict() | {"lines": lines, "total": self.total._asdict()}
+
+
+class Session(NamedTuple):
+    """One time that the studies were run."""
+
+    seconds: float
+    """Wall time."""
+    processes: int
+
+
+def ledger(prepared: Prepared, *, root: Path, processes: int) -> Ledger:
+    """The costs of all portions, in their order."""
+    own = [
+        {
+            job.fingerprint: job
+            for job in expand(part.planned, root=root, corpora=prepared.corpora.fingerprint)
+        }
+        for part in prepared.portions
+    ]
+    known = dict[tuple[str, int], int]()
+
+    def cost(job: Job) -> Cost:
+        tokens = cost_tokens(job, corpora=prepared.corpora, known=known)
+        return job_cost(job, state=NOTHING_DONE, tokens=tokens, rates=prepared.rates)
+
+    whole = {name: cost(job) for name, job in prepared.jobs.items()}
+    parts = [list[Cost]() for _ in own]
+    starts = [0 for _ in own]
+    for name, job in prepared.jobs.items():
+        first = _first(job, own=own, jobs=prepared.jobs)
+        starts[first] += 1
+        measuring = whole[name].measuring
+        parts[first].append(whole[name]._replace(probes={}, seconds=whole[name].seconds - measuring.seconds))
+        for due in job.probes:
+            part = cost(job._replace(probes=(due,)))
+            taker = _first(job, own=own, jobs=prepared.jobs, key=due.key)
+            parts[taker].append(part._replace(training_tokens=0, seconds=part.measuring.seconds))
+    seconds = makespan(
+        {name: one.seconds for name, one in whole.items()},
+        after={name: job.trunk for name, job in prepared.jobs.items()},
+        processes=processes,
+    )
+    lines = [
+        Line(
+            part.found.study.name,
+            alone=_price(len(jobs), [cost(job) for job in jobs.values()]),
+            added=_price(n_runs, costs),
+        )
+        for part, jobs, n_runs, costs in zip(prepared.portions, own, starts, parts, strict=True)
+    ]
+    return Ledger(tuple(lines), _price(len(whole), list(whole.values())), processes, seconds / 3600)
+
+
+def _first(
+    job: Job, *, own: Sequence[Mapping[str, Job]], jobs: Mapping[str, Job], key: str | None = None
+) -> int:
+    """The first study that a job, or its measurement `key`, is there for.
+
+    What no study has alone, a trunk of runs of several studies, serves those of its forks.
+    """
+    name = job.fingerprint
+    found = [i for i, mine in enumerate(own) if name in mine and _measures(mine[name], key)]
+    if not found:
+        forks = [fork for fork in jobs.values() if fork.trunk == name and _measures(fork, key)]
+        found = [_first(fork, own=own, jobs=jobs, key=key) for fork in forks]
+    return min(found)
+
+
+def _measures(job: Job, key: str | None) -> bool:
+    return key is None or any(due.key == key for due in job.probes)
+
+
+def _price(n_runs: int, costs: Sequence[Cost]) -> Price:
+    return Price(
+        n_runs,
+        sum(cost.training_tokens for cost in costs),
+        sum(cost.measuring.tokens for cost in costs),
+        sum(cost.seconds for cost in costs),
+    )
+
+
+def write_ledger(kept: Ledger, *, root: Path, folder: str) -> None:
+    """Writes the plan beside the page to come; the times of earlier sessions stay. Raises StorageError."""
+    _write(root, folder, kept.as_json(), read_sessions(root, folder=folder))
+
+
+def add_session(session: Session, *, root: Path, folder: str) -> None:
+    """Adds how long the studies ran this time. Raises StorageError."""
+    kept = read_ledger(root, folder=folder)
+    if kept is not None:
+        _write(root, folder, kept.as_json(), (*read_sessions(root, folder=folder), session))
+
+
+def read_ledger(root: Path, *, folder: str) -> Ledger | None:
+    """What was planned when the paper was last run; None where it never was."""
+    values = _read(root, folder)
+    if not values:
+        return None
+    kept = values["plan"]
+    lines = tuple(
+        Line(line["study"], Price(**line["alone"]), Price(**line["added"])) for line in kept["lines"]
+    )
+    return Ledger(lines, Price(**kept["total"]), kept["processes"], kept["hours"])
+
+
+def read_sessions(root: Path, *, folder: str) -> tuple[Session, ...]:
+    """How long the paper's studies ran, session by session."""
+    return tuple(Session(**one) for one in _read(root, folder).get("sessions", ()))
+
+
+def ledger_table(kept: Ledger, *, sessions: Sequence[Session] = ()) -> Table:
+    """The table that plan and page show."""
+    rows = [
+        [line.study, *_cells(line.alone), *_cells(line.added)]
+        for line in (*kept.lines, Line("all", kept.total, kept.total))
+    ]
+    took = ""
+    if sessions:
+        minutes = sum(session.seconds for session in sessions) / 60
+        on = " or ".join(str(n) for n in sorted({session.processes for session in sessions}))
+        took = f" They ran for {minutes:.0f} minutes on {on} processes (sessions: {len(sessions)})."
+    columns = ("runs", "tokens trained", "tokens measured", "minutes")
+    return Table(
+        name="cost",
+        title="What each study takes",
+        caption="Alone: if a study were the only one. Added: what it adds to those above it, as equal runs "
+        "are made once and equal beginnings are shared. Minutes are expected, of one process; in all "
+        f"{60 * kept.hours:.0f} minutes on {kept.processes} processes.{took}",
+        n=f"{kept.total.n_runs} runs",
+        columns=["study", *(f"{name}, alone" for name in columns), *(f"{name}, added" for name in columns)],
+        rows=rows,
+    )
+
+
+def _cells(price: Price) -> list[int | float]:
+    return [price.n_runs, price.training_tokens, price.measuring_tokens, round(price.seconds / 60, 1)]
+
+
+def _read(root: Path, folder: str) -> dict[str, Any]:
+    file = study_path(root, folder=folder) / FILE
+    with suppress(FileNotFoundError):
+        values: dict[str, Any] = json.loads(file.read_bytes())
+        return values
+    return {}
+
+
+def _write(root: Path, folder: str, plan: dict[str, Any], sessions: Sequence[Session]) -> None:
+    values = {"schema": 1, "plan": plan, "sessions": [session._asdict() for session in sessions]}
+    file = study_path(root, folder=folder) / FILE
+    write_atomic(file, json.dumps(values, indent=1).encode() + b"\n")
