@@ -37,7 +37,7 @@ def tiny() -> Sequence[PlannedRun]:
     """Seconds of work on synthetic bytes, for tests: every condition, no science."""
     original = Original(
         (Cell("causal", "3.8k", 24, seeds=2, n_sequences=16),), 8, warmup_steps=4, per_decade=8,
-        corpus=SYNTHETIC,
+        test_sequences=16, corpus=SYNTHETIC,
     )  # fmt: skip
     return tuple(planned(Design(original, (*FIVE, WORDS, DOCUMENT, PAPER_SHARE), passes=16)))
 
