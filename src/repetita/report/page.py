@@ -96,6 +96,7 @@ def page(
         tables=tables,
         title=title or studies[0].title,
         lead=lead,
+        figure_word="Figure",
         studies=[_study(study, numbers, index, drawn) for index, study in enumerate(studies, 1)],
     )
 

@@ -30,6 +30,8 @@ class Step(NamedTuple):
     """The paper's claim."""
     later: str = ""
     """Where later work agrees or disagrees."""
+    primary: bool = False
+    """Whether its headline shares the error rate of the page, run or not."""
     state: str = ""
     """Why there is nothing to show: "not run yet"."""
     power: str = ""
@@ -89,7 +91,8 @@ def walk_page(walk: Walk, *, drawings: Mapping[str, str] | None = None) -> str:
         lead=walk.lead,
         source=walk.source,
         steps=steps,
-        n_primary=sum(step.headline is not None for step in walk.steps),
+        n_primary=sum(step.primary for step in walk.steps),
+        figure_word="Plot",
         whole=[shown_table(table, numbers[table.name]) for table in walk.tables],
         provenance=shown_facts(walk.provenance),
     )

@@ -6,6 +6,7 @@ from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.splits import Splits
 from repetita.corpus.tokenizer import TokenizerSpec
 from repetita.model.config import ModelConfig, Objective, ladder
+from repetita.study.plan import Expected
 from repetita.train.recipe import Recipe
 
 Size = Literal["125M", "355M", "1.3B", "2.7B", "6.7B", "13B"]
@@ -32,6 +33,9 @@ VALIDATION_SEQUENCES = 506
 
 POOLS = {"train": 240_000, "test": 506, "special": 506, "twin": 506, "placebo": 506, "novel": 26_600}
 """Sequences of each set, worked out from the shares: what planning takes where the text is not there."""
+
+EXPECTED = (Expected(WIKITEXT, POOLS),)
+"""What a study with runs of this configuration states of its text."""
 
 RATES: dict[Size, float] = {
     "125M": 6.0e-4, "355M": 3.0e-4, "1.3B": 2.0e-4, "2.7B": 1.6e-4, "6.7B": 1.2e-4, "13B": 1.0e-4,

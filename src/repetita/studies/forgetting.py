@@ -252,4 +252,5 @@ STUDY = Study(
     analyse=analyse,
     deviations=deviations,
     detectable=detectable,
+    expected=_paper_scale.EXPECTED,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from repetita.report.page import Deviation
 from repetita.studies import _exposure
 from repetita.studies._exposure import PAPER_LAST_PASS, PAPER_PASS, PASSES, SCALES, Design, Exposure
+from repetita.studies._paper_scale import EXPECTED
 from repetita.study.plan import Analysis, PlannedRun, Study
 
 if TYPE_CHECKING:
@@ -150,4 +151,5 @@ STUDY = Study(
     analyse=analyse,
     deviations=deviations,
     detectable=detectable,
+    expected=EXPECTED,
 )

@@ -15,7 +15,7 @@ from repetita.studies import _gpu_scale, _paper_scale, memorization_speed
 from repetita.studies._laptop import MASKED_RATES, RATES, SOTU, SYNTHETIC, config
 from repetita.studies._speed_runs import Family
 from repetita.study.expand import labels_of
-from repetita.study.plan import Analysis, PlannedRun, Study
+from repetita.study.plan import Analysis, Expected, PlannedRun, Study
 from repetita.train.recipe import Recipe, RunSpec
 
 if TYPE_CHECKING:
@@ -292,4 +292,5 @@ STUDY = Study(
     analyse=analyse,
     deviations=deviations,
     detectable=detectable,
+    expected=(*_paper_scale.EXPECTED, Expected(WEB, WEB_POOLS)),
 )

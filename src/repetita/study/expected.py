@@ -84,6 +84,8 @@ class ExpectedSets(RunSets):
         base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
         if name == "train" and isinstance(base, Passes):
             return base.n_sequences
+        if name == "common" and isinstance(base, Passes):
+            return base.out_of or 0
         if name == "train" and isinstance(base, Stream):
             return min(self._schedule.slots_before(self._spec.steps), len(self._corpus.sets["train"]))
         return len(super().__getitem__(name).indices)

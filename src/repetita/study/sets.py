@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from repetita.corpus.document_ids import UNKNOWN, RunIds, WithIds, split_form
 from repetita.corpus.schedule import EMPTY, SETS, Batch, Schedule
 from repetita.corpus.sequences import Corpus, SequenceSet, compose
-from repetita.corpus.treatment import SpecialBatch
+from repetita.corpus.treatment import Insertions, Passes, SpecialBatch
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
 from repetita.seeds import Permutation, key
@@ -90,7 +90,8 @@ class RunSets(Mapping[str, EvalSet]):
         treatment = self._spec.treatment
         yield from (name for name in SETS if name in self._corpus.sets and len(self._corpus.sets[name]))
         yield from (lane for lane in ("repeated", "inserted") if len(self._schedule.members(lane, n=1)))
-        if len(self._schedule.common()):
+        base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
+        if isinstance(base, Passes) and base.out_of:
             yield "common"
         if isinstance(treatment, SpecialBatch):
             for name in BY_BATCH:

@@ -87,7 +87,7 @@ def _headlines(paper: Paper, *, told: Mapping[str, Told]) -> dict[str, Claim]:
 
 
 def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | None) -> Step:
-    bare = Step(label=entry.figure, title=entry.title, says=entry.claim, later=entry.later)
+    bare = Step(entry.figure, entry.title, says=entry.claim, later=entry.later, primary=entry.primary)
     if told is None:
         return bare._replace(state=NOT_RUN)
     report, home = told.report, paper.home(entry.study) is entry
