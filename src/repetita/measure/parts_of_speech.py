@@ -169,7 +169,7 @@ def _classes(words: WordsOf, over: EvalSet, sample: Sample, predicted: Ints, tru
 def counted(
     tag: NDArray[np.int8], *, said: NDArray[np.int8], exact: NDArray[np.bool_], bins: Ints
 ) -> tuple[Ints, Ints]:
-    """Counts (C, F, 4) as COUNTED says, and how often class c is taken for class k (C, C), 0: no whole word."""
+    """Counts (C, F, 4) as COUNTED says, and how often class c is taken for k (C, C), 0: no whole word."""
     counts = np.zeros((len(CLASSES), len(EDGES), len(COUNTED)), dtype=np.int64)
     word, right = said > 0, (said == tag)
     for number, which in enumerate((np.ones_like(word), word, right, right & exact)):
