@@ -1,4 +1,4 @@
-"""Verdicts on slopes of which some are bounds, since runs ended before tau."""
+"""Verdicts on slopes of which some are bounds, since runs ended before what is looked for."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
@@ -7,7 +7,7 @@ from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.times_to_memorize import Bound, Slope, bound_of
 
 SLOPE_UNIT = "(slope of ln T on ln N)"
-BOUNDS = "where runs ended before tau the slope is a bound, which decides in its own direction only"
+BOUNDS = "where runs ended before that the slope is a bound, which decides in its own direction only"
 
 
 def slope_claim(
@@ -23,12 +23,12 @@ def slope_claim(
 ) -> Claim:
     """Whether the mean slope lies below (above) 0: t test over seeds.
 
-    Where runs ended before tau, the slope of their seed is a bound. Bounds of one side decide in their own
-    direction only: if small models were not seen to the end, the true slope is lower still.
+    Where runs ended before what is looked for, the slope of their seed is a bound. Bounds of one side decide
+    in their own direction only: if small models were not seen to the end, the true slope is lower still.
     """
     bound = "unknown" if slopes is None else bound_of(list(slopes.values()))
     if slopes is None or bound == "unknown":
-        why = "too few sizes reach this level within their runs to tell the sign of the slope"
+        why = "too few sizes get there within their runs to tell the sign of the slope"
         return undecided(
             name=name, statement=statement, source=source, primary=primary, n=len(slopes or ()),
             rule=f"slope {direction} 0 {unit}, t test over seeds; {BOUNDS}",
