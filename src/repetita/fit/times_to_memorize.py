@@ -148,6 +148,11 @@ def combined(weights: ArrayLike, *, slopes: Sequence[Slope]) -> Slope:
     return Slope(value, pushed.pop() if len(pushed) == 1 else "unknown")
 
 
+def mean_of(slopes: Sequence[Slope], /) -> Slope:
+    """The mean of some values of which some are bounds."""
+    return combined([1 / len(slopes)] * len(slopes), slopes=slopes)
+
+
 def largest(slopes: Sequence[Slope], /) -> Slope:
     """The largest of some values of which some are bounds, and what is then known of it."""
     value, kinds = max(slope.value for slope in slopes), {slope.bound for slope in slopes} - {"exact"}

@@ -81,7 +81,7 @@ def memorized(found: Cells) -> Figure:
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="value", title="memorized share M(f)", domain=(0.0, 1.0)),
-        series=_sizes(found),
+        series=sizes_series(found),
         style=Style(column="on", title="measured on", order=ON),
         panels=_objectives(found),
         layers=(BAND, LINE),
@@ -294,7 +294,8 @@ def _named(key: Key) -> Row:
     return {"objective": key.objective, "size": key.size}
 
 
-def _sizes(found: Cells) -> Series:
+def sizes_series(found: Cells) -> Series:
+    """Sizes as series, by parameters."""
     order = dict.fromkeys(key.size for key in sorted(found, key=lambda key: _n(found[key])))
     return Series(column="size", title=SIZE, kind="sequence", order=tuple(order))
 
