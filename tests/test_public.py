@@ -11,7 +11,7 @@ import repetita
 from repetita.study.execute import Outcome
 
 PINNED = """
-Analysis At AtPasses Axis Claim CorpusSpec Estimate Every Figure Insertion Insertions Layer
+Analysis At AtPasses Axis Claim CorpusSpec DocumentIds Estimate Every Figure Insertion Insertions Layer
 LogSpaced ModelConfig Panels Passes PlannedRun Recipe RepeatedSubset RepetitaError Rule RunSpec
 ScoreProbe Series Several SpecialBatch Splits Stream Study SyntheticSpec TokenizerSpec UserError
 build_corpus directional equivalent fit_law from_estimate hf_tokenizer_spec ladder measure_run

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from repetita.cadence import Every as Every
     from repetita.cadence import LogSpaced as LogSpaced
     from repetita.cadence import Several as Several
+    from repetita.corpus.document_ids import DocumentIds as DocumentIds
     from repetita.corpus.pretrained_tokenizer import hf_tokenizer_spec as hf_tokenizer_spec
     from repetita.corpus.sequences import CorpusSpec as CorpusSpec
     from repetita.corpus.splits import Splits as Splits
@@ -57,6 +58,7 @@ _HOMES = {
     name: f"repetita.{home}"
     for home, names in {
         "cadence": "At AtPasses Every LogSpaced Several",
+        "corpus.document_ids": "DocumentIds",
         "corpus.pretrained_tokenizer": "hf_tokenizer_spec",
         "corpus.sequences": "CorpusSpec",
         "corpus.splits": "Splits",
@@ -90,6 +92,7 @@ __all__ = [
     "Axis",
     "Claim",
     "CorpusSpec",
+    "DocumentIds",
     "Estimate",
     "Every",
     "Figure",

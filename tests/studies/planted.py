@@ -55,7 +55,8 @@ def planted(
                             **labels, "folder": str(place), "run": str(place), "step": step,
                             "tokens": step * run.spec.batch_size * LENGTH,
                             "probe": given.name, "key": given.name,
-                            "metric": metric, "on": on, "set": name, "batch": int(batch) if batch.isdecimal() else None,
+                            "metric": metric, "on": on, "set": name,
+                            "batch": int(batch) if batch.isdecimal() else None,
                             "value": found, "n": 2048, "detail": None,
                         })  # fmt: skip
     names = tuple(dict.fromkeys(name for run in planned for name in labels_of(run)))

@@ -126,7 +126,7 @@ def test_the_prefix_sees_nothing_of_its_text(with_ids: Callable[..., RunSpec], c
     states = [
         model.states(torch.from_numpy(row.tokens), at_N=torch.arange(P + 1)).detach().numpy() for row in rows
     ]
-    np.testing.assert_array_equal(*states)
+    np.testing.assert_array_equal(states[0], states[1])
 
 
 def test_masks_never_hide_the_prefix(with_ids: Callable[..., RunSpec], corpus: Corpus) -> None:
@@ -166,7 +166,7 @@ def test_sets_as_trained_without_and_behind_another_id(
     for ours, theirs in zip(rows["batch/3"], read, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     sampled = [sets[name].sample(3).indices for name in ("test", "test/drawn")]
-    np.testing.assert_array_equal(*sampled)
+    np.testing.assert_array_equal(sampled[0], sampled[1])
     assert "train/plain" not in sets_of(with_ids(document_ids=None), corpus)
 
 

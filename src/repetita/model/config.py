@@ -116,7 +116,7 @@ def count(config: ModelConfig) -> ParamCount:
 def widened(config: ModelConfig, *, total: int) -> ModelConfig:
     """The same shape with the MLP of the width at which all parameters come nearest to `total`.
 
-    >>> from repetita import ladder
+    >>> from repetita.model.config import count, ladder, widened
     >>> plain = ladder("laptop", vocab_size=1024, context=128)["100k"]
     >>> larger = plain.edit(vocab_size=1024 + 128)
     >>> widened(plain, total=count(larger).total).d_mlp
