@@ -257,10 +257,12 @@ def detectable(planned: Sequence[Mapping[str, Label]], /) -> Mapping[str, str]:
     for name, n in there.items():
         sd = SEED_SD[name]
         if name == "stream-fresh":
-            words[name] = (
-                f"equality within {detectable_margin(sd=sd, n=n):.2g} of M with {n} seeds, here {MARGIN:g} "
-                f"is asked (assumed sd over seeds {sd:g})"
+            shown = (
+                f"equality within {detectable_margin(sd=sd, n=n):.2g} of M with {n} seeds"
+                if n > 1
+                else "nothing: one seed illustrates only"
             )
+            words[name] = f"{shown}; {MARGIN:g} is asked (assumed sd over seeds {sd:g})"
             continue
         words[name] = smallest_effect(
             n=n, sd=sd, unit=UNITS.get(name, "of slope"), predicted=PREDICTED[name], primary=len(there)
