@@ -14,6 +14,8 @@ from repetita.studies._ids_runs import (
     TEST,
     TEST_BEHIND,
     TRAINED,
+    UNTIED,
+    UNTIED_VOCABULARY,
     VOCABULARY,
     WIDER,
     WITHOUT,
@@ -56,6 +58,8 @@ BESIDE = (
         ORIGINAL),
     Gap("constant-above-original", "one ID for all already does more than none", "ours", CONSTANT, ORIGINAL),
     Gap("wider-above-original", "a wider MLP alone does more", "ours", WIDER, ORIGINAL),
+    Gap("vocabulary-above-untied", "where the output is not tied, a larger vocabulary alone does more",
+        "ours: unused IDs then change no input", UNTIED_VOCABULARY, UNTIED),
 )  # fmt: skip
 FALL = "ids-not-monotone"
 SEED_SD = {**{gap.name: 0.02 for gap in STEPS}, FALL: 0.01}

@@ -16,8 +16,12 @@ ORIGINAL, VOCABULARY, OWN = "original", "larger vocabulary only", "ID prepended"
 REDRAWN, CONSTANT = "ID drawn anew at each visit", "constant ID"
 WIDER, WORDS, DOCUMENT = "wider MLP", "words without an ID", "one ID a document"
 PAPER_SHARE = "vocabulary as much larger as the paper's"
+UNTIED, UNTIED_VOCABULARY = "untied output", "untied output, larger vocabulary only"
 
-CONDITIONS = (ORIGINAL, VOCABULARY, OWN, REDRAWN, CONSTANT, WIDER, WORDS, DOCUMENT, PAPER_SHARE)
+CONDITIONS = (
+    ORIGINAL, VOCABULARY, OWN, REDRAWN, CONSTANT, WIDER, WORDS, DOCUMENT, PAPER_SHARE, UNTIED,
+    UNTIED_VOCABULARY,
+)  # fmt: skip
 """In the order of the page. The first three are the paper's (section 4.3, Fig. 6), the others controls."""
 
 IDS: Mapping[str, DocumentIds] = {
@@ -78,9 +82,14 @@ def model_of(condition: str, *, plain: ModelConfig, n_sequences: int) -> ModelCo
     """The model of a condition: as many ids more as there are sequences, and the context for the prefix.
 
     The wider MLP has as many parameters as those ids. `PAPER_SHARE` has ids for the paper's share of
-    parameters: 240,000 sequences at 125M are 1.5 times all others.
+    parameters: 240,000 sequences at 125M are 1.5 times all others. Where the output is not tied, IDs that are
+    never used change no input of the model.
     """
+    if condition in (UNTIED, UNTIED_VOCABULARY):
+        plain = plain.edit(output="untied")
     larger = plain.edit(vocab_size=plain.vocab_size + n_sequences)
+    if condition == UNTIED:
+        return plain
     if condition == WIDER:
         return widened(plain, total=count(larger).total)
     if condition == PAPER_SHARE:

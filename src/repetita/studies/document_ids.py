@@ -14,6 +14,8 @@ from repetita.studies._ids_runs import (
     OWN,
     PAPER_SHARE,
     REDRAWN,
+    UNTIED,
+    UNTIED_VOCABULARY,
     VOCABULARY,
     WIDER,
     WORDS,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from repetita.study.collect import Collected
 
 FIVE = (VOCABULARY, OWN, REDRAWN, CONSTANT, WIDER)
+ALL = (*FIVE, WORDS, DOCUMENT, PAPER_SHARE, UNTIED, UNTIED_VOCABULARY)
 
 
 def tiny() -> Sequence[PlannedRun]:
@@ -39,7 +42,7 @@ def tiny() -> Sequence[PlannedRun]:
         (Cell("causal", "3.8k", 24, seeds=2, n_sequences=16),), 8, warmup_steps=4, per_decade=8,
         test_sequences=16, corpus=SYNTHETIC,
     )  # fmt: skip
-    return tuple(planned(Design(original, (*FIVE, WORDS, DOCUMENT, PAPER_SHARE), passes=16)))
+    return tuple(planned(Design(original, ALL, passes=16)))
 
 
 def laptop() -> Sequence[PlannedRun]:
@@ -53,7 +56,7 @@ def overnight() -> Sequence[PlannedRun]:
     small = Original((Cell("causal", "100k", 200, seeds=5),))
     large = Original((Cell("causal", "400k", 120, seeds=3),))
     return (
-        *planned(Design(small, (*FIVE, WORDS, DOCUMENT, PAPER_SHARE), passes=120)),
+        *planned(Design(small, ALL, passes=120)),
         *planned(Design(large, (VOCABULARY, OWN), passes=80)),
     )
 
