@@ -47,9 +47,13 @@ class Exposure(NamedTuple):
         return self._change(self.update + 1)
 
     @property
-    def left(self) -> float:
-        """What is left of it at the end of the run."""
-        return self._change(max(self.batch))
+    def left(self) -> float | None:
+        """The same from before the update to the end of the run; None where its update was the last.
+
+        Not of that one update alone: the batch's documents are read elsewhere in the stream as well, those of
+        the fresh text are not.
+        """
+        return self._change(max(self.batch)) if max(self.batch) > self.update + 1 else None
 
     def _change(self, to: int) -> float:
         ours, twins = (on[to] - on[self.update] for on in (self.batch, self.fresh))
@@ -89,6 +93,12 @@ class Streamed(NamedTuple):
     def mean_gain(self) -> float:
         """Memory from one exposure, the mean over the batches looked at."""
         return float(np.mean([one.gain for one in self.exposures]))
+
+    @property
+    def mean_left(self) -> float | None:
+        """What is left of it at the end, the mean over the batches looked at before the last."""
+        left = [one.left for one in self.exposures if one.left is not None]
+        return float(np.mean(left)) if left else None
 
 
 class Found(NamedTuple):

@@ -118,8 +118,10 @@ def exposures(rows: Sequence[Row], found: Found) -> Figure:
         name="stream-exposure",
         title="What one update leaves of its batch",
         caption="M on a batch after its one update minus before it, less the same change on fresh text: "
-        "memory from one exposure; and what is left of it at the end of the stream. A point is one batch a "
-        "seed; mean over seeds with 95% t intervals, where there are several.",
+        "memory from one exposure. The same from before the update to the end of the stream is what is left; "
+        "not of this update alone, since the batch's documents are read elsewhere in the stream and those of "
+        "the fresh text are not. A point is one batch a seed; mean over seeds with 95% t intervals, where "
+        "there are several.",
         n=count_text(found),
         rows=tuple(rows),
         x=Axis(column="update", title=UPDATES, scale="log"),
@@ -191,16 +193,15 @@ def proxies(given: Sequence[tuple[Run, Online]], *, window: int) -> Figure:
 
 def _exposure_rows(found: Found) -> Iterator[Row]:
     for (objective, size), runs in found.streams.items():
-        by_update: dict[int, list[tuple[float, float]]] = {}
+        by_panel: dict[tuple[str, int], list[float]] = {}
         for run in runs.values():
             for one in run.exposures:
-                by_update.setdefault(one.update, []).append((one.gain, one.left))
-        for update, values in sorted(by_update.items()):
-            for what, given in zip(
-                ("after the update", "left at the end"), zip(*values, strict=True), strict=True
-            ):
-                named: Row = {"panel": f"{objective}, {what}", "size": size, "update": update}
-                yield {**named, **spread_row(given)}
+                by_panel.setdefault(("after the update", one.update), []).append(one.gain)
+                if one.left is not None:
+                    by_panel.setdefault(("left at the end", one.update), []).append(one.left)
+        for (what, update), values in sorted(by_panel.items()):
+            named: Row = {"panel": f"{objective}, {what}", "size": size, "update": update}
+            yield {**named, **spread_row(values)}
 
 
 def _thinned(curves: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[float, list[float]]]:

@@ -56,15 +56,16 @@ def _sizes(found: Found) -> Table:
         gaps = [float(run.gaps.value.mean()) for run in runs.values() if len(run.gaps.value)]
         looked = [run for run in runs.values() if run.exposures]
         gains = [run.mean_gain for run in looked]
-        left = [float(np.mean([one.left for one in run.exposures])) for run in looked]
+        left = [run.mean_left for run in looked if run.mean_left is not None]
         nats = [-float(np.mean([one.gain for one in run.nats])) for run in looked if run.nats]
         rows.append([objective, size, *map(_text, (end, fresh, gaps, gains, left, nats)), len(runs)])
     return Table(
         "stream-sizes", "Fresh text, and memory from one exposure",
         "M_update and accuracy on text never read, at the end of the stream; their difference late in it; "
         "M on a batch after minus before its update, less the change of fresh text, mean over the updates "
-        "looked at; the same from before the update to the end of the stream; the first of these in nats a "
-        "token. Means over seeds with 95% t intervals, where there are several.",
+        "looked at; the same from before the update to the end of the stream, in which the batch's documents "
+        "are read elsewhere, too; the first of these in nats a token. Means over seeds with 95% t intervals, "
+        "where there are several.",
         count_text(found),
         ("models", "N", "M_update, end", "fresh text, end", "M_update minus fresh", "one exposure",
          "left at the end", "one exposure, nats", "seeds"),
