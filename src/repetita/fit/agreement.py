@@ -19,6 +19,10 @@ Halves = Sequence[tuple[Floats, Floats]]
 """The scores from A and from B, each of shape (S,), of every split; nan where a thing has no score."""
 
 
+MOST_GROUPS = 16
+"""Groups of models that the jackknife leaves out at most."""
+
+
 class Agreement(NamedTuple):
     """Rank agreement of two scores, mean over splits; None where a score does not rank at all."""
 
@@ -54,8 +58,9 @@ def agreement_interval(
     """The agreement with an interval over sequences and over models.
 
     `halves` gives both scores from the models of these numbers. The variance is that of a bootstrap over
-    sequences plus that of a jackknife over models (each left out once): resampled models would come twice,
-    and their noise with them. The interval is t with T - 1 degrees of freedom; n counts models.
+    sequences plus that of a jackknife over models (each left out once, more than 16 in 16 groups): resampled
+    models would come twice, and their noise with them. The interval is t with a degree of freedom less than
+    there are groups; n counts models.
     """
     everyone = list(range(models))
     one, other = halves(everyone)
@@ -68,12 +73,16 @@ def agreement_interval(
     weights = seeds.generator(seed, "bootstrap").multinomial(s, np.full(s, 1 / s), size=draws)
     drawn = _draws(one, other, weights.astype(np.float64))
     resampled = drawn.corrected if corrected else drawn.raw
-    left = [_of(agreement(*halves([m for m in everyone if m != out])), corrected) for out in everyone]
+    groups = min(models, MOST_GROUPS)
+    left = [
+        _of(agreement(*halves([m for m in everyone if m % groups != group])), corrected)
+        for group in range(groups)
+    ]
     known = [x for x in left if x is not None]
-    if len(known) < models or models < 3 or np.isnan(resampled).mean() > 1 - LEVEL:
+    if len(known) < groups or models < 3 or np.isnan(resampled).mean() > 1 - LEVEL:
         return Estimate(value, None, None, models, method, LEVEL, "")
-    over_models = (models - 1) / models * float(np.sum((np.array(known) - np.mean(known)) ** 2))
-    half = t_quantile(LEVEL, models - 1) * math.sqrt(float(np.nanvar(resampled, ddof=1)) + over_models)
+    over_models = (groups - 1) / groups * float(np.sum((np.array(known) - np.mean(known)) ** 2))
+    half = t_quantile(LEVEL, groups - 1) * math.sqrt(float(np.nanvar(resampled, ddof=1)) + over_models)
     return Estimate(value, value - half, value + half, models, method, LEVEL, "sequences, models")
 
 
@@ -84,13 +93,7 @@ def spearman(x: Floats, y: Floats, /, *, weights: Floats | None = None) -> Float
     """
     there = np.isfinite(x) & np.isfinite(y)
     w = np.ones((1, int(there.sum()))) if weights is None else weights[:, there]
-    a, b = (_ranks(values[there], w) for values in (x, y))
-    total = np.maximum(w.sum(1, keepdims=True), 1)
-    a, b = (ranks - (w * ranks).sum(1, keepdims=True) / total for ranks in (a, b))
-    spread = np.sqrt((w * a * a).sum(1) * (w * b * b).sum(1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = np.where(spread > 1e-9, (w * a * b).sum(1) / spread, np.nan)
-    return found
+    return _correlation(_ranks(x[there], w), _ranks(y[there], w), w)
 
 
 class _Draws(NamedTuple):
@@ -101,12 +104,16 @@ class _Draws(NamedTuple):
 
 
 def _draws(one: Halves, other: Halves, weights: Floats) -> _Draws:
-    """Means over splits for each row of weights."""
+    """Means over splits for each row of weights; things without all four scores of a split are left out."""
     raw, own, others = [], [], []
-    for (a, b), (c, d) in zip(one, other, strict=True):
-        raw += [spearman(a, d, weights=weights), spearman(b, c, weights=weights)]
-        own.append(spearman(a, b, weights=weights))
-        others.append(spearman(c, d, weights=weights))
+    for scores in zip(one, other, strict=True):
+        four = [half for pair in scores for half in pair]
+        there = np.isfinite(four).all(axis=0)
+        w = weights[:, there]
+        a, b, c, d = (_ranks(score[there], w) for score in four)
+        raw += [_correlation(a, d, w), _correlation(b, c, w)]
+        own.append(_correlation(a, b, w))
+        others.append(_correlation(c, d, w))
     means = [np.mean(values, axis=0) for values in (raw, own, others)]
     with np.errstate(invalid="ignore", divide="ignore"):
         noise = np.where((means[1] > 0) & (means[2] > 0), means[1] * means[2], np.nan)
@@ -115,10 +122,23 @@ def _draws(one: Halves, other: Halves, weights: Floats) -> _Draws:
 
 def _ranks(values: Floats, weights: Floats) -> Floats:
     """Mean rank of each thing in each resample, shape (R, S)."""
-    below = (values[:, None] < values[None, :]).astype(np.float64)
-    equal = (values[:, None] == values[None, :]).astype(np.float64)
-    ranks: Floats = weights @ below + (weights @ equal + 1) / 2
-    return ranks
+    distinct, which = np.unique(values, return_inverse=True)
+    if len(weights) == 1:
+        ends = np.cumsum(np.bincount(which, weights=weights[0], minlength=len(distinct)))
+        starts = np.concatenate([[0.0], ends[:-1]])
+        return np.asarray(((starts + ends + 1) / 2)[which][None])
+    at_value = weights @ (which[:, None] == np.arange(len(distinct))).astype(np.float64)
+    ends = np.cumsum(at_value, axis=1)
+    return np.asarray(((2 * ends - at_value + 1) / 2)[:, which])
+
+
+def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
+    total = np.maximum(weights.sum(1, keepdims=True), 1)
+    a, b = (ranks - (weights * ranks).sum(1, keepdims=True) / total for ranks in (a, b))
+    spread = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Floats = np.where(spread > 1e-9, (weights * a * b).sum(1) / spread, np.nan)
+    return found
 
 
 def _of(found: Agreement, corrected: bool) -> float | None:
