@@ -19,7 +19,7 @@ INITIAL, WHOLE, CLASS = 0x40, 0x80, 0x3F
 """Bits of a token's byte."""
 WHOLE_SHARE = 0.5
 """An id counts as a word where at least this share of its tokens are a whole word each."""
-REACH = 8
+REACH = 5
 """Words on either side that a tagger sees of a sentence with another word in it. The convolutions of spaCy's
 small pipelines reach 4 words, the rules of the lexicon's tagger 3."""
 COUNTED_TOKENS = 1 << 22
@@ -89,15 +89,16 @@ class Words:
         positions = self.positions(indices)[np.arange(len(indices)), places]
         asked = list(zip(positions.tolist(), ids.tolist(), strict=True))
         new = [pair for pair in dict.fromkeys(asked) if pair not in self._known]
-        told = []
-        for position, token in new:
-            sentence, at = self.place(position)
-            told.append(near(sentence.instead(self.string(token), at=at), at=at))
-        for pair, classes, (_, at) in zip(
-            new, self.tagger.classes([one for one, _ in told]), told, strict=True
-        ):
-            self._known[pair] = classes[at]
+        if new:
+            told = [self._with(position, token) for position, token in new]
+            classes = self.tagger.classes([one for one, _ in told])
+            for pair, of_words, (_, at) in zip(new, classes, told, strict=True):
+                self._known[pair] = of_words[at]
         return np.array([self._known[pair] for pair in asked], dtype=np.int8)
+
+    def _with(self, position: int, token: int) -> WordPlace:
+        sentence, at = self.place(position)
+        return near(sentence.instead(self.string(token), at=at), at=at)
 
     def place(self, position: int, /) -> WordPlace:
         """The word that a token is in, or begins, in its sentence; ValueError where it is in none."""

@@ -211,7 +211,7 @@ class _Lexicon:
         tags = [tag for _, tag in self._parser.find_tags([word.replace("\u2019", "'") for word in words])]
         return [
             of_penn(word, tag=tag, following=after)
-            for word, tag, after in zip(words, tags, [*tags[1:], ""], strict=True)
+            for word, tag, after in zip(words, tags, [*tags[1:], ""], strict=False)
         ]
 
 

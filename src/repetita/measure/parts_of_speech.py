@@ -79,7 +79,7 @@ class PartsOfSpeechProbe(PassProbe):
     """The set in which the occurrences of a token are counted: what the run trains on."""
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
-        """See `parts_of_speech_readings`; one pass over each set of `on`."""
+        """`memorized` (M(f), all scored tokens), then `parts_of_speech_readings`, of each set of `on`."""
         if self.frequencies not in sets:
             raise SpecError(
                 f"probe '{self.name}' counts tokens in the set '{self.frequencies}', which this run lacks; "
@@ -89,7 +89,8 @@ class PartsOfSpeechProbe(PassProbe):
         for over in self.chosen(sets):
             words = words_of(over)
             sample = sampled(over, words=words, max_positions=self.max_positions)
-            predicted, truth = self._predicted(subject, over, sample)
+            predicted, truth, (hits, n_scored) = self._predicted(subject, over, sample)
+            yield Reading("memorized", over.name, hits / n_scored if n_scored else None, n_scored)
             said = _classes(words, over, sample, predicted, truth)
             seen = np.zeros(1 + max(len(occurrences), truth.max(initial=0) + 1), dtype=np.int64)
             seen[: len(occurrences)] = occurrences
@@ -99,15 +100,22 @@ class PartsOfSpeechProbe(PassProbe):
                 counts, confusion=confusion, total=sample.total, over=over, tags=words.tags
             )
 
-    def _predicted(self, subject: Subject, over: EvalSet, sample: Sample) -> tuple[Ints, Ints]:
-        """The most likely token and the true one at each position of the sample, shape (N,)."""
+    def _predicted(
+        self, subject: Subject, over: EvalSet, sample: Sample
+    ) -> tuple[Ints, Ints, tuple[int, int]]:
+        """The most likely token and the true one at each position of the sample, shape (N,).
+
+        Besides, hits and scored tokens of the whole set.
+        """
         predicted, truth = np.zeros(len(sample.row), np.int64), np.zeros(len(sample.row), np.int64)
+        hits = n_scored = 0
         for batch in scored_batches(subject, over=over, predict=True):
             here = slice(*np.searchsorted(sample.row, (batch.part.start, batch.part.stop)).tolist())
             at = sample.row[here] - batch.part.start, sample.place[here]
             assert batch.predicted is not None
             predicted[here], truth[here] = batch.predicted[at], batch.rows.targets[at]
-        return predicted, truth
+            hits, n_scored = hits + int(batch.hit.sum()), n_scored + int(batch.rows.scored.sum())
+        return predicted, truth, (hits, n_scored)
 
 
 def words_of(over: EvalSet, /) -> WordsOf:
