@@ -13,7 +13,7 @@ from repetita.model.config import ModelConfig, count
 from repetita.report.page import Deviation
 from repetita.studies import _gpu_scale, _laptop, _paper_scale
 from repetita.studies._memory import PER_DECADE
-from repetita.studies.forgetting import BYTES, SPEECHES
+from repetita.studies.forgetting import BYTES, LONG, SPEECHES
 from repetita.study.plan import PlannedRun
 from repetita.train.recipe import Recipe, RunSpec
 
@@ -58,7 +58,7 @@ class Design(NamedTuple):
     horizon: int
     """Updates after the last exposure at which levels are compared."""
     ends: Literal["after_last", "together"] = "after_last"
-    """Whether a run ends at the horizon, or as long after its first exposure as that of the longest level."""
+    """Whether a run ends at the horizon, or with the longest of the levels that are exposed first."""
 
     def edit(self, **changes: Any) -> "Design":
         """A copy with some fields changed."""
@@ -101,14 +101,13 @@ def tiny(levels: Sequence[Exposure], *, horizon: int, seeds: int = 2) -> Design:
 
 def gpu(levels: Sequence[Exposure], *, horizon: int, seeds: int = 5) -> Design:
     """11M parameters on half a million tokens: 21 parameters a token, in the paper's range."""
-    corpus = _gpu_scale.SPEECHES_512.edit(splits=SPEECHES.splits)
     return Design(
         levels=tuple(levels),
         seeds=seeds,
         size="11M",
-        model=_gpu_scale.config("11M", corpus=corpus),
+        model=_gpu_scale.config("11M", corpus=LONG),
         recipe=Recipe(learning_rate=_gpu_scale.RATES["11M"], warmup_steps=128),
-        corpus=corpus,
+        corpus=LONG,
         n_sequences=1024,
         batch_size=16,
         special_size=16,
@@ -142,10 +141,11 @@ def planned(design: Design) -> Iterator[PlannedRun]:
 
 
 def _together(design: Design) -> tuple[int, int]:
-    """Updates from `at` to the end of the longest level, and from any first exposure to there at least."""
-    placed = [(level.at, _treatment(design, level, arm="special")) for level in design.levels]
-    end = max(last_exposures(treatment)[-1] - at for at, treatment in placed) + design.horizon
-    return end, end - max(max(first_exposures(treatment)) - at for at, treatment in placed)
+    """Where the levels with the earliest exposure end, and how long that is after any of their first ones."""
+    start = min(level.at for level in design.levels)
+    placed = [_treatment(design, level, arm="special") for level in design.levels if level.at == start]
+    end = max(last_exposures(treatment)[-1] for treatment in placed) + design.horizon
+    return end, end - max(max(first_exposures(treatment)) for treatment in placed)
 
 
 def _pair(design: Design, level: Exposure, *, seed: int) -> Iterator[PlannedRun]:
@@ -157,8 +157,9 @@ def _pair(design: Design, level: Exposure, *, seed: int) -> Iterator[PlannedRun]
     steps = last_exposures(treatments[0])[-1] + design.horizon
     since_first = None
     if design.ends == "together":
-        length, since_first = _together(design)
-        steps = level.at + length
+        end, apart = _together(design)
+        steps = max(steps, end)
+        since_first = apart if max(first_exposures(treatments[0])) + apart <= steps else None
     shared = {
         "trained": trained,
         "size": design.size,
@@ -236,7 +237,8 @@ def _probes(labels: Mapping[str, Any], *, arm: str, other: str) -> Iterator[Prob
     if labels["since_first"] is not None:
         ends += [state + labels["since_first"] for state in first]
     after = LogSpaced(per_decade=PER_DECADE, origin=last[-1])
-    through, near = LogSpaced(per_decade=4), At(at=tuple(sorted({labels["at"], *last, *ends})))
+    through = Several(of=(LogSpaced(per_decade=4), LogSpaced(per_decade=3, origin=labels["at"])))
+    near = At(at=tuple(sorted({labels["at"], *last, *ends})))
     yield ScoreProbe(name="special", on=(str(labels["trained"]),), cadence=Several(of=(near, after, through)))
     yield ScoreProbe(name="other", on=(other,), cadence=near)
     if arm == "special":

@@ -8,6 +8,7 @@ import numpy as np
 
 from repetita.fit.claim import Claim, by_seed, detectable_margin, directional, equivalent, undecided
 from repetita.fit.estimate import LEVEL, t_interval
+from repetita.studies._exposure import Exposure
 from repetita.studies._exposure_curves import By, Level, seeds_of_all
 from repetita.studies._power import smallest_effect
 
@@ -24,8 +25,7 @@ def alike(
     levels: Sequence[Level],
     *,
     by: By,
-    names: Mapping[object, str],
-    key: str,
+    names: Mapping[Exposure, str],
     margin: float,
     name: str,
     statement: str,
@@ -35,11 +35,11 @@ def alike(
 ) -> Claim:
     """Whether all levels are equal within +-margin: every pair of them, each by two one-sided tests.
 
-    `names` gives the planned levels by their field `key`. All pairs have to pass, so the p-value is that of
+    `names` gives the planned levels. All pairs have to pass, so the p-value is that of
     the pair that is hardest to pass (intersection-union test), and no error rate is shared among them; a
     pair contradicts only at 0.05 / number of pairs.
     """
-    there = [level for level in levels if getattr(level.exposure, key) in names]
+    there = [level for level in levels if level.exposure in names]
     seeds = seeds_of_all(there)
     rule = f"every pair of {len(names)} levels equal within +-{margin:g} {unit} (two one-sided t tests)"
     if len(there) < len(names) or not seeds:
@@ -50,18 +50,18 @@ def alike(
     drafts: list[tuple[str, Claim]] = []
     for one, other in combinations(there, 2):
         mine, theirs = by(one), by(other)
-        pair = " minus ".join(names[getattr(level.exposure, key)] for level in (one, other))
+        pair = " minus ".join(names[level.exposure] for level in (one, other))
         gaps = [mine[seed] - theirs[seed] for seed in seeds]
         drafts.append(
             (pair, equivalent(gaps, name=name, statement=statement, source=source, margin=margin, unit=unit,
                               primary=primary))
         )  # fmt: skip
     pair, chosen = _hardest(drafts)
-    levels_kept = ", ".join(
-        f"{names[getattr(level.exposure, key)]} {np.mean([by(level)[seed] for seed in seeds]):.4f}"
-        for level in there
-    )
+    shown = {names[level.exposure]: float(np.mean([by(level)[seed] for seed in seeds])) for level in there}
+    levels_kept = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
     parts = [f"the pair that decides: {pair}", chosen.note, f"means: {levels_kept}"]
+    if max(map(abs, shown.values())) < margin:
+        parts.append("every level by itself is nearer to 0 than the margin, so that equality says little")
     if len(drafts) > 1:
         chosen = chosen._replace(
             rule=f"{chosen.rule}; for every pair of {len(there)} levels, a contradiction at 0.05 / "
@@ -130,7 +130,8 @@ def rises(
             rule="slope above 0 (t test over seeds)", note=f"no seed has all {n_planned} levels",
         )  # fmt: skip
     counts = np.log10([level.exposure.times for level in levels])
-    slopes = [np.polyfit(counts, [by(level)[seed] for level in levels], 1)[0] for seed in seeds]
+    # Rounded far below one token: the fit leaves 1e-17 of equal values, alike in every seed.
+    slopes = [round(np.polyfit(counts, [by(level)[seed] for level in levels], 1)[0], 12) for seed in seeds]
     return directional(
         slopes, name=name, statement=statement, source=source, note=note,
         unit="of M(f) per tenfold number of exposures",

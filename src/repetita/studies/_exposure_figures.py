@@ -66,13 +66,16 @@ def curves(levels: Sequence[Level], *, table: "pl.DataFrame", view: View) -> Fig
         "this training set guesses. Dotted: on a sample of the training set. Means over seeds.",
         n=count_text([level.curves for level in levels]),
         rows=tuple(rows),
-        x=Axis(column="passes", title="passes over the training set"),
-        y=Axis(column="value", title=MEMORIZED),
+        x=Axis(
+            column="passes", title="passes over the training set",
+            domain=(0.0, max(float(str(row["passes"])) for row in rows)),
+        ),
+        y=Axis(column="value", title=MEMORIZED, domain=(0.0, 1.0)),
         series=Series(column="level", title=view.varied, kind="sequence", order=tuple(names.values())),
         style=Style(column="on", title="measured on", order=(SPECIAL, UNSEEN, TRAINING)),
         layers=(LINE,),
         tooltip=("seeds",),
-    )
+    )  # fmt: skip
 
 
 def kept(levels: Sequence[Level], *, view: View) -> Figure:
@@ -107,12 +110,12 @@ def ends(levels: Sequence[Level], *, view: View) -> Figure:
     rows: list[Row] = []
     for level in levels:
         measured: list[tuple[str, str, Mapping[Hashable, float]]] = [
-            (RAW, "lowest M on the special batches (the paper's baseline)", level.lowest()),
-            (RAW, "lowest M in the placebo run", level.unseen()),
-            (DIFFERENCE, "kept, equally long after the last exposure", level.kept()),
+            (RAW, "lowest M (paper's baseline)", level.lowest()),
+            (RAW, "lowest M, placebo run", level.unseen()),
+            (DIFFERENCE, "kept, from the last exposure", level.kept()),
         ]
         if level.first:
-            measured.append((DIFFERENCE, "kept, equally long after the first exposure", level.first))
+            measured.append((DIFFERENCE, "kept, from the first exposure", level.first))
         for panel, what, by_seed in measured:
             rows.append(
                 {"panel": panel, "what": what, "level": view.name(level), **_spread(list(by_seed.values()))}
@@ -121,8 +124,8 @@ def ends(levels: Sequence[Level], *, view: View) -> Figure:
         name=f"{view.word}-baseline",
         title="The forgetting baseline, and what of it is memory",
         caption="Left: the lowest M(f) on the special batches up to the horizon, the paper's baseline, and "
-        "the same in the placebo run, which never saw them. Right: the difference of the two runs at equal "
-        "distance from the exposure. Intervals: 95% t over seeds, where there are several.",
+        "the same in the placebo run, which never saw them. Right: the difference of the two runs, equally "
+        "long after the exposure. Intervals: 95% t over seeds, where there are several.",
         n=count_text([level.curves for level in levels]),
         rows=tuple(rows),
         x=Axis(column="level", title=view.varied, scale="category", order=tuple(map(view.name, levels))),

@@ -58,28 +58,25 @@ def _claims(levels: "Sequence[Level]", planned: Sequence[Exposure]) -> "Iterator
     from repetita.studies import _exposure_claims as claims
 
     times = [level for level in levels if not level.exposure.reordered]
-    names: dict[object, str] = {step: f"update {step}" for step in sorted({one.at for one in planned})}
-    names |= {level.exposure.at: level_name(level) for level in times}
+    names = {one: f"update {one.at}" for one in planned if not one.reordered}
+    names |= {level.exposure: level_name(level) for level in times}
     unit = "of M(f), each minus its placebo"
     ends = (times[0], times[-1]) if len(times) == len(names) > 1 else (None, None)
     yield claims.alike(
-        times, by=lambda level: level.kept(), names=names, key="at", margin=MARGIN, name="order-alike",
+        times, by=lambda level: level.kept(), names=names, margin=MARGIN, name="order-alike",
         statement="what is kept of the special batches, at equal distance from the exposure, does not depend "
         "on when in training they were seen", source=PAPER, unit=unit,
     )  # fmt: skip
     yield claims.alike(
-        times, by=lambda level: level.lowest(), names=names, key="at", margin=MARGIN, name="order-alike-raw",
+        times, by=lambda level: level.lowest(), names=names, margin=MARGIN, name="order-alike-raw",
         statement="the paper's forgetting baseline (lowest M after the exposure, no control) does not depend "
         "on when in training the special batches were seen", source=PAPER, unit="of M(f)",
     )  # fmt: skip
     first = min((one.at for one in planned), default=0)
-    early = [level for level in levels if level.exposure.at == first]
-    orders: dict[object, str] = {
-        one.reordered: f"order {one.reordered + 1}" for one in planned if one.at == first
-    }
+    orders = {one: f"order {one.reordered + 1}" for one in planned if one.at == first}
     if len(orders) > 1:
         yield claims.alike(
-            early, by=lambda level: level.kept(), names=orders, key="reordered", margin=MARGIN,
+            levels, by=lambda level: level.kept(), names=orders, margin=MARGIN,
             name="order-shuffled", statement="what is kept does not depend on the order of the training data "
             "(same set, same initialisation, same exposure)", source=PAPER, unit=unit,
         )  # fmt: skip
