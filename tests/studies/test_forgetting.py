@@ -315,16 +315,14 @@ def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
         if (turn.on, turn.size, turn.seed, turn.passes) == ("train", "3.8k", 0, 8)
     ] == [by_token["value"].item()]
     whole = parts(there)
-    assert {(part.size, part.seed) for part in whole} == {
-        (s, seed) for s in ("0.6k", "3.8k") for seed in (0, 1)
+    assert {(one.size, one.seed) for one in whole} == {
+        (size, seed) for size in ("0.6k", "3.8k") for seed in (0, 1)
     }
-    for part in whole:
-        curves = there.where(
-            probe="special", metric="memorized", size=part.size, seed=part.seed, arm="special"
-        )
+    for one in whole:
+        of = {"size": one.size, "seed": int(str(one.seed)), "arm": "special", "after": "same"}
+        curves = there.where(probe="special", metric="memorized", **of)
         ends = curves.filter((curves["step"] == curves["steps"]) & (curves["set"] == curves["trained"]))
-        ends = ends.filter(ends["after"] == "same")
-        assert part.special.mean() == pytest.approx((ends["value"] * ends["n"]).sum() / ends["n"].sum())
+        assert one.special.mean() == pytest.approx(np.average(ends["value"], weights=ends["n"]))
     cells = kept(there.measurements, metric="loss")
     assert {tuple(cell.arm) for cell in cells} == {
         (size, 1, after) for size in ("0.6k", "3.8k") for after in ("same", "novel")
