@@ -319,7 +319,7 @@ def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
         (size, seed) for size in ("0.6k", "3.8k") for seed in (0, 1)
     }
     for one in whole:
-        of = {"size": one.size, "seed": int(str(one.seed)), "arm": "special", "after": "same"}
+        of: dict[str, Any] = {"size": one.size, "seed": int(str(one.seed)), "arm": "special", "after": "same"}
         curves = there.where(probe="special", metric="memorized", **of)
         ends = curves.filter((curves["step"] == curves["steps"]) & (curves["set"] == curves["trained"]))
         assert one.special.mean() == pytest.approx(np.average(ends["value"], weights=ends["n"]))
