@@ -29,7 +29,7 @@ from repetita.studies._ids_runs import (
     WIDER,
     WITHOUT,
 )
-from repetita.studies.document_ids import FIVE, SCALES, STUDY
+from repetita.studies.document_ids import MAIN, SCALES, STUDY
 from repetita.study.collect import Collected, collect
 from repetita.study.corpora import Corpora
 from repetita.study.manifest import write_manifests
@@ -227,7 +227,7 @@ def test_plan(scale: str) -> None:
     assert STUDY.deviations(scale)
     plain = {(run.labels["size"], run.spec.seed): run for run in runs if run.labels["arm"] == ORIGINAL}
     n_conditions = {run.labels["arm"] for run in runs}
-    assert n_conditions >= {ORIGINAL, *FIVE}
+    assert n_conditions >= set(MAIN)
     assert n_conditions <= set(CONDITIONS)
     for run in runs:
         spec, of = run.spec, plain[run.labels["size"], run.spec.seed].spec
@@ -280,4 +280,4 @@ def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
             assert one.progress.passes[-1] == (24 if condition == ORIGINAL else 16)
             assert one.progress.memorized[-1] > one.progress.memorized[0]
             assert math.isclose(one.progress.tokens[-1], one.progress.passes[-1] * 16 * 32)
-            assert (OTHER in one.curves) == (condition in (OWN, "one ID a document"))
+            assert (OTHER in one.curves) == (condition in IDS and IDS[condition].kind == "prepended")

@@ -15,6 +15,7 @@ from repetita.studies._ids_runs import (
     TEST_BEHIND,
     TRAINED,
     UNTIED,
+    UNTIED_OWN,
     UNTIED_VOCABULARY,
     VOCABULARY,
     WIDER,
@@ -60,6 +61,8 @@ BESIDE = (
     Gap("wider-above-original", "a wider MLP alone does more", "ours", WIDER, ORIGINAL),
     Gap("vocabulary-above-untied", "where the output is not tied, a larger vocabulary alone does more",
         "ours: unused IDs then change no input", UNTIED_VOCABULARY, UNTIED),
+    Gap("ids-above-untied", "where the output is not tied, an ID before each sequence does more than none",
+        "ours: unused IDs then change no input", UNTIED_OWN, UNTIED),
 )  # fmt: skip
 FALL = "ids-not-monotone"
 SEED_SD = {**{gap.name: 0.02 for gap in STEPS}, FALL: 0.01}

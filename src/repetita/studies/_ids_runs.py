@@ -17,10 +17,11 @@ REDRAWN, CONSTANT = "ID drawn anew at each visit", "constant ID"
 WIDER, WORDS, DOCUMENT = "wider MLP", "words without an ID", "one ID a document"
 PAPER_SHARE = "vocabulary as much larger as the paper's"
 UNTIED, UNTIED_VOCABULARY = "untied output", "untied output, larger vocabulary only"
+UNTIED_OWN = "untied output, ID prepended"
 
 CONDITIONS = (
     ORIGINAL, VOCABULARY, OWN, REDRAWN, CONSTANT, WIDER, WORDS, DOCUMENT, PAPER_SHARE, UNTIED,
-    UNTIED_VOCABULARY,
+    UNTIED_VOCABULARY, UNTIED_OWN,
 )  # fmt: skip
 """In the order of the page. The first three are the paper's (section 4.3, Fig. 6), the others controls."""
 
@@ -30,6 +31,7 @@ IDS: Mapping[str, DocumentIds] = {
     CONSTANT: DocumentIds(kind="constant"),
     WORDS: DocumentIds(kind="words"),
     DOCUMENT: DocumentIds(per="document"),
+    UNTIED_OWN: DocumentIds(),
 }
 
 TRAINED, WITHOUT, OTHER = "train", "train/plain", "train/drawn"
@@ -51,9 +53,9 @@ class Design(NamedTuple):
 
 
 def planned(design: Design) -> Iterator[PlannedRun]:
-    """The original and every condition beside it, size by size and seed by seed."""
+    """A run for each condition, size by size and seed by seed."""
     for run in _speed_runs.planned(design.original):
-        for condition in (ORIGINAL, *design.conditions):
+        for condition in design.conditions:
             yield _run(design, run, condition=condition)
 
 
@@ -85,7 +87,7 @@ def model_of(condition: str, *, plain: ModelConfig, n_sequences: int) -> ModelCo
     parameters: 240,000 sequences at 125M are 1.5 times all others. Where the output is not tied, IDs that are
     never used change no input of the model.
     """
-    if condition in (UNTIED, UNTIED_VOCABULARY):
+    if condition in (UNTIED, UNTIED_VOCABULARY, UNTIED_OWN):
         plain = plain.edit(output="untied")
     larger = plain.edit(vocab_size=plain.vocab_size + n_sequences)
     if condition == UNTIED:
@@ -112,8 +114,7 @@ def probes(design: Design, *, condition: str) -> Iterator[Probe]:
     yield ScoreProbe(name="train", on=(TRAINED,), cadence=often)
     yield ScoreProbe(name="test", on=(TEST,), max_sequences=of.test_sequences, cadence=test)
     if condition in IDS:
-        alone = condition in (OWN, DOCUMENT)
-        forms = (WITHOUT, OTHER) if alone else (WITHOUT,)
+        forms = (WITHOUT, OTHER) if IDS[condition].kind == "prepended" else (WITHOUT,)
         yield ScoreProbe(name="forms", on=forms, cadence=seldom)
         yield ScoreProbe(name="test behind", on=(TEST_BEHIND,), max_sequences=of.test_sequences, cadence=test)
 
