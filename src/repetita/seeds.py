@@ -26,7 +26,7 @@ def key(seed: int, stream: str) -> int:
     """The 64-bit key of a named stream: the first eight bytes of SHA-256 of `seed/stream`.
 
     Streams in use: init, order, subset, drawn, units, special, novel, insertions, masks, bootstrap, dropout,
-    splits.
+    splits, document-ids.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "little")
 
