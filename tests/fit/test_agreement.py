@@ -89,7 +89,8 @@ def test_scores_that_do_not_rank_have_no_agreement() -> None:
     flat, there = np.zeros(9), np.arange(9.0)
     found = agreement([(flat, flat)], [(there, there)])
     assert found.raw is None
-    assert found.reliability == (None, pytest.approx(1))
+    assert found.reliability[0] is None
+    assert found.reliability[1] == pytest.approx(1)
     assert found.corrected is None
     empty = agreement_interval(lambda _: ([(flat, flat)], [(there, there)]), models=4)
     assert (empty.value, empty.low, empty.high) == (None, None, None)

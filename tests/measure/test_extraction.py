@@ -41,7 +41,7 @@ def text(n: int, *, length: int = 12, vocab: int = 7) -> Any:
 def memorizer(targets: Any, *, steps: int, positions: str) -> Transformer:
     """A small model some way into knowing these rows by heart."""
     config = ModelConfig(
-        n_layer=2, d_model=32, n_head=2, vocab_size=7, context=12, position=positions,  # type: ignore[arg-type]
+        n_layer=2, d_model=32, n_head=2, vocab_size=7, context=12, position=positions,
     )  # fmt: skip
     model = Transformer(config, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -51,7 +51,7 @@ def memorizer(targets: Any, *, steps: int, positions: str) -> Transformer:
         logits = model.hidden(tokens_BL) @ model.output_weight.T
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_BL.flatten())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model
 

@@ -41,7 +41,7 @@ def test_counts_are_those_of_a_search(seed: int, vocab: int, n: int, at_once: in
 
 def test_strings_whose_sums_agree_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """With all weights equal every reordering of a string has its sum; the counts stay exact."""
-    monkeypatch.setattr(module.seeds, "words", lambda counters, **_: np.zeros(len(counters), np.uint64))
+    monkeypatch.setattr("repetita.seeds.words", lambda counters, **_: np.zeros(len(counters), np.uint64))
     strings = np.array([[1, 2, 3], [3, 2, 1], [2, 1, 3], [6, 0, 0]])
     within = EvalSet.whole("train", sequences=PlantedSet([[1, 2, 3, 2, 1], [4, 1, 2, 3, 4], [2, 2, 2, 2, 2]]))
     found = occurrences(strings, within=within)
@@ -68,7 +68,15 @@ def test_the_probe_counts_the_suffixes_of_one_set_in_the_other() -> None:
     assert reading.on == "common"
     assert reading.n == 7
     assert reading.value == pytest.approx(10 / 7)
-    assert reading.detail == {"within": "train", "none": 0, "one": 4, "several": 3, "most": 2}
+    assert reading.detail == {
+        "within": "train",
+        "suffix": 3,
+        "starts": [1, 3],
+        "none": 0,
+        "one": 4,
+        "several": 3,
+        "most": 2,
+    }
     assert probe.cost_tokens(sets) == 0
     with pytest.raises(SpecError, match="beyond a sequence of 6"):
         list(probe.edit(starts=(4,)).measure(UniformSubject(vocab_size=9), sets))

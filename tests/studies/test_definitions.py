@@ -114,7 +114,7 @@ def made(
     if not table.is_empty():
         strings = json.dumps({"suffix": SUFFIX, "starts": STARTS})
         counted = [json.dumps({"suffix": n, "starts": sorted({*PROMPTS, *STARTS})}) for n in (4, 8, 16)]
-        detail = pl.when(pl.col("probe") == "extraction").then(pl.lit(strings))
+        detail: Any = pl.when(pl.col("probe") == "extraction").then(pl.lit(strings))
         for n, text in zip((4, 8, 16), counted, strict=True):
             detail = detail.when(pl.col("probe") == f"occurrences-{n}").then(pl.lit(text))
         table = table.with_columns(detail=detail.otherwise(None))
@@ -138,7 +138,7 @@ def test_planted_memory_decides_the_rank(laptop: Analysis) -> None:
     assert next(iter(there)) == "ranks-alike"
     assert there["ranks-alike"].verdict == "supported"
     assert effect(there["ranks-alike"]) == pytest.approx(0.87, abs=0.12)
-    assert there["ranks-alike"].n == 32
+    assert there["ranks-alike"].n == 48
     assert there["memory-share"].verdict == "supported"
     assert effect(there["memory-share"]) == pytest.approx(2 / 3, abs=0.03)
 
@@ -157,9 +157,9 @@ def test_noise_that_the_two_share_is_no_agreement() -> None:
     raw = state.agreement("memorized", "counterfactual").raw
     assert raw is not None
     assert abs(raw) < 0.2
-    everyone = list(range(32))
+    everyone = list(range(48))
     naive = [state.score(name, everyone) for name in ("memorized", "counterfactual")]
-    assert np.corrcoef(*naive)[0, 1] > 0.5
+    assert np.asarray(np.corrcoef(np.stack(naive)))[0, 1] > 0.5
     assert named(STUDY.analyse(table))["ranks-alike"].verdict == "inconclusive"
 
 
@@ -227,7 +227,7 @@ def test_a_partial_study_is_analysed(name: str) -> None:
 @pytest.mark.parametrize("probe", ["extraction", "held-out", "half"])
 def test_a_model_without_a_reading_is_left_out(probe: str) -> None:
     there = named(STUDY.analyse(made(lost=(probe, 3))))
-    assert {claim.n for claim in there.values()} == {31}
+    assert {claim.n for claim in there.values()} == {47}
 
 
 def test_everything_planned_is_there(laptop: Analysis) -> None:

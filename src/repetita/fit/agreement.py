@@ -114,10 +114,10 @@ def _draws(one: Halves, other: Halves, weights: Floats) -> _Draws:
         raw += [_correlation(a, d, w), _correlation(b, c, w)]
         own.append(_correlation(a, b, w))
         others.append(_correlation(c, d, w))
-    means = [np.mean(values, axis=0) for values in (raw, own, others)]
+    mean, mine, theirs = (np.mean(values, axis=0) for values in (raw, own, others))
     with np.errstate(invalid="ignore", divide="ignore"):
-        noise = np.where((means[1] > 0) & (means[2] > 0), means[1] * means[2], np.nan)
-        return _Draws(*means, means[0] / np.sqrt(noise))
+        noise = np.where((mine > 0) & (theirs > 0), mine * theirs, np.nan)
+        return _Draws(mean, mine, theirs, mean / np.sqrt(noise))
 
 
 def _ranks(values: Floats, weights: Floats) -> Floats:

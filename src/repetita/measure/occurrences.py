@@ -119,6 +119,8 @@ class OccurrencesProbe(PassProbe):
         several = found.sequences > 1
         detail = {
             "within": within.name,
+            "suffix": self.suffix,
+            "starts": list(self.starts),
             "none": int((found.sequences == 0).sum()),
             "one": int((found.sequences == 1).sum()),
             "several": int(several.sum()),

@@ -93,7 +93,7 @@ class State:
 
     @cached_property
     def _continued(self) -> Mapping[str, tuple[Floats, Bools]]:
-        """Mean exact prefix over all that a model is asked of a sequence, and whether it is asked anything."""
+        """Mean exact prefix over all that a model is asked of a sequence; whether it is asked anything."""
         found = {}
         for name, by_prompt in (("head", self.head), ("inside", self.inside)):
             values = np.concatenate(

@@ -274,7 +274,8 @@ def influences(cells: Sequence[Cell]) -> Table:
         "The largest counterfactual influences on held-out text",
         "M(f) on a test sequence in models trained on a sequence minus that in models which were not, where "
         f"M(f) is nearest to {MID:g}. By chance: what the largest of all pairs stays below in 95 of 100 "
-        f"shuffles of the models. Feldman and Zhang's bound on the error of one pair says nothing here: {bound}.",
+        "shuffles of the models. Feldman and Zhang's bound on the error of one pair says nothing here: "
+        f"{bound}.",
         _n(cells),
         (
             "N",

@@ -128,8 +128,8 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """32 models of one size on halves of 16 thousand tokens, to M(f) near 0.95."""
-    return tuple(planned(Design((Cell("100k", 32, 48),))))
+    """48 models of one size on halves of 16 thousand tokens, to M(f) near 0.95."""
+    return tuple(planned(Design((Cell("100k", 48, 48),))))
 
 
 def overnight() -> Sequence[PlannedRun]:
