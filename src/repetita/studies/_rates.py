@@ -222,7 +222,8 @@ def _best(there: RateGrid) -> Iterator[Claim]:
         found = [there.detour(size, seed) for size in there.sizes]
         if any(one is None for one in found):
             return
-        slopes[seed] = float(weights @ np.log([one.best for one in found if one is not None]))
+        best = np.log([one.best for one in found if one is not None])
+        slopes[seed] = float(weights @ (best - best[0]))  # Equal rates are a slope of 0 to the bit.
     yield directional(
         by_seed(slopes), name="rate-best", direction="below", primary=False,
         statement="the rate at which T is lowest falls with size",
