@@ -1,6 +1,6 @@
 """When a model begins to overfit, and what it knows by then: validation loss and M(f) by run."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from repetita.fit.curves import first_rise, sustained_rise
 from repetita.fit.estimate import Crossing
 from repetita.studies._speed import CAUSAL, Points
-from repetita.study.plan import Label
 
 if TYPE_CHECKING:
     import polars as pl
@@ -106,13 +105,3 @@ def runs(table: "pl.DataFrame") -> Runs:
 def by_size(found: Runs, *, objective: str) -> dict[str, dict[Hashable, Run]]:
     """Runs of an objective by size, smallest first, then seed."""
     return {size: of for (kind, size), of in found.items() if kind == objective}
-
-
-def planned_sizes(planned: Iterable[Mapping[str, Label]], *, objective: str) -> dict[str, set[Label]]:
-    """Seeds planned by size of an objective, smallest size first."""
-    sizes: dict[str, tuple[int, set[Label]]] = {}
-    for labels in planned:
-        if labels["objective"] == objective:
-            n_params = int(labels["non_embedding"] or 0)
-            sizes.setdefault(str(labels["size"]), (n_params, set()))[1].add(labels["seed"])
-    return {size: seeds for size, (_, seeds) in sorted(sizes.items(), key=lambda item: item[1][0])}

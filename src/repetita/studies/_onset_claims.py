@@ -8,11 +8,11 @@ import numpy as np
 from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.estimate import Crossing
 from repetita.fit.times_to_memorize import Slope, log_slope
-from repetita.studies._onset import BEFORE, HOWS, SUSTAINED, THAT, How, Run, Runs, by_size, planned_sizes
+from repetita.studies._onset import BEFORE, HOWS, SUSTAINED, THAT, How, Run, Runs, by_size
 from repetita.studies._power import smallest_effect
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies._speed_verdicts import slope_claim
-from repetita.studies._stream import common_seeds
+from repetita.studies._stream import common_seeds, planned_sizes
 from repetita.study.plan import Label
 
 PAPER = "Tirumala et al. 2022"

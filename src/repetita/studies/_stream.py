@@ -218,10 +218,10 @@ def common_seeds(runs: Iterable[Mapping[Hashable, Any]], /) -> list[Hashable]:
 
 
 def planned_sizes(planned: Iterable[Mapping[str, Label]], *, objective: str) -> dict[str, set[Label]]:
-    """Seeds planned by size of an objective, smallest size first."""
+    """Seeds planned by size of an objective, smallest size first, of a study of streams those of streams."""
     found: dict[str, tuple[int, set[Label]]] = {}
     for labels in planned:
-        if (labels["regime"], labels["objective"]) == (STREAM, objective):
+        if (labels.get("regime", STREAM), labels["objective"]) == (STREAM, objective):
             n_params = int(labels["non_embedding"] or 0)
             found.setdefault(str(labels["size"]), (n_params, set()))[1].add(labels["seed"])
     return {size: seeds for size, (_, seeds) in sorted(found.items(), key=lambda item: item[1][0])}
