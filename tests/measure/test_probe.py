@@ -9,7 +9,7 @@ from repetita.errors import SpecError
 from repetita.measure.loss import LossProbe
 from repetita.measure.memorization import MemorizationProbe, ScoreProbe
 from repetita.measure.planted import LookupSubject, PlantedSet, UniformSubject
-from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, Probe, full_pass
+from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, Probe, full_pass, scored_batches
 from repetita.subject import Rows, Scores, Subject
 
 
@@ -156,3 +156,25 @@ def test_a_masked_subject_sees_each_token_hidden_once_and_never_the_answer() -> 
     assert taken.hits.sum() == sum(
         (LookupSubject(share="0.37", vocab_size=50).score(rows).hit & rows.scored).sum() for rows in shown
     )
+
+
+def test_predictions_come_with_a_pass_that_asks_for_them() -> None:
+    """A masked subject gives them draw by draw; one that cannot is told so before it is asked."""
+    over = EvalSet.whole("x", sequences=planted(70, 40))
+
+    class Masked(LookupSubject):
+        mask_id = 50
+
+    for subject in (LookupSubject(share="0.37", vocab_size=50), Masked(share="0.37", vocab_size=50)):
+        for batch in scored_batches(subject, over=over, predict=True):
+            assert batch.predicted is not None
+            assert np.array_equal(batch.predicted == batch.rows.targets, batch.hit)
+            assert (batch.predicted[batch.rows.scored] > 0).all()
+        assert all(batch.predicted is None for batch in scored_batches(subject, over=over))
+
+    class Mute:
+        mask_id = None
+        score = LookupSubject(share="0.37", vocab_size=50).score
+
+    with pytest.raises(SpecError, match="does not say which token"):
+        next(scored_batches(Mute(), over=over, predict=True))

@@ -12,7 +12,7 @@ from repetita.model.checkpoint import save
 from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject, checkpoint_subject
 from repetita.model.transformer import Transformer
-from repetita.subject import Rows, Subject
+from repetita.subject import Predicting, Rows, Subject
 
 CONFIG = ModelConfig(n_layer=2, d_model=16, n_head=2, vocab_size=40, context=10)
 
@@ -37,8 +37,21 @@ def test_answers_as_the_model_does() -> None:
     assert scores.loss.dtype == np.float32 and scores.hit.dtype == np.bool_
 
 
+def test_says_what_it_predicts() -> None:
+    model, given = Transformer(CONFIG, seed=0), rows()
+    subject = LiveSubject(model, batch_rows=3)
+    scored, found = subject.score(given), subject.predict(given)
+    with torch.no_grad():
+        logits = (model.hidden(torch.from_numpy(given.tokens)) @ model.output_weight.T).numpy()
+    assert found.predicted is not None
+    assert np.array_equal(found.predicted, logits.argmax(-1) * given.scored)
+    assert np.array_equal(found.loss, scored.loss) and np.array_equal(found.hit, scored.hit)
+    assert scored.predicted is None
+
+
 def test_is_a_subject() -> None:
     assert isinstance(LiveSubject(Transformer(CONFIG, seed=0)), Subject)
+    assert isinstance(LiveSubject(Transformer(CONFIG, seed=0)), Predicting)
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 7, 100])

@@ -72,6 +72,21 @@ def test_scoring_and_training_agree_to_the_bit() -> None:
     assert scored.loss_N.dtype == torch.float32 and not scored.loss_N.requires_grad
 
 
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_likeliest_id_is_told_where_asked_for(spread: float) -> None:
+    """Ties, here of all ids, go to the lowest one."""
+    given = problem(spread=spread)
+    told = scored_cross_entropy(
+        given["states_ND"], weight_VD=given["weight_VD"], targets_N=given["targets_N"], predict=True
+    )
+    plain = score(given)
+    assert torch.equal(told.loss_N, plain.loss_N) and torch.equal(told.hit_N, plain.hit_N)
+    assert told.predicted_N is not None and plain.predicted_N is None
+    assert torch.equal(told.predicted_N, reference(given)[1].argmax(-1))
+    assert torch.equal(told.predicted_N == given["targets_N"], told.hit_N)
+
+
 def test_float32_loss_is_exact_where_a_target_is_hopeless_or_certain() -> None:
     """Losses of hundreds of nats stay finite; a certain target costs nothing."""
     given = problem(spread=200.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from repetita.corpus.parts_of_speech import CLASSES, PAPER_CLASSES
+from repetita.corpus.taggers import GOLD_AGREEMENT
 from repetita.fit.times_to_memorize import over_seeds
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Series
 from repetita.report.page import Table
@@ -209,13 +210,15 @@ def _classes(runs: Sequence[Run]) -> Table:
 
 
 def agreement_text(run: Run) -> str:
-    """How far another tagger agreed on a sample of the corpus, in a sentence."""
+    """How far the tagger agrees with gold tags and, on a sample of this corpus, with another tagger."""
+    gold = GOLD_AGREEMENT.get(run.tagger.partition(" ")[0])
+    known = "" if gold is None else f"It gives {gold:.1%} of the words of the Brown corpus their gold class. "
     if run.agreement is None:
-        return "No second tagger was installed, so its agreement on this text is not known."
+        return f"{known}No second tagger was installed to compare it with on this text."
     told = run.agreement
     return (
-        f"On {told['words']:,} words of this corpus, {told['with']} cuts {told['same_words']:.1%} of the "
-        f"words alike and gives {told['same_class']:.1%} of these the same class."
+        f"{known}On {told['words']:,} words of this corpus, {told['with']} cuts {told['same_words']:.1%} of "
+        f"the words alike and gives {told['same_class']:.1%} of these the same class."
     )
 
 
