@@ -19,6 +19,9 @@ FLOORED: tuple[Form, ...] = ("exponential", "power")
 LEAST_DECADES = 1.5
 """A shorter horizon cannot separate the forms, and the floor stays open (experiment design, rule 31)."""
 
+LEAST_POINTS = 5
+"""Evaluations that a curve needs."""
+
 _SHAPES = 241
 """Values of the rate (or exponent) tried; the best is refined."""
 
@@ -81,8 +84,10 @@ def forgetting(x: ArrayLike, *, curves: Mapping[Any, ArrayLike]) -> Forgetting:
     if not table:
         raise SpecError("forgetting: no curve; give at least one seed")
     xs = next(iter(table.values()))[0]
-    if xs[0] <= 0 or len(xs) < 5:
-        raise SpecError("forgetting: needs at least 5 evaluations after the injection, at x > 0")
+    if xs[0] <= 0 or len(xs) < LEAST_POINTS:
+        raise SpecError(
+            f"forgetting: needs at least {LEAST_POINTS} evaluations after the injection, at x > 0"
+        )
     ys = np.array([values for _, values in table.values()])
     decades = math.log10(xs[-1] / xs[0])
     lowest = t_interval(ys.min(axis=1))
@@ -132,8 +137,8 @@ def fit_decay(x: ArrayLike, *, y: ArrayLike, form: Form) -> Decay:
     The floor is open under 1.5 decades, and on a side on which the data do not bound it.
     """
     xs, ys = curve(x, y=y)
-    if xs[0] <= 0 or len(xs) < 5:
-        raise SpecError("fit_decay: needs at least 5 points with x > 0")
+    if xs[0] <= 0 or len(xs) < LEAST_POINTS:
+        raise SpecError(f"fit_decay: needs at least {LEAST_POINTS} points with x > 0")
     return _fitted(form, xs, ys[None, :], math.log10(xs[-1] / xs[0]))
 
 

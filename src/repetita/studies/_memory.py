@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from repetita.fit.forgetting import Forgetting, forgetting, retained
+from repetita.fit.forgetting import LEAST_POINTS, Forgetting, forgetting, retained
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,6 +72,18 @@ class Kept(NamedTuple):
     def summary(self, how: str, /) -> Forgetting:
         """Baseline, last value and fitted floors of the curves."""
         return forgetting(self.x, curves=self.kept(how))
+
+    def decays(self, how: str, /) -> Forgetting:
+        """The same from one pass after the exposure on, the first state that the paper looks at.
+
+        Until then M(f) first rises, under the momentum of the update. All of the curve where less than five
+        states come later.
+        """
+        later = self.x - 1 >= (self.pass_updates or 0)
+        chosen = later if later.sum() >= LEAST_POINTS else np.ones_like(later)
+        return forgetting(
+            self.x[chosen], curves={seed: curve[chosen] for seed, curve in self.kept(how).items()}
+        )
 
     def in_second_half(self, how: str, /) -> dict[Hashable, float]:
         """By seed the value at the end of the horizon minus that at half of it, read linearly in ln x."""

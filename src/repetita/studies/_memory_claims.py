@@ -285,7 +285,7 @@ def _levels_off(cell: Kept, nats: Kept | None) -> Iterator[Claim]:
 
 def _form(cell: Kept) -> Iterator[Claim]:
     """Whether the paper's exponential predicts a seed left out of the fit better than a power law does."""
-    found = {decay.form: decay for decay in cell.summary("raw").decays}
+    found = {decay.form: decay for decay in cell.decays("raw").decays}
     seeds = list(cell.special)
     errors = {form: dict(zip(seeds, found[form].errors, strict=False)) for form in FLOORED}
     power, exponential = errors["power"], errors["exponential"]

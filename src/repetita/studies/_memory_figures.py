@@ -8,7 +8,7 @@ import numpy as np
 from repetita.fit.estimate import t_interval
 from repetita.fit.forgetting import FORMS
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series, Style
-from repetita.studies._memory import Floats, Kept
+from repetita.studies._memory import PER_DECADE, Floats, Kept
 
 if TYPE_CHECKING:
     import polars as pl
@@ -191,8 +191,8 @@ def perplexities(memorized: Sequence[Kept], *, nats: Sequence[Kept]) -> Figure:
         "Perplexity is e to the mean loss in nats. Band: 95% t interval over seeds, where there are several.",
         n=count_text(memorized),
         rows=tuple(rows),
-        x=Axis(column="x", title="updates since exposure"),
-        y=Axis(column="value", title="M(f), or perplexity"),
+        x=Axis(column="x", title="updates since exposure", start="zero"),
+        y=Axis(column="value", title="M(f), or perplexity", start="zero"),
         series=Series(
             column="size", title="non-embedding parameters", kind="sequence", order=tuple(_sizes(memorized))
         ),
@@ -209,9 +209,11 @@ def rates(cells: Sequence[Kept]) -> Figure:
     rows: list[Row] = []
     for cell in cells:
         assert cell.pass_updates is not None
-        passes = (cell.x - 1) / cell.pass_updates
+        # The end of the horizon can lie next to a point of the grid: their difference would be all noise.
+        apart = np.append(cell.x[1:] / cell.x[:-1] > 10 ** (0.5 / PER_DECADE), True)
+        passes = (cell.x[apart] - 1) / cell.pass_updates
         for on, curves in zip(shown, (cell.special, cell.placebo), strict=True):
-            change = {seed: np.diff(values) / np.diff(passes) for seed, values in curves.items()}
+            change = {seed: np.diff(values[apart]) / np.diff(passes) for seed, values in curves.items()}
             for i, middle in enumerate((passes[1:] + passes[:-1]) / 2):
                 over_seeds = spread([float(values[i]) for values in change.values()])
                 rows.append(
@@ -243,15 +245,17 @@ def forms(cell: Kept) -> Figure:
     for how, title in what.items():
         for row in _rows(cell, cell.kept(how)):
             rows.append({**row, "what": title, "form": "measured", "fitted": None})
-        for decay in cell.summary(how).decays:
-            for x, y in zip(cell.x, decay.predict(cell.x), strict=True):
+        for decay in cell.decays(how).decays:
+            later = cell.x[cell.x - 1 >= (cell.pass_updates or 0)]
+            for x, y in zip(later, decay.predict(later), strict=True):
                 rows.append({"what": title, "form": decay.form, "x": float(x), "fitted": float(y)})
     return Figure(
         name="forgetting-forms",
         title="Forms of decay",
         caption=f"N = {cell.arm.size}: the measured curve, mean over seeds, and what is fitted to it: an "
         "exponential and a power law with a floor, a power law to zero, and a straight line in the "
-        "logarithm. How well each predicts a seed left out of the fit is in the table.",
+        "logarithm. Fitted from one pass after the exposure on, the first state that the paper looks at. How "
+        "well each predicts a seed left out of the fit is in the table.",
         n=count_text([cell]),
         rows=tuple(rows),
         x=Axis(column="x", title=SINCE, scale="log"),

@@ -161,7 +161,7 @@ def claims(found: Sequence[Part]) -> Iterator[Claim]:
             name=f"retained-is-predicted-{size}", threshold=0.5, primary=False, source=OPEN,
             statement=f"N = {size}: more than half of the tokens that are right at the end of the horizon "
             "are predicted by the placebo run as well, token by token",
-            unit="(share of the retained tokens)",
+            unit="(share of the retained tokens)", note=_turned_round(runs),
         )  # fmt: skip
     overlaps = {part.seed: part.overlap() for part in runs}
     if all(value is not None for value in overlaps.values()):
@@ -182,6 +182,14 @@ def claims(found: Sequence[Part]) -> Iterator[Claim]:
             statement=f"N = {size}: more is kept beyond the control of {which} than of other tokens",
             unit="of M(f), special minus placebo, minus the same of other tokens",
         )  # fmt: skip
+
+
+def _turned_round(runs: Sequence[Part]) -> str:
+    """What two runs that differ in one batch agree on says how much of the rest is no memory either."""
+    shares = [_share(part.special[part.placebo]) for part in runs if part.placebo.any()]
+    if not shares:
+        return ""
+    return f"turned round, of what the placebo run gets right the other run has {_text(shares)} as well"
 
 
 def _names_and_digits(part: Part) -> Bools:
@@ -223,7 +231,7 @@ def figures(found: Sequence[Part]) -> Iterator[Figure]:
         "tokens. Mean over seeds.",
         n=_count_text(found),
         rows=tuple(row for name, of in sizes.items() for row in _overlap_rows(name, of)),
-        x=Axis(column="n", title="tokens of the longest known n-gram"),
+        x=Axis(column="n", title="tokens of the longest known n-gram", domain=(0, LONGEST)),
         y=Axis(column="share", title="share of the tokens", start="zero"),
         series=Series(column="tokens", title="tokens", order=OVERLAPS, muted=OVERLAPS[-1:]),
         panels=Panels(column="panel", title="", order=titles, share="both") if len(titles) > 1 else None,

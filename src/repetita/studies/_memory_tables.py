@@ -25,8 +25,9 @@ def tables(cells: Sequence[Kept]) -> Iterator[Table]:
     )  # fmt: skip
     yield Table(
         "forgetting-decays", "Forms of decay",
-        "Floor of each fitted form; AICc takes residuals for independent, so read the error on a seed left "
-        "out of the fit beside it. A floor is open where the horizon is too short to separate the forms.",
+        "Fitted from one pass after the exposure on, as the paper measures. Floor of each fitted form; AICc "
+        "takes residuals for independent, so read the error on a seed left out of the fit beside it. A floor "
+        "is open where the horizon is too short to separate the forms.",
         n,
         ("N", "exposures", "afterwards", "curve", "form", "floor", "AICc", "left-out error"),
         [row for cell in cells for row in _forms(cell)],
@@ -52,7 +53,7 @@ def _kept(cell: Kept) -> list[Cell]:
 
 def _forms(cell: Kept) -> Iterator[list[Cell]]:
     for how in ("raw", "minus_placebo"):
-        for decay in cell.summary(how).decays:
+        for decay in cell.decays(how).decays:
             floor = "none" if decay.floor is None else decay.floor.text()
             if how == "raw" and decay.floor is not None and not 0 <= decay.constant <= 1:
                 floor += ", no share: the form does not fit"
