@@ -66,6 +66,10 @@ def level_name(level: "Level") -> str:
     return _name(level.exposure, late=not level.first)
 
 
+def _spaced(level: "Level") -> str:
+    return f"every {level_name(level)} updates" if level.exposure.every > 1 else level_name(level)
+
+
 def _name(exposure: Exposure, *, late: bool = False) -> str:
     if exposure.every > 1:
         return f"{exposure.every:,}"
@@ -112,7 +116,7 @@ def _claims(levels: "Sequence[Level]", planned: Sequence[Exposure]) -> "Iterator
     for level in levels:
         yield claims.remains(
             level, name=f"spacing-remains-{level_name(level).replace(', ', '-')}",
-            what=f"{level.exposure.times} exposures, spacing: {level_name(level)}",
+            what=f"{level.exposure.times} exposures, {_spaced(level)}",
         )  # fmt: skip
 
 
