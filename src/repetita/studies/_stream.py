@@ -95,6 +95,11 @@ class Streamed(NamedTuple):
         return float(np.mean([one.gain for one in self.exposures]))
 
     @property
+    def mean_nats(self) -> float:
+        """The same in nats a token, by which the loss falls."""
+        return -float(np.mean([one.gain for one in self.nats]))
+
+    @property
     def mean_left(self) -> float | None:
         """What is left of it at the end, the mean over the batches looked at before the last."""
         left = [one.left for one in self.exposures if one.left is not None]

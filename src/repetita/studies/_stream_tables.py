@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from repetita.fit.curves import crossing
 from repetita.fit.estimate import Crossing, t_interval
 from repetita.fit.times_to_memorize import over_seeds
@@ -57,7 +55,7 @@ def _sizes(found: Found) -> Table:
         looked = [run for run in runs.values() if run.exposures]
         gains = [run.mean_gain for run in looked]
         left = [run.mean_left for run in looked if run.mean_left is not None]
-        nats = [-float(np.mean([one.gain for one in run.nats])) for run in looked if run.nats]
+        nats = [run.mean_nats for run in looked if run.nats]
         rows.append([objective, size, *map(_text, (end, fresh, gaps, gains, left, nats)), len(runs)])
     return Table(
         "stream-sizes", "Fresh text, and memory from one exposure",
