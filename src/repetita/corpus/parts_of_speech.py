@@ -90,15 +90,11 @@ class Words:
         asked = list(zip(positions.tolist(), ids.tolist(), strict=True))
         new = [pair for pair in dict.fromkeys(asked) if pair not in self._known]
         if new:
-            told = [self._with(position, token) for position, token in new]
+            told = [_with(self.string(token), place=self.place(position)) for position, token in new]
             classes = self.tagger.classes([one for one, _ in told])
             for pair, of_words, (_, at) in zip(new, classes, told, strict=True):
                 self._known[pair] = of_words[at]
         return np.array([self._known[pair] for pair in asked], dtype=np.int8)
-
-    def _with(self, position: int, token: int) -> WordPlace:
-        sentence, at = self.place(position)
-        return near(sentence.instead(self.string(token), at=at), at=at)
 
     def place(self, position: int, /) -> WordPlace:
         """The word that a token is in, or begins, in its sentence; ValueError where it is in none."""
@@ -170,6 +166,10 @@ class Words:
         sizes = self._text.shards.tokenizer.token_bytes[self._text.take(np.arange(start, stop - 1))]
         stops = np.cumsum(sizes)
         return np.asarray(stops - sizes), np.asarray(stops)
+
+
+def _with(word: str, *, place: WordPlace) -> WordPlace:
+    return near(place.sentence.instead(word, at=place.at), at=place.at)
 
 
 def near(sentence: Sentence, /, *, at: int) -> WordPlace:
