@@ -20,7 +20,12 @@ def test_list_names_every_study() -> None:
     listed = json.loads(run("study", "list", "--json").stdout)
     assert {"double_descent", "forgetting"} <= {one["name"] for one in listed}
     assert all(one["question"] and one["source"] and one["scales"] for one in listed)
-    assert "double_descent" in run("study", "list").stdout
+    (paper,) = [one for one in listed if "studies" in one]
+    assert paper["name"] == "memorization_paper"
+    assert {"tiny", "laptop", "paper"} <= set(paper["scales"])
+    shown = run("study", "list").stdout
+    assert "double_descent" in shown
+    assert "memorization_paper" in shown
 
 
 def test_plan_in_words_and_as_json(place: Place) -> None:

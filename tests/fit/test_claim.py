@@ -13,6 +13,7 @@ from repetita.fit.claim import (
     equivalent,
     from_estimate,
     holm,
+    jointly,
     seeds_needed,
     settle,
     undecided,
@@ -127,3 +128,42 @@ def test_the_detectable_margin_shrinks_with_seeds() -> None:
     margins = [detectable_margin(sd=1, n=n) for n in (2, 3, 5, 10)]
     assert margins == sorted(margins, reverse=True)
     assert detectable_margin(sd=1, n=1) == float("inf")
+
+
+def test_another_family_undoes_what_the_first_one_decided() -> None:
+    weak = effect([1.0, 1.2, 0.6], name="weak")
+    assert weak.p is not None
+    assert 0.05 / 8 < weak.p < 0.05
+    crowd = [effect([1.0, -1.0, 0.1 * i], name=f"c{i}") for i in range(7)]
+    lost = settle([weak, *crowd])[0]
+    assert lost.verdict == "inconclusive"
+    assert "among 8 primary claims" in lost.note
+    (alone,) = jointly([lost], n_tests=1)
+    assert alone == weak
+
+
+def test_the_family_counts_what_has_no_result_yet() -> None:
+    weak = effect([1.0, 1.2, 0.6], name="weak")
+    assert jointly([weak], n_tests=1)[0].verdict == "supported"
+    (among,) = jointly([weak], n_tests=8)
+    assert among.verdict == "inconclusive"
+    assert f"{8 * (weak.p or 0):.2g} among 8 primary claims (Holm)" in among.note
+    assert jointly([among], n_tests=8) == (among,), "twice is once"
+
+
+def test_jointly_is_holm_within_all_of_them() -> None:
+    """By hand: two of three survive at 0.05 where the smallest is tested at 0.05 / 3."""
+    strong, weak = effect([1.0, 1.1, 0.9], name="a"), effect([1.0, 1.2, 0.6], name="a")
+    none = undecided(name="a", rule="r", note="n", **WORDS)
+    found = jointly([strong, weak, none], n_tests=3)
+    p_values = [strong.p or 0, weak.p or 0, 1.0]
+    expected = ["supported" if p <= 0.05 else "inconclusive" for p in holm(p_values)]
+    assert [claim.verdict for claim in found] == expected
+    assert all(claim.primary for claim in found)
+    one_seed = effect([5.0])
+    assert jointly([one_seed], n_tests=8)[0].verdict == "illustrated"
+
+
+def test_at_most_eight_on_a_page() -> None:
+    with pytest.raises(SpecError, match="9 primary claims on one page, 8 are allowed"):
+        jointly([], n_tests=9)

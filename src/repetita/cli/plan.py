@@ -1,6 +1,7 @@
 """How a plan is printed: in groups of runs, by probe, by study of a paper, and on GPUs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from repetita.cli.options import print_json, print_table
 
 if TYPE_CHECKING:
     from repetita.study.accelerators import GpuPrice
-    from repetita.study.prepare import Bundle
+    from repetita.study.ledger import Ledger
+    from repetita.study.prepare import Bundle, Prepared
     from repetita.study.summary import Summary
 
 
@@ -24,16 +26,18 @@ def show_plan(
     as_json: bool,
 ) -> None:
     """Plans a study or a paper and prints it; `gpus` holds the options of `price_on_gpus`."""
-    from repetita.study.accelerators import price_on_gpus
+    from repetita.study.accelerators import by_size, price_on_gpus
     from repetita.study.expected import plan_corpora
-    from repetita.study.ledger import ledger, ledger_table
+    from repetita.study.ledger import ledger_table
     from repetita.study.prepare import prepare
-    from repetita.study.summary import summarise
+    from repetita.study.summary import group_of, summarise
 
     prepared = prepare(whole.portions, root=root, corpora=plan_corpora(whole.portions, root=root, say=say))
     summary = summarise(prepared, processes=processes)
-    price = price_on_gpus(prepared, **gpus) if gpus else None
-    kept = ledger(prepared, root=root, processes=processes) if whole.paper else None
+    price = (
+        price_on_gpus(prepared, **gpus, by=by_size(prepared) if whole.paper else group_of) if gpus else None
+    )
+    kept = _ledger(prepared, root=root, processes=processes, gpus=gpus) if whole.paper else None
     detectable = _detectable(whole, headlines=not as_json)
     if as_json:
         name = whole.paper.paper.name if whole.paper else whole.portions[0].found.study.name
@@ -58,6 +62,17 @@ def show_plan(
     if detectable:
         typer.echo("\nSmallest effect that each claim can detect")
         print_table([{"claim": name, "detects": text} for name, text in detectable.items()])
+
+
+def _ledger(prepared: "Prepared", *, root: Path, processes: int, gpus: dict[str, Any] | None) -> "Ledger":
+    """The costs by study, in minutes of a process or in GPU-hours."""
+    from repetita.study.accelerators import gpu_seconds
+    from repetita.study.ledger import ledger
+
+    if gpus is None:
+        return ledger(prepared, root=root, processes=processes)
+    on_gpus = partial(gpu_seconds, device=gpus["device"], utilisation=gpus["utilisation"])
+    return ledger(prepared, root=root, processes=processes, on_gpus=on_gpus)
 
 
 def _detectable(whole: "Bundle", *, headlines: bool) -> dict[str, str]:
@@ -139,7 +154,7 @@ def print_summary(summary: "Summary", *, whole: bool) -> None:
     ]
     if not whole:
         print_table(rows, right=heads)
-    if summary.probes:
+    if summary.probes and not whole:
         typer.echo("\nMeasuring, by probe")
         lines = [
             {

@@ -42,21 +42,32 @@ def list_(as_json: AsJson = False) -> None:
     """The built-in studies, and the papers whose studies run together."""
     from repetita.study.find import built_in, find_paper, find_study, papers
 
-    studies = [find_study(name).study for name in built_in()]
+    studies = {name: find_study(name).study for name in built_in()}
     whole = [found.paper for name in papers() if (found := find_paper(name))]
+    scales = {
+        one.name: [
+            scale
+            for scale in studies[one.studies[0]].scales
+            if all(scale in studies[name].scales for name in one.studies)
+        ]
+        for one in whole
+    }
     if as_json:
         fields = ("name", "title", "question", "prediction", "source")
-        print_json(
-            [{name: getattr(one, name) for name in fields} | {"scales": list(one.scales)} for one in studies]
-            + [
-                {"name": one.name, "title": one.title, "source": one.source, "studies": list(one.studies)}
-                for one in whole
-            ]
-        )
+        listed = [
+            {name: getattr(one, name) for name in fields} | {"scales": list(one.scales)}
+            for one in studies.values()
+        ]
+        for one in whole:
+            words = {"name": one.name, "title": one.title, "question": one.lead, "source": one.source}
+            listed.append(words | {"scales": scales[one.name], "studies": list(one.studies)})
+        print_json(listed)
         return
-    print_table([{"study": one.name, "title": one.title, "scales": ", ".join(one.scales)} for one in studies])
-    typer.echo()
-    print_table([{"paper": one.name, "title": one.title, "studies": str(len(one.studies))} for one in whole])
+    rows = [(one.name, one.title, ", ".join(one.scales)) for one in studies.values()]
+    rows += [
+        (one.name, f"{one.title} ({len(one.studies)} studies)", ", ".join(scales[one.name])) for one in whole
+    ]
+    print_table([dict(zip(("study", "title", "scales"), row, strict=True)) for row in rows])
 
 
 @app.command()

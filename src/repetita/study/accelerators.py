@@ -2,14 +2,14 @@
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from repetita.errors import SpecError, nearest
 from repetita.model.config import count, flops_per_token
 from repetita.study.expand import Job
 from repetita.study.prepare import Prepared
-from repetita.study.price import chains
+from repetita.study.price import Cost, chains, count_text
 from repetita.study.summary import group_of
 
 HOUR = 3600.0
@@ -105,8 +105,9 @@ def price_on_gpus(
     device: str = DEFAULT_DEVICE,
     utilisation: float = DEFAULT_UTILISATION,
     n_gpus: int | None = None,
+    by: Callable[[Job], str] = group_of,
 ) -> GpuPrice:
-    """What is left of a plan on `n_gpus` (default: as many as its largest run needs).
+    """What is left of a plan on `n_gpus` (default: as many as its largest run needs), its runs grouped `by`.
 
     Operations are those of the model's matrix products, output matrix and attention included. Raises
     SpecError for an unknown device, a utilisation outside (0, 1], and too few GPUs for the largest run.
@@ -130,7 +131,7 @@ def price_on_gpus(
         )
     groups: dict[str, list[_Run]] = {}
     for run in runs.values():
-        groups.setdefault(group_of(run.job), []).append(run)
+        groups.setdefault(by(run.job), []).append(run)
     after = prepared.after()
     measuring = sum(run.measuring for run in runs.values())
     total = sum(run.seconds for run in runs.values())
@@ -150,13 +151,35 @@ def price_on_gpus(
     )
 
 
+def gpu_seconds(job: Job, cost: Cost, *, device: str, utilisation: float) -> float:
+    """Of one GPU, for what `cost` counts of a job."""
+    tokens = cost.training_tokens + cost.measuring.tokens / FORWARD
+    rate = DEVICES[device].flops_per_second * utilisation
+    return tokens * flops_per_token(job.spec.model).matmul / rate
+
+
+def by_size(prepared: Prepared) -> Callable[[Job], str]:
+    """What groups the runs of a paper's plan: objective and size, of trunks the size of their forks."""
+    names: dict[int, str] = {}
+    for job in prepared.jobs.values():
+        for arm in job.arms:
+            if arm.get("size"):
+                names.setdefault(count(job.spec.model).body, str(arm["size"]))
+
+    def name(job: Job) -> str:
+        parameters = count(job.spec.model)
+        return f"{job.spec.model.objective} {names.get(parameters.body) or count_text(parameters.total)}"
+
+    return name
+
+
 def _run(job: Job, prepared: Prepared, *, rate: float, device: Device) -> _Run:
     cost, flops = prepared.costs[job.fingerprint], flops_per_token(job.spec.model).matmul
-    training, measuring = cost.training_tokens * flops / rate, cost.measuring.tokens * flops / FORWARD / rate
+    measuring = cost.measuring.tokens * flops / FORWARD / rate
     fewest = 1
     while memory_per_gpu(job, n_gpus=fewest) > USABLE * device.memory:
         fewest *= 2
-    return _Run(job, training + measuring, measuring, fewest)
+    return _Run(job, cost.training_tokens * flops / rate + measuring, measuring, fewest)
 
 
 def memory_per_gpu(job: Job, *, n_gpus: int) -> int:

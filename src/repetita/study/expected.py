@@ -14,7 +14,7 @@ from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.shards import open_shards
 from repetita.corpus.splits import Splits
-from repetita.corpus.treatment import Insertions, Passes, SpecialBatch, Stream
+from repetita.corpus.treatment import Passes, SpecialBatch, Stream
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
 from repetita.spec import fingerprint, plain
@@ -81,13 +81,13 @@ class ExpectedSets(RunSets):
         if "/" in name:
             assert isinstance(treatment, SpecialBatch)
             return treatment.size
-        base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
+        base = treatment.base if isinstance(treatment, SpecialBatch) else treatment
         if name == "train" and isinstance(base, Passes):
             return base.n_sequences
         if name == "common" and isinstance(base, Passes):
             return base.out_of or 0
         if name == "train" and isinstance(base, Stream):
-            return min(self._schedule.slots_before(self._spec.steps), len(self._corpus.sets["train"]))
+            return self._schedule.ledger(self._spec.steps)["train"]
         return len(super().__getitem__(name).indices)
 
 

@@ -1,10 +1,10 @@
 """What each study of several costs, alone and beside those before it: runs that are shared are paid once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from repetita.journal.disk import write_atomic
 from repetita.report.page import Table
@@ -16,6 +16,8 @@ from repetita.study.price import Cost, JobState, job_cost, makespan
 FILE = "cost.json"
 """Beside the page of a paper: what was planned, and how long it ran."""
 
+Unit = Literal["minutes", "GPU-hours"]
+
 NOTHING_DONE = JobState("missing", 0, {}, 0)
 
 
@@ -26,7 +28,7 @@ class Price(NamedTuple):
     training_tokens: int
     measuring_tokens: int
     seconds: float
-    """Expected, on one process."""
+    """Expected, on one process or one GPU."""
 
 
 class Line(NamedTuple):
@@ -47,6 +49,8 @@ class Ledger(NamedTuple):
     processes: int
     hours: float
     """Expected wall time of all on so many processes."""
+    unit: Unit = "minutes"
+    """What the table shows of the seconds: those of processes or those of GPUs."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON types."""
@@ -65,8 +69,14 @@ class Session(NamedTuple):
     processes: int
 
 
-def ledger(prepared: Prepared, *, root: Path, processes: int) -> Ledger:
-    """The costs of all portions, in their order."""
+def ledger(
+    prepared: Prepared,
+    *,
+    root: Path,
+    processes: int,
+    on_gpus: Callable[[Job, Cost], float] | None = None,
+) -> Ledger:
+    """The costs of all portions, in their order; `on_gpus` gives the seconds of a GPU for a cost of a job."""
     own = [
         {
             job.fingerprint: job
@@ -74,24 +84,24 @@ def ledger(prepared: Prepared, *, root: Path, processes: int) -> Ledger:
         }
         for part in prepared.portions
     ]
-    known = dict[tuple[str, int], int]()
 
     def cost(job: Job) -> Cost:
-        tokens = cost_tokens(job, corpora=prepared.corpora, known=known)
-        return job_cost(job, state=NOTHING_DONE, tokens=tokens, rates=prepared.rates)
+        tokens = cost_tokens(job, corpora=prepared.corpora, known=prepared.known)
+        found = job_cost(job, state=NOTHING_DONE, tokens=tokens, rates=prepared.rates)
+        return found if on_gpus is None else found._replace(seconds=on_gpus(job, found))
 
     whole = {name: cost(job) for name, job in prepared.jobs.items()}
     parts = [list[Cost]() for _ in own]
     starts = [0 for _ in own]
-    for name, job in prepared.jobs.items():
+    for job in prepared.jobs.values():
         first = _first(job, own=own, jobs=prepared.jobs)
         starts[first] += 1
-        measuring = whole[name].measuring
-        parts[first].append(whole[name]._replace(probes={}, seconds=whole[name].seconds - measuring.seconds))
+        training = cost(job._replace(probes=()))
+        parts[first].append(training)
         for due in job.probes:
             part = cost(job._replace(probes=(due,)))
             taker = _first(job, own=own, jobs=prepared.jobs, key=due.key)
-            parts[taker].append(part._replace(training_tokens=0, seconds=part.measuring.seconds))
+            parts[taker].append(part._replace(training_tokens=0, seconds=part.seconds - training.seconds))
     seconds = makespan(
         {name: one.seconds for name, one in whole.items()},
         after={name: job.trunk for name, job in prepared.jobs.items()},
@@ -105,7 +115,9 @@ def ledger(prepared: Prepared, *, root: Path, processes: int) -> Ledger:
         )
         for part, jobs, n_runs, costs in zip(prepared.portions, own, starts, parts, strict=True)
     ]
-    return Ledger(tuple(lines), _price(len(whole), list(whole.values())), processes, seconds / 3600)
+    total = _price(len(whole), list(whole.values()))
+    unit: Unit = "minutes" if on_gpus is None else "GPU-hours"
+    return Ledger(tuple(lines), total, processes, seconds / 3600, unit)
 
 
 def _first(
@@ -157,7 +169,7 @@ def read_ledger(root: Path, *, folder: str) -> Ledger | None:
     lines = tuple(
         Line(line["study"], Price(**line["alone"]), Price(**line["added"])) for line in kept["lines"]
     )
-    return Ledger(lines, Price(**kept["total"]), kept["processes"], kept["hours"])
+    return Ledger(lines, Price(**kept["total"]), kept["processes"], kept["hours"], kept["unit"])
 
 
 def read_sessions(root: Path, *, folder: str) -> tuple[Session, ...]:
@@ -168,7 +180,7 @@ def read_sessions(root: Path, *, folder: str) -> tuple[Session, ...]:
 def ledger_table(kept: Ledger, *, sessions: Sequence[Session] = ()) -> Table:
     """The table that plan and page show."""
     rows = [
-        [line.study, *_cells(line.alone), *_cells(line.added)]
+        [line.study, *_cells(line.alone, kept.unit), *_cells(line.added, kept.unit)]
         for line in (*kept.lines, Line("all", kept.total, kept.total))
     ]
     took = ""
@@ -176,21 +188,26 @@ def ledger_table(kept: Ledger, *, sessions: Sequence[Session] = ()) -> Table:
         minutes = sum(session.seconds for session in sessions) / 60
         on = " or ".join(str(n) for n in sorted({session.processes for session in sessions}))
         took = f" They ran for {minutes:.0f} minutes on {on} processes (sessions: {len(sessions)})."
-    columns = ("runs", "tokens trained", "tokens measured", "minutes")
+    time = (
+        f"Minutes are expected, of one process; all take {60 * kept.hours:.0f} minutes on {kept.processes}."
+        if kept.unit == "minutes"
+        else "GPU-hours are of training and measuring, at the stated share of the GPU's peak."
+    )
+    columns = ("runs", "tokens trained", "tokens measured", kept.unit)
     return Table(
         name="cost",
         title="What each study takes",
         caption="Alone: if a study were the only one. Added: what it adds to those above it, as equal runs "
-        "are made once and equal beginnings are shared. Minutes are expected, of one process; in all "
-        f"{60 * kept.hours:.0f} minutes on {kept.processes} processes.{took}",
+        f"are made once and equal beginnings are shared. {time}{took}",
         n=f"{kept.total.n_runs} runs",
         columns=["study", *(f"{name}, alone" for name in columns), *(f"{name}, added" for name in columns)],
         rows=rows,
     )
 
 
-def _cells(price: Price) -> list[int | float]:
-    return [price.n_runs, price.training_tokens, price.measuring_tokens, round(price.seconds / 60, 1)]
+def _cells(price: Price, unit: Unit) -> list[int | float]:
+    time = round(price.seconds / (60 if unit == "minutes" else 3600), 1)
+    return [price.n_runs, price.training_tokens, price.measuring_tokens, time]
 
 
 def _read(root: Path, folder: str) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Prepared(NamedTuple):
     costs: Mapping[str, Cost]
     corpora: Corpora
     rates: Rates
+    known: dict[tuple[str, int], int]
+    """What `cost_tokens` counted before."""
 
     def needed(self) -> tuple[Job, ...]:
         """Jobs with something left to do; of mere trunks those that a fork still has to start from."""
@@ -148,7 +150,7 @@ def _prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pr
     for name, job in jobs.items():
         tokens = cost_tokens(job, corpora=corpora, known=known)
         costs[name] = job_cost(job, state=states[name], tokens=tokens, rates=rates)
-    return Prepared(tuple(portions), jobs, states, costs, corpora, rates)
+    return Prepared(tuple(portions), jobs, states, costs, corpora, rates, known)
 
 
 def cost_tokens(job: Job, *, corpora: Corpora, known: dict[tuple[str, int], int]) -> dict[str, int]:
