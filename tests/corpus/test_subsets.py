@@ -68,11 +68,13 @@ def test_each_seed_draws_from_one_common_set(n: int, out_of: int, common: int, s
     read = {row[1] for batch in run(plan) for row in batch}
     assert read == set(plan.members("train").tolist())
     assert len(read) == n
-    shared = plan.common()
+    shared = plan.members("common")
+    assert plan.set_of("common") == "train"
+    assert plan.members("common", n=3).tolist() == shared[:3].tolist()
     plain = schedule(Passes(n_sequences=out_of), seed=common)
     assert shared.tolist() == plain.members("train").tolist()
     assert read <= set(shared.tolist())
-    assert plain.common().size == 0
+    assert plain.members("common").size == 0
     seen = plan.times_seen(set="train", index=np.arange(POOLS["train"]), step=40)
     assert set(np.flatnonzero(seen).tolist()) == read
 
@@ -82,7 +84,7 @@ def test_over_seeds_every_sequence_of_the_common_set_is_drawn_as_often_and_pairs
     drawn = np.zeros((seeds, POOLS["train"]))
     for seed in range(seeds):
         drawn[seed, schedule(Passes(n_sequences=32, out_of=out_of), seed=seed).members("train")] = 1
-    shared = schedule(Passes(n_sequences=32, out_of=out_of)).common()
+    shared = schedule(Passes(n_sequences=32, out_of=out_of)).members("common")
     shares = drawn[:, shared].mean(0)
     assert drawn.sum() == seeds * 32
     # Binomial(400, 1/2) over 64 sequences: a standard deviation of 0.025.

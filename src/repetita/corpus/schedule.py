@@ -189,8 +189,11 @@ class Schedule:
 
         `repeated` is the subset in the order of its first pass (that of the treated run when the slots are
         empty); `train` is what the other slots read, or the fixed set of `Passes`; `special`, `placebo` and
-        `inserted` are what is injected.
+        `inserted` are what is injected. `common` is no lane, but the set that `train` was drawn of.
         """
+        if lane == "common":
+            subset = self._base.subset
+            return subset.common()[:n] if isinstance(subset, Drawn) else np.empty(0, np.int64)
         if lane not in LANES:
             raise SpecError(f"'{lane}' is no lane; valid: {', '.join(LANES)}")
         base = self._base
@@ -205,18 +208,13 @@ class Schedule:
         parts = self.special_batches(self.set_of(lane)) if lane == self._pauses.lane_name else []
         return np.concatenate([np.empty(0, np.int64), *parts])[:n]
 
-    def common(self) -> Ints:
-        """The common set that the fixed set of `Passes` is drawn of, of the set train; empty without one."""
-        subset = self._base.subset
-        return subset.common() if isinstance(subset, Drawn) else np.empty(0, np.int64)
-
     def set_of(self, lane: str) -> str:
         """The set whose indices `members(lane)` gives."""
         if lane == "repeated" and self._base.subset is not None:
             return SETS[self._base.subset.set]
         if lane == self._pauses.lane_name:
             return self._pauses.set_name
-        return {"repeated": "train", "inserted": "special"}.get(lane, lane)
+        return {"repeated": "train", "inserted": "special", "common": "train"}.get(lane, lane)
 
     def special_batches(self, set: str = "special") -> list[Ints]:  # noqa: A002
         """The special batches as indices of the set special, in every arm (the set of the arm has its own).

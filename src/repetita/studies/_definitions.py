@@ -180,6 +180,7 @@ def main_name(planned: Sequence[Mapping[str, Label]]) -> str:
 
 
 def cell_name(labels: Mapping[str, Any]) -> str:
+    """The cell that a planned run belongs to."""
     position = "" if labels["position"] == "learned" else f", {labels['position']} positions"
     return f"{labels['size']}{position}"
 

@@ -17,12 +17,15 @@ BAND = Layer(kind="band", low="low", high="high")
 INTERVAL = Layer(kind="interval", low="low", high="high")
 SHOWN_INFLUENCES = 5
 PAIRS = ("counterfactual", "head", "unseen")
+ITSELF = "M(f) of other models"
 
 
 def figures(cells: Sequence[Cell]) -> Iterator[Figure]:
     """Shares and agreement over training, then sequence by sequence."""
     yield shares(cells)
-    yield agreements(cells)
+    agreed = agreements(cells)
+    if agreed is not None:
+        yield agreed
     yield scatter(cells)
     yield spread(cells)
 
@@ -41,7 +44,10 @@ def shares(cells: Sequence[Cell]) -> Figure:
     for cell in cells:
         for state in cell.states:
             for what, values in _shares(cell, state):
-                rows.append({"panel": cell.name, "passes": state.passes, "what": what, **_t(values)})
+                known = values[np.isfinite(values)]
+                if len(known) > 1:
+                    spread = _bounds(t_interval(known, contains="models"))
+                    rows.append({"panel": cell.name, "passes": state.passes, "what": what, **spread})
     return Figure(
         name="definitions-shares",
         title="How much is memorized depends on who asks",
@@ -74,26 +80,21 @@ def _shares(cell: Cell, state: State) -> Iterator[tuple[str, Floats]]:
         yield f"from inside, k = {k}", state.own(_exact(state.inside[k], cell))
 
 
-def agreements(cells: Sequence[Cell]) -> Figure:
-    """Rank agreement with M(f) over training."""
+def agreements(cells: Sequence[Cell]) -> Figure | None:
+    """Rank agreement with M(f) over training; None while no two definitions have an interval."""
     rows: list[Row] = []
     for cell in cells:
         for state in cell.states:
-            for other in PAIRS:
+            for other, title in {"memorized": ITSELF, **{name: SCORES[name] for name in PAIRS}}.items():
                 found = state.interval("memorized", other, corrected=False)
-                if found.value is not None:
+                # Where a definition does not tell sequences apart there is nothing to draw.
+                if found.low is not None:
                     rows.append(
-                        {"panel": cell.name, "passes": state.passes, "level": state.level,
-                         "other": SCORES[other], **_bounds(found)}
+                        {"panel": cell.name, "passes": state.passes, "level": state.level, "other": title,
+                         **_bounds(found)}
                     )  # fmt: skip
-            itself = state.agreement("memorized", "memorized").raw
-            if itself is not None:
-                rows.append(
-                    {"panel": cell.name, "passes": state.passes, "level": state.level,
-                     "other": "M(f) of other models", "value": itself, "low": None, "high": None}
-                )  # fmt: skip
-    rows = rows or [{"panel": cells[0].name, "passes": 0.0, "level": 0.0, "other": "M(f) of other models",
-                     "value": None, "low": None, "high": None}]  # fmt: skip
+    if not rows:
+        return None
     return Figure(
         name="definitions-agreement",
         title="Who ranks sequences as M(f) does",
@@ -106,8 +107,8 @@ def agreements(cells: Sequence[Cell]) -> Figure:
         x=Axis(column="passes", title="passes over the training half"),
         y=Axis(column="value", title="rank correlation with M(f)"),
         series=Series(
-            column="other", title="", order=("M(f) of other models", *(SCORES[name] for name in PAIRS)),
-            muted=("M(f) of other models",),
+            column="other", title="", order=(ITSELF, *(SCORES[name] for name in PAIRS)),
+            muted=(ITSELF,),
         ),
         panels=_panels(cells),
         layers=(INTERVAL, LINE, POINT),
@@ -292,13 +293,6 @@ def influences(cells: Sequence[Cell]) -> Table:
 
 def _exact(prefix: Floats, cell: Cell) -> Floats:
     return np.where(np.isfinite(prefix), prefix == cell.suffix, np.nan)
-
-
-def _t(values: Floats) -> Row:
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return {"value": None, "low": None, "high": None}
-    return _bounds(t_interval(known, contains="models"))
 
 
 def _bounds(found: Estimate) -> Row:

@@ -20,7 +20,7 @@ from repetita.study.expand import BY_BATCH, batch_step
 from repetita.subject import Rows
 from repetita.train.recipe import RunSpec
 
-LANES_OF_A_RUN = ("train", "repeated", "inserted", "novel")
+LANES_OF_A_RUN = ("train", "repeated", "inserted", "novel", "common")
 
 
 class RunSets(Mapping[str, EvalSet]):
@@ -65,8 +65,6 @@ class RunSets(Mapping[str, EvalSet]):
         name_of_set, _, batch = name.partition("/")
         if batch:
             return EvalSet(name, self._corpus.sets[name_of_set], self._batch(name_of_set, int(batch)))
-        if name == "common":
-            return EvalSet(name, self._corpus.sets["train"], self._schedule.common())
         if name in LANES_OF_A_RUN:
             members = self._schedule.members(name)
             if len(members):
