@@ -214,9 +214,9 @@ def deviations(scale: str) -> Sequence[Deviation]:
         Deviation("k of k-eidetic", "web pages (Carlini et al. 2021)", "sequences of the model's half",
                   "what an example is here"),
         Deviation("states compared", "the end of training", "where M(f) is nearest to 0.6 and to 0.95",
-                  "free choice, fixed before these runs"),
+                  "free choice, fixed after a pilot of four of these models"),
         Deviation("ranking alike", "no number", "Spearman's rho above 0.5, corrected for noise",
-                  "free choice, fixed before these runs"),
+                  "free choice, fixed after a pilot of four of these models"),
     )  # fmt: skip
 
 
