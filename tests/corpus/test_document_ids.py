@@ -173,6 +173,17 @@ def test_a_probe_reads_text_and_bytes_as_without_the_prefix(corpus: Corpus) -> N
     assert rows.targets[:, 2].tolist() == [FIRST + number for number in of.trained("train", indices)]
 
 
+def test_a_prefix_has_no_part_of_speech(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = schedule(Passes(n_sequences=11), pools=corpus.pools(), lengths={}, documents=None, batch_size=4)
+    of = RunIds(DocumentIds(), schedule=plan, sets=corpus.sets, words=WORDS, first=FIRST, room=ROOM)
+    train, indices = corpus.sets["train"], plan.members("train")
+    classes = (train.rows(indices).targets % 5).astype(np.int8)
+    monkeypatch.setattr(train, "tags", lambda _: classes)
+    behind = WithIds(train, ids=of, number=lambda at: of.trained("train", at)).tags(indices)
+    assert behind.dtype == np.int8 and not behind[:, :3].any()
+    np.testing.assert_array_equal(behind[:, 3:], classes)
+
+
 def test_names_of_forms() -> None:
     assert split_form("train") == ("train", "")
     assert split_form("special/0/plain") == ("special/0", "plain")

@@ -5,6 +5,9 @@ import shutil
 import pytest
 
 from repetita.errors import CorpusError, SpecError
+from repetita.measure.memorization import ScoreProbe
+from repetita.study.corpora import Corpora
+from repetita.study.prepare import tag_corpora
 from repetita.study.summary import summarise
 from tests.study.places import Place, do
 
@@ -63,3 +66,21 @@ def test_summary_groups_by_arm(place: Place) -> None:
     assert sum(group.n_runs for group in summary.groups) == summary.n_runs == 5
     assert summary.training_tokens == (12 + 12 + 6 + 6 + 6) * 4 * 16
     assert summary.rates.startswith("a table")
+
+
+def test_a_corpus_is_tagged_only_where_a_probe_that_is_due_reads_its_tags(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagged = []
+    monkeypatch.setattr(Corpora, "tag", lambda self, spec: tagged.append(spec))
+    tag_corpora(place.prepared())
+    assert tagged == []
+    monkeypatch.setattr(ScoreProbe, "needs_tags", True)
+    tag_corpora(place.prepared())
+    assert len(set(tagged)) == 1
+
+
+def test_a_study_that_is_done_is_not_tagged_again(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScoreProbe, "needs_tags", True)
+    monkeypatch.setattr(Corpora, "tag", lambda self, spec: pytest.fail("nothing is due"))
+    tag_corpora(done.prepared())
