@@ -25,7 +25,8 @@ def walk() -> Walk:
         steps=[
             Step(
                 "Figure 1", "Is it so?", says="It is, by 0.3.", later="It is not (Other 2001).", primary=True,
-                power="3 seeds.", headline=first, findings=rest, figures=one.figures[:1], tables=one.tables,
+                power="3 seeds.", headline=first, findings=rest[:1], more_findings=rest[1:],
+                figures=one.figures[:1], tables=one.tables,
                 more_figures=one.figures[1:], deviations=one.deviations, warnings=("one run is missing",),
             ),
             Step("Figure 10 left", "And this?", says="Yes.", findings=two.findings, figures=two.figures),

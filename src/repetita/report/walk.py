@@ -39,7 +39,9 @@ class Step(NamedTuple):
     headline: Claim | None = None
     """The one claim that shares the error rate of the page."""
     findings: Sequence[Claim] = ()
-    """All others, descriptive here."""
+    """Others that are shown at once, descriptive here."""
+    more_findings: Sequence[Claim] = ()
+    """Folded."""
     figures: Sequence[Figure] = ()
     """Shown at once."""
     tables: Sequence[Table] = ()
@@ -108,6 +110,7 @@ def _step(step: Step, numbers: Mapping[str, int], index: int, drawings: Mapping[
         },
         "headline": None if headline is None else shown_claim(headline, f"{index}-0"),
         "findings": [shown_claim(claim, f"{index}-{i}") for i, claim in enumerate(step.findings, 1)],
+        "more_findings": [shown_claim(one, f"{index}-m{i}") for i, one in enumerate(step.more_findings, 1)],
         "figures": [shown_figure(one, numbers[one.name], drawings.get(one.name)) for one in step.figures],
         "tables": [shown_table(one, numbers[one.name]) for one in step.tables],
         "more_figures": [shown_figure(one, numbers[one.name], "") for one in step.more_figures],

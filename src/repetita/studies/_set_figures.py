@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import numpy as np
 
 from repetita.fit.estimate import t_interval
-from repetita.fit.times_to_memorize import Unit, bound_of, over_seeds
+from repetita.fit.times_to_memorize import Unit, over_seeds
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series, Style
 from repetita.report.page import Table
 from repetita.studies._set_sizes import TAU, Horizon, SetGrid, Shared, shared_at
@@ -21,7 +21,7 @@ from repetita.studies._speed_figures import (
     sizes_series,
     time_row,
 )
-from repetita.studies._speed_levels import KNOWN
+from repetita.studies._speed_levels import KNOWN, slope_row
 
 SEQUENCES = "sequences of the training set (log scale)"
 UNITS: Mapping[Unit, str] = {"passes": "in passes", "updates": "in updates"}
@@ -134,7 +134,7 @@ def tables(found: Cells, *, known: Shared, at: Horizon, window: int) -> Iterator
         ways = [_mean_text(runs, known, at, unit) for unit in WAYS]
         fixed.append([key.n_sequences, key.size, *ways, f"{test:.3f}", len(runs)])
     yield Table(
-        "set-common", "M(f) on the common sequences",
+        "set-common-sizes", "M(f) on the common sequences",
         "On the sequences that are in every training set of a seed, after equal passes and equal updates "
         "(none where runs are shorter); at the end the accuracy on the test set, never trained on. 95% t "
         "intervals over seeds.",
@@ -181,22 +181,9 @@ def _shared_rows(found: Cells, known: Shared) -> Iterator[Row]:
 
 def _slope_rows(there: SetGrid) -> Iterator[Row]:
     for n in there.sets:
-        slopes = list(there.on(n).slopes(TAU).values())
-        bound = bound_of(slopes)
-        if bound == "unknown":
-            continue
-        spread = t_interval([slope.value for slope in slopes])
-        low, high = (spread.value, spread.value) if spread.n < 2 else (spread.low, spread.high)
-        yield {
-            "n": n,
-            "value": spread.value,
-            "low": None if bound == "at_most" else low,
-            "high": None if bound == "at_least" else high,
-            "line": spread.value if bound == "exact" else None,
-            "known": KNOWN[bound],
-            "sizes": ", ".join(there.sizes),
-            "seeds": spread.n,
-        }
+        row = slope_row(list(there.on(n).slopes(TAU).values()))
+        if row is not None:
+            yield {"n": n, "sizes": ", ".join(there.sizes), **row}
 
 
 def _n_params(found: Cells, key: Key) -> int:

@@ -15,7 +15,7 @@ _ENTRIES = (
         "al. 2023), in controlled insertions (Hubble, Wei et al. 2025) and in facts learned a step (Chang "
         "et al. 2024). Against it: in Pythia larger models did not memorize faster but forgot less (Eichin "
         "et al. 2026, preprint), and on text without patterns they can be later (Panwar et al.).",
-        figures=("speed-memorized", "speed-time"),
+        figures=("speed-time",),
     ),
     Entry(
         figure="Figure 2",
@@ -26,7 +26,12 @@ _ENTRIES = (
         later="Extraction from masked models is an order of magnitude rarer than from causal ones of their "
         "size (Carlini et al. 2023); passes are not comparable between the two, since a masked model has "
         "15% of its targets in each.",
-        claims=("masked-faster", "masked-exception"),
+        figures=("speed-time-in-units",),
+        claims=(
+            "masked-faster",
+            "masked-exception",
+            "masked-excess-faster",
+        ),
     ),
     Entry(
         figure="Figure 3",
@@ -37,6 +42,10 @@ _ENTRIES = (
         "0.6, without the exception of Figure 2.",
         later="Such a batch is read for the first time, so this is close to the accuracy on fresh text; "
         "memory of a single exposure needs a control (Huang et al. 2024; Lesci et al. 2024).",
+        figures=(
+            "stream-time",
+            "stream-exposure",
+        ),
     ),
     Entry(
         figure="Figure 4",
@@ -48,6 +57,7 @@ _ENTRIES = (
         "masked ones.",
         later="No direct repetition of it is known. It agrees with models of a single pass that memorize "
         "long before any overfitting (Carlini et al. 2023).",
+        figures=("onset-memorized",),
     ),
     Entry(
         figure="Figure 5",
@@ -57,6 +67,7 @@ _ENTRIES = (
         "best rate, T(N, 0.9) rises on both sides of it, and the more gently the larger the model.",
         later="What is memorized does depend on the rate and on the order of the data at a given size "
         "(Lesci et al. 2024).",
+        figures=("rate-time",),
     ),
     Entry(
         figure="Abstract",
@@ -66,6 +77,10 @@ _ENTRIES = (
         "39 billion tokens.",
         later="A model holds about 3.6 bits a parameter; with more data than that, memorizing gives way to "
         "generalizing (Morris et al. 2025).",
+        figures=(
+            "set-time",
+            "set-common",
+        ),
     ),
     Entry(
         figure="Figure 6",
@@ -77,6 +92,7 @@ _ENTRIES = (
         "and 0.80 after 100 passes. With the IDs the curve no longer rises throughout.",
         later="No repetition of it is known. The vocabulary alone adds up to 184M parameters to a model of "
         "125M.",
+        figures=("ids-memorized",),
     ),
     Entry(
         figure="Figure 7",
@@ -88,6 +104,10 @@ _ENTRIES = (
         "exact words are about 0.7, 0.5 and 0.6 against 0.4 and 0.5.",
         later="No repetition of it is known. Frequency, and names that a document repeats, were not held "
         "fixed.",
+        figures=(
+            "pos-recall",
+            "pos-memorized",
+        ),
     ),
     Entry(
         figure="Figure 8",
@@ -123,6 +143,7 @@ _ENTRIES = (
         later="Much that looks memorized is predictable, by templates or repetition (Prashanth et al. "
         "2024; Huang et al. 2024).",
         figures=("forgetting-floor-parts", "forgetting-floor-overlap"),
+        claims=("retained-*",),
     ),
     Entry(
         figure="Figure 9",
@@ -135,6 +156,10 @@ _ENTRIES = (
         "Against it: text of the first quarter of training is not retained while that of the last is "
         "(Hubble, Wei et al. 2025), early and late text is memorized most (Leybzon and Kervadec 2024), and "
         "the order can be read off the likelihoods (Kuditipudi et al. 2025).",
+        figures=(
+            "order-curves",
+            "order-kept",
+        ),
     ),
     Entry(
         figure="Figure 10 left",
@@ -145,6 +170,7 @@ _ENTRIES = (
         later="What is memorized rises with the logarithm of the number of copies (Carlini et al. 2023), "
         "from 0 to 256 of them in controlled insertions (Hubble, Wei et al. 2025); copies in a row are "
         "forgotten faster than paraphrases (Chang et al. 2024).",
+        figures=("repetition-kept",),
     ),
     Entry(
         figure="Figure 10 right",
@@ -155,6 +181,7 @@ _ENTRIES = (
         "spacing.",
         later="Facts are kept only where they come back before they are lost (Chang et al. 2024, one "
         "interval).",
+        figures=("spacing-kept",),
     ),
     Entry(
         figure="Figure 11",
@@ -162,7 +189,12 @@ _ENTRIES = (
         study="memorization_speed",
         claim="M(f) over 70 passes, causal and masked. In the first passes smaller models are ahead, then "
         "overtaken.",
-        claims=("early-exception",),
+        figures=("speed-memorized",),
+        claims=(
+            "causal-first",
+            "causal-early",
+            "masked-early",
+        ),
     ),
     Entry(
         figure="Figure 12",
@@ -179,6 +211,7 @@ _ENTRIES = (
         claim="On WikiText-103 M_update is periodic and stays close to M(f) over 30,000 updates, at 125M "
         "and at 13B.",
         figures=("stream-proxy",),
+        claims=("stream-proxy-*",),
     ),
     Entry(
         figure="Figure 14",
@@ -189,6 +222,10 @@ _ENTRIES = (
         later="The choice of the measure changes the verdict: losses are sensitive where verbatim recall "
         "is not (Hubble, Wei et al. 2025).",
         figures=("forgetting-perplexity",),
+        claims=(
+            "memorized-flattens-*",
+            "perplexity-rises-*",
+        ),
     ),
     Entry(
         figure="Figure 15",
@@ -198,6 +235,7 @@ _ENTRIES = (
         "1.3B and 2.7B.",
         later="A power law without a floor describes forgetting in larger runs (Chang et al. 2024).",
         figures=("forgetting-rate", "forgetting-forms"),
+        tables=("forgetting-decays",),
     ),
     Entry(
         figure="Figure 16",
@@ -206,7 +244,12 @@ _ENTRIES = (
         claim="The mean length of memorized runs grows like a sigmoid, faster at 2.7B than at 125M, and "
         "stays far below the 430 tokens of a sequence, at about 160 after 300 passes, although M(f) is near "
         "1.",
-        figures=("speed-unit-length",),
+        figures=(
+            "speed-unit-length",
+            "speed-length-at-m",
+        ),
+        claims=("causal-unit-length",),
+        tables=("speed-lengths",),
     ),
     Entry(
         figure="Section 2",
@@ -217,6 +260,10 @@ _ENTRIES = (
         later="Counterfactual memorization is low for text that has near-copies (Zhang et al. 2023), "
         "extraction from k tokens rises with k (Carlini et al. 2023), and without a control accuracy counts "
         "what is predictable (Huang et al. 2024).",
+        figures=(
+            "definitions-agreement",
+            "definitions-shares",
+        ),
     ),
 )
 

@@ -78,7 +78,7 @@ def _sections(published: Published) -> Iterator[Section]:
             f"{step.label}: {step.title}",
             step.says,
             step.state,
-            [*([step.headline] if step.headline else []), *step.findings],
+            [*([step.headline] if step.headline else []), *step.findings, *step.more_findings],
             [*step.figures, *step.more_figures],
             [*step.tables, *step.more_tables],
             step.deviations,

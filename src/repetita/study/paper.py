@@ -24,8 +24,8 @@ class Entry:
     tables: tuple[str, ...] = ()
     """The same for tables; none: no table."""
     claims: tuple[str, ...] = ()
-    """Names of the claims that belong here, where a study answers several figures; none: all that no other
-    entry names."""
+    """Names of the claims that belong here, where a study answers several figures (`*` stands for anything,
+    as in a name that ends with a size); none: all that no other entry names."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """From the studies of a paper to its page: each figure's claim beside what was found of it."""
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,12 +93,14 @@ def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | No
         return bare._replace(state=NOT_RUN)
     report, home = told.report, paper.home(entry.study) is entry
     others = [one for one in paper.entries if one.study == entry.study and one is not entry]
-    first = headline.name if headline else ""
+    findings = [claim for claim in report.findings if headline is None or claim.name != headline.name]
     if home:
-        taken = {name for one in others for name in one.claims}
-        findings = [claim for claim in report.findings if claim.name not in taken]
+        findings = [claim for claim in findings if not any(_names(one, claim) for one in others)]
     else:
-        findings = [claim for claim in report.findings if claim.name in entry.claims]
+        findings = [claim for claim in findings if _names(entry, claim)]
+    findings = [claim._replace(primary=False) for claim in findings]
+    # Where a study is at home its headline is shown, and what else it found is folded.
+    n_shown = len(findings) if not home else 0 if headline else 1
     figures = [one for one in report.figures if one.name in entry.figures]
     tables = [one for one in report.tables if one.name in entry.tables]
     if home and not figures:
@@ -108,9 +111,8 @@ def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | No
     return bare._replace(
         power=_power(told, headline=headline),
         headline=headline,
-        findings=[
-            claim._replace(primary=False) for claim in findings if not (headline and claim.name == first)
-        ],
+        findings=findings[:n_shown],
+        more_findings=findings[n_shown:],
         figures=figures,
         tables=tables,
         more_figures=[one for one in report.figures if one.name not in shown] if home else (),
@@ -118,6 +120,10 @@ def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | No
         deviations=report.deviations if home else (),
         warnings=report.warnings if home else (),
     )
+
+
+def _names(entry: Entry, claim: Claim) -> bool:
+    return any(fnmatchcase(claim.name, name) for name in entry.claims)
 
 
 def _power(told: Told, *, headline: Claim | None) -> str:
