@@ -19,15 +19,11 @@ from repetita.studies import memorization_speed
 from repetita.studies._set_sizes import SEED_SD, TEXTS, horizon, shared
 from repetita.studies._speed import cells
 from repetita.studies.dataset_size import SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
+from repetita.study.collect import Collected
 from repetita.study.expand import labels_of
-from repetita.study.manifest import write_manifests
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
-from repetita.study.work import bring_to_end
 from tests.studies.planted import effect, everything, noise, planted
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -193,7 +189,7 @@ def test_scale(scale: str) -> None:
         assert len(figure.series_values()) <= 12
         if scale == "laptop":
             assert svg(figure).startswith("<svg")
-    assert {table.name for table in found.tables} == {"set-times", "set-common"}
+    assert {table.name for table in found.tables} == {"set-times", "set-common-sizes"}
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -224,16 +220,10 @@ def test_runs_of_the_speed_study_are_not_trained_again(scale: str, n: int) -> No
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    part = portion("dataset_size", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there = trained("dataset_size", root=tmp_path)
+    report = STUDY.analyse(there)
     assert {figure.name for figure in report.figures} >= {"set-time", "set-common"}
-    assert {claim.name for claim in STUDY.analyse(there).claims if claim.primary} == set(TEXTS)
+    assert {claim.name for claim in report.claims if claim.primary} == set(TEXTS)
     found = cells(there.measurements)
     known = shared(there, found)
     assert len(known) == len(there.runs)

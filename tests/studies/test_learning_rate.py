@@ -13,14 +13,10 @@ from repetita.report.draw import svg
 from repetita.spec import canonical_json
 from repetita.studies import memorization_speed
 from repetita.studies.learning_rate import GRID, SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
-from repetita.study.work import bring_to_end
 from tests.studies.planted import effect, everything, noise, planted
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -172,14 +168,8 @@ def test_runs_of_the_speed_study_are_not_trained_again(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    part = portion("learning_rate", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
-    assert {claim.name for claim in STUDY.analyse(there).claims if claim.primary} == set(PRIMARY)
+    there = trained("learning_rate", root=tmp_path)
+    report = STUDY.analyse(there)
+    assert {claim.name for claim in report.claims if claim.primary} == set(PRIMARY)
     assert {figure.name for figure in report.figures} >= {"rate-time", "rate-memorized"}
     assert there.measurements.filter(pl.col("metric") == "memorized")["value"].null_count() == 0

@@ -18,13 +18,10 @@ from repetita.spec import canonical_json
 from repetita.studies._speed import ALL_TARGETS, CAUSAL, MASKED, TAUS, cells, online, window_tokens
 from repetita.studies._speed_claims import LOW
 from repetita.studies.memorization_speed import SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
 from tests.studies.planted import both, effect, everything, noise, planted, said
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -366,18 +363,8 @@ def test_plan(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion("memorization_speed", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for place, job in enumerate(prepared.needed()):
-        if place == 3:
-            report_of(part, collected=collect(part, root=tmp_path))
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there = trained("memorization_speed", root=tmp_path, report_after=3)
+    report = STUDY.analyse(there)
     assert {figure.name for figure in report.figures} >= {
         "speed-memorized",
         "speed-unit-length",

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import numpy as np
 
 from repetita.fit.estimate import t_interval
-from repetita.fit.times_to_memorize import Bound, Slope, bound_of, mean_of, over_seeds
+from repetita.fit.times_to_memorize import Bound, Slope, bound_of, over_seeds
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series, Style
 from repetita.report.page import Table
 from repetita.studies._rates import RateGrid
@@ -23,13 +23,17 @@ from repetita.studies._speed_figures import (
     sizes_series,
     time_row,
 )
+from repetita.studies._speed_levels import KNOWN, slope_row
 
 RATE = "peak learning rate (log scale)"
-BOUNDS: Mapping[Bound, str] = {
-    "exact": "known",
-    "at_least": "a lower bound: runs ended before tau",
-    "at_most": "an upper bound: runs ended before tau",
-}
+BOUNDS = dict(
+    zip(
+        KNOWN.values(),
+        ("known", "an upper bound: runs ended before tau", "a lower bound: runs ended before tau"),
+        strict=True,
+    )
+)
+"""What is said of a curvature where a slope over sizes would be said to be known, or a bound."""
 
 
 def figures(
@@ -84,7 +88,7 @@ def sensitivity(rows: Sequence[Row], n: str, *, n_seeds: int) -> Figure:
         x=Axis(column="n_params", title=N_TITLE, scale="log"),
         y=Axis(column="value", title="curvature of ln T in log2 rate"),
         style=Style(column="known", title="curvature is", order=known) if len(known) > 1 else None,
-        layers=(INTERVAL, LINE, POINT),
+        layers=(INTERVAL, Layer(kind="line", y="line"), POINT),
         rules=(Rule(axis="y", at=0.0, label="the rate does not matter"),),
         tooltip=("size", "seeds"),
     )
@@ -196,20 +200,9 @@ def _sensitivity_rows(there: RateGrid) -> Iterator[Row]:
         fits = [one for one in (there.bend(size, seed) for seed in there.seeds) if one is not None]
         if len(fits) < len(there.seeds):
             continue
-        mean = mean_of([one.curvature for one in fits])
-        if mean.bound == "unknown":
-            continue
-        spread = t_interval([one.curvature.value for one in fits])
-        alone = spread.n < 2
-        yield {
-            "size": size,
-            "n_params": n_params,
-            "value": mean.value,
-            "low": None if mean.bound == "at_most" else mean.value if alone else spread.low,
-            "high": None if mean.bound == "at_least" else mean.value if alone else spread.high,
-            "known": BOUNDS[mean.bound],
-            "seeds": spread.n,
-        }
+        row = slope_row([one.curvature for one in fits])
+        if row is not None:
+            yield {"size": size, "n_params": n_params, **row, "known": BOUNDS[str(row["known"])]}
 
 
 def _fitted(there: RateGrid | None, size: str, rate: float) -> float | None:

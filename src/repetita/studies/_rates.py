@@ -7,7 +7,7 @@ from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.estimate import Crossing
 from repetita.fit.sensitivity import Bend, Detour, bend, detour
 from repetita.fit.times_to_memorize import Slope, combined, largest, mean_of, slope_weights
-from repetita.studies._power import smallest_effect
+from repetita.studies._power import paired_seeds, smallest_effects
 from repetita.studies._speed import CAUSAL, Cells, Key, Run, common_seeds
 from repetita.studies._speed_claims import HIGH
 from repetita.studies._speed_ladder import Ladder
@@ -244,14 +244,8 @@ def _nothing(name: str, there: RateGrid | None) -> Claim:
 
 def detectable(planned: Sequence[Mapping[str, Any]], /) -> Mapping[str, str]:
     """For each primary claim the smallest effect that its planned seeds can show, in words."""
-    seeds: dict[tuple[Any, Any], set[Any]] = {}
-    for labels in planned:
-        seeds.setdefault((labels["size"], labels["arm"]), set()).add(labels["seed"])
-    n = len(set.intersection(*seeds.values()))
-    return {
-        name: smallest_effect(n=n, sd=sd, unit=UNITS[name], predicted=PREDICTED[name], primary=len(SEED_SD))
-        for name, sd in SEED_SD.items()
-    }
+    n = paired_seeds(planned, by=("size", "arm"))
+    return smallest_effects(n=n, sd=SEED_SD, unit=UNITS, predicted=PREDICTED)
 
 
 def warnings(found: Cells, *, window: int) -> Iterator[str]:

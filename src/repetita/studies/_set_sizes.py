@@ -7,7 +7,7 @@ import numpy as np
 
 from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.times_to_memorize import Slope, Unit, combined, largest, log_slope, mean_of, slope_weights
-from repetita.studies._power import smallest_effect
+from repetita.studies._power import paired_seeds, smallest_effects
 from repetita.studies._speed import CAUSAL, Cells, Key, Points, Run
 from repetita.studies._speed_ladder import Ladder
 from repetita.studies._speed_verdicts import BOUNDS, slope_claim
@@ -257,18 +257,10 @@ def _nothing(name: str, n: int, why: str) -> Claim:
 def detectable(planned: Sequence[Mapping[str, Any]], /) -> Mapping[str, str]:
     """For each primary claim the smallest effect that its planned seeds can show, in words."""
     sizes = common_sizes(planned)
-    seeds: dict[tuple[Any, Any], set[Any]] = {}
-    for labels in planned:
-        if labels["size"] in sizes:
-            seeds.setdefault((labels["n_sequences"], labels["size"]), set()).add(labels["seed"])
-    n = len(set.intersection(*seeds.values()))
-    return {
-        name: smallest_effect(
-            n=n, sd=sd, unit="of M per e-fold of S" if "fixed" in name else "of slope",
-            predicted=PREDICTED[name], primary=len(SEED_SD),
-        )
-        for name, sd in SEED_SD.items()
-    }  # fmt: skip
+    paired = [labels for labels in planned if labels["size"] in sizes]
+    n = paired_seeds(paired, by=("n_sequences", "size"))
+    units = {name: "of M per e-fold of S" if "fixed" in name else "of slope" for name in SEED_SD}
+    return smallest_effects(n=n, sd=SEED_SD, unit=units, predicted=PREDICTED)
 
 
 def warnings(found: Cells, *, window: int) -> Iterator[str]:

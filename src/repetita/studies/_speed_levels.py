@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from repetita.fit.estimate import t_interval
-from repetita.fit.times_to_memorize import Bound, bound_of
+from repetita.fit.times_to_memorize import Bound, Slope, bound_of
 from repetita.report.figure import Axis, Figure, Layer, Row, Rule, Series, Style
 from repetita.studies._speed import CAUSAL, MASKED, TAUS, Cells, common_seeds
 from repetita.studies._speed_figures import BAND, INTERVAL, LENGTH_NAMES, LINE, POINT, SIZE, count_text
@@ -79,23 +79,26 @@ def _slope_rows(found: Cells, *, window: int) -> Iterator[Row]:
             continue
         there = Ladder(tuple(found[key] for key in keys), tuple(seeds), window)
         for tau in TAUS[objective]:
-            slopes = list(there.slopes(tau).values())
-            bound = bound_of(slopes)
-            if bound == "unknown":
-                continue
-            spread = t_interval([slope.value for slope in slopes])
-            alone = len(slopes) < 2
-            low, high = (spread.value, spread.value) if alone else (spread.low, spread.high)
-            yield {
-                "objective": objective,
-                "tau": tau,
-                "value": spread.value,
-                "low": None if bound == "at_most" else low,
-                "high": None if bound == "at_least" else high,
-                "line": spread.value if bound == "exact" else None,
-                "known": KNOWN[bound],
-                "seeds": spread.n,
-            }
+            row = slope_row(list(there.slopes(tau).values()))
+            if row is not None:
+                yield {"objective": objective, "tau": tau, **row}
+
+
+def slope_row(slopes: Sequence[Slope], /) -> Row | None:
+    """The mean over seeds and its interval, open on the side of a bound; None where nothing is known."""
+    bound = bound_of(slopes)
+    if bound == "unknown":
+        return None
+    spread = t_interval([slope.value for slope in slopes])
+    low, high = (spread.value, spread.value) if spread.n < 2 else (spread.low, spread.high)
+    return {
+        "value": spread.value,
+        "low": None if bound == "at_most" else low,
+        "high": None if bound == "at_least" else high,
+        "line": spread.value if bound == "exact" else None,
+        "known": KNOWN[bound],
+        "seeds": spread.n,
+    }
 
 
 def _length_rows(found: Cells) -> Iterator[Row]:
