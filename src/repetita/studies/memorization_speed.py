@@ -81,7 +81,8 @@ def paper() -> Sequence[PlannedRun]:
         for objective, by_size in PAPER_PASSES.items()
         for size in SIZES
     )
-    return tuple(planned(Design(cells, test_sequences=506, corpus=WIKITEXT, family="paper")))
+    design = Design(cells, test_sequences=506, lengths=("causal",), corpus=WIKITEXT, family="paper")
+    return tuple(planned(design))
 
 
 def _cells(passes: Mapping[Objective, Mapping[str, int]], *, seeds: int) -> Iterator[Cell]:
