@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from repetita.study.plan import Analysis as Analysis
     from repetita.study.plan import PlannedRun as PlannedRun
     from repetita.study.plan import Study as Study
-    from repetita.study.publish import report_study as report_study
     from repetita.study.publish import table as table
     from repetita.study.single import measure_run as measure_run
     from repetita.study.single import train_run as train_run
+    from repetita.study.walkthrough import report_study as report_study
     from repetita.study.watch import watch_runs as watch_runs
     from repetita.train.recipe import Recipe as Recipe
     from repetita.train.recipe import RunSpec as RunSpec
@@ -76,8 +76,9 @@ _HOMES = {
         "study.execute": "run_study",
         "study.new": "new_study",
         "study.plan": "Analysis PlannedRun Study",
-        "study.publish": "report_study table",
+        "study.publish": "table",
         "study.single": "measure_run train_run",
+        "study.walkthrough": "report_study",
         "study.watch": "watch_runs",
         "train.recipe": "Recipe RunSpec",
     }.items()

@@ -7,6 +7,7 @@ import pytest
 
 from repetita.model.config import flops_per_token
 from repetita.study.accelerators import gpu_seconds
+from repetita.study.expand import Job
 from repetita.study.expected import plan_corpora
 from repetita.study.ledger import (
     Ledger,
@@ -19,6 +20,7 @@ from repetita.study.ledger import (
     write_ledger,
 )
 from repetita.study.prepare import Prepared, portion, prepare
+from repetita.study.price import Cost
 from repetita.study.summary import summarise
 from tests.study.places import Place, repetita
 from tests.study.two import PAPER, write_two
@@ -70,7 +72,7 @@ def test_it_does_not_depend_on_what_is_done(done: Place) -> None:
 
 
 def test_on_gpus_it_is_operations_over_rate(two: tuple[Place, Prepared]) -> None:
-    def on_gpus(job, cost):  # type: ignore[no-untyped-def]
+    def on_gpus(job: Job, cost: Cost) -> float:
         return gpu_seconds(job, cost, device="a100", utilisation=0.5)
 
     kept = ledger(two[1], root=two[0].root, processes=1, on_gpus=on_gpus)

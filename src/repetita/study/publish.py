@@ -14,7 +14,7 @@ from repetita.report.page import Deviation, Report, page
 from repetita.study.collect import Collected, collect
 from repetita.study.manifest import sole_scale, study_path
 from repetita.study.plan import Analysis
-from repetita.study.prepare import Portion, bundle, portion
+from repetita.study.prepare import Portion, portion
 from repetita.study.text import text_of
 
 if TYPE_CHECKING:
@@ -36,31 +36,6 @@ class Published(NamedTuple):
     """SVG by name of figure."""
     walk: "Walk | None" = None
     """What the page of a paper shows."""
-
-
-def report_study(
-    study: str | Path,
-    *,
-    scale: str | None = None,
-    corpus: str | Path | None = None,
-    text_field: str = "text",
-    subset: str | None = None,
-    root: str | Path = "repetita-out",
-) -> Published:
-    """Judges the claims of a study or paper on what `root` holds of it and writes its page; see `publish`.
-
-    >>> from repetita import report_study
-    >>> published = report_study("my_question.py", scale="tiny")
-    >>> published.page.name
-    'page.html'
-    >>> [claim.name for claim in published.reports[0].findings]
-    ['repetition costs', 'the subset is memorized']
-    """
-    from repetita.study.walkthrough import publish_bundle
-
-    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
-    scale = scale or sole_scale(root, study=study, text=text)
-    return publish_bundle(bundle(study, scale=scale, text=text), root=root)
 
 
 def table(

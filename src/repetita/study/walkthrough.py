@@ -12,10 +12,11 @@ from repetita.report.page import Report
 from repetita.report.walk import Step, Walk, walk_page
 from repetita.study.collect import Collected
 from repetita.study.ledger import ledger_table, read_ledger, read_sessions
-from repetita.study.manifest import read_manifest, study_path
+from repetita.study.manifest import read_manifest, sole_scale, study_path
 from repetita.study.paper import Entry, Paper
-from repetita.study.prepare import Bundle, Portion
+from repetita.study.prepare import Bundle, Portion, bundle
 from repetita.study.publish import Published, publish
+from repetita.study.text import text_of
 
 NOT_RUN = "not run yet"
 
@@ -26,6 +27,29 @@ class Told(NamedTuple):
     part: Portion
     report: Report
     collected: Collected
+
+
+def report_study(
+    study: str | Path,
+    *,
+    scale: str | None = None,
+    corpus: str | Path | None = None,
+    text_field: str = "text",
+    subset: str | None = None,
+    root: str | Path = "repetita-out",
+) -> Published:
+    """Judges the claims of a study or paper on what `root` holds of it and writes its page.
+
+    >>> from repetita import report_study
+    >>> published = report_study("my_question.py", scale="tiny")
+    >>> published.page.name
+    'page.html'
+    >>> [claim.name for claim in published.reports[0].findings]
+    ['repetition costs', 'the subset is memorized']
+    """
+    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
+    scale = scale or sole_scale(root, study=study, text=text)
+    return publish_bundle(bundle(study, scale=scale, text=text), root=root)
 
 
 def publish_bundle(whole: Bundle, *, root: Path) -> Published:
