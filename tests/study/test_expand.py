@@ -12,7 +12,10 @@ from repetita.corpus.tokenizer import TokenizerSpec
 from repetita.corpus.treatment import Passes, RepeatedSubset, SpecialBatch, Stream, Treatment
 from repetita.errors import SpecError
 from repetita.measure.memorization import ScoreProbe
+from repetita.measure.parts_of_speech import PartsOfSpeechProbe
+from repetita.measure.retained import RetainedProbe
 from repetita.model.config import ModelConfig
+from repetita.spec import fingerprint
 from repetita.study.expand import Job, expand, in_run, measurement_key
 from repetita.study.plan import PlannedRun
 from repetita.train.recipe import Recipe, RunSpec
@@ -135,6 +138,17 @@ def test_a_key_says_what_its_sets_are_and_nothing_more() -> None:
     assert key(repeated, spec(half)) == key(repeated, spec(half, steps=12))
 
 
+def test_a_key_says_what_is_read_beside_the_sets_of_a_probe() -> None:
+    for probe in (RetainedProbe(on=("test",)), PartsOfSpeechProbe(on=("test",))):
+        short, long = spec(Stream()), spec(Stream(), steps=40)
+        assert measurement_key(probe, spec=short) != measurement_key(probe, spec=long)
+        # What passes over a set read is what their trunk reads: keys are those of the measured sets alone.
+        assert measurement_key(probe, spec=spec(special())) == measurement_key(
+            probe, spec=spec(special(at=3))
+        )
+        assert measurement_key(probe, spec=spec(special())) == fingerprint([probe.fingerprint, [None]])[:12]
+
+
 def test_runs_with_one_start_agree_about_the_batch_of_an_early_update() -> None:
     def keyed(treatment: Treatment, *, steps: int = 20, on: str = "batch/7") -> str:
         return measurement_key(TEST.edit(on=(on,)), spec=spec(treatment, steps=steps))
@@ -170,3 +184,8 @@ def test_a_key_says_which_ids_its_sets_have() -> None:
     assert key("special", early) != key("special", late)
     assert key("special/plain", early) == key("special/plain", late)
     assert key("train", early) != key("train/plain", early) != key("train/drawn", early)
+    # IDs are drawn of all that the run has, also before a set that no longer run reads otherwise.
+    short, long = (spec(Stream(), steps=steps).edit(document_ids=DocumentIds()) for steps in (20, 40))
+    assert key("test/drawn", short) != key("test/drawn", long)
+    assert key("batch/7/drawn", short) != key("batch/7/drawn", long)
+    assert key("batch/7", short) == key("batch/7", long)

@@ -19,6 +19,13 @@ def test_a_set_that_a_run_lacks(place: Place) -> None:
     assert not (place.root / "runs").exists()
 
 
+def test_a_set_that_a_run_lacks_and_a_probe_reads_besides(place: Place) -> None:
+    place.edit("TEST = ScoreProbe(", 'TEST = RetainedProbe(within="inserted", ')
+    place.edit("import ScoreProbe", "import ScoreProbe\nfrom repetita.measure.retained import RetainedProbe")
+    with pytest.raises(SpecError, match="'inserted'"):
+        place.prepared()
+
+
 def test_a_stream_longer_than_its_pool(place: Place) -> None:
     place.edit("steps: int = 12", "steps: int = 5000")
     with pytest.raises(CorpusError, match="sequences"):

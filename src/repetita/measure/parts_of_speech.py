@@ -78,6 +78,11 @@ class PartsOfSpeechProbe(PassProbe):
     frequencies: str = "train"
     """The set in which the occurrences of a token are counted: what the run trains on."""
 
+    @property
+    def besides(self) -> tuple[str, ...]:
+        """See `PassProbe.besides`."""
+        return (self.frequencies,)
+
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """`memorized` (M(f), all scored tokens), then `parts_of_speech_readings`, of each set of `on`."""
         if self.frequencies not in sets:

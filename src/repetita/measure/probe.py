@@ -231,6 +231,11 @@ class PassProbe(Spec):
         values.pop("cadence", None)
         return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
 
+    @property
+    def besides(self) -> tuple[str, ...]:
+        """Sets that it reads without a model, beside those that it measures."""
+        return ()
+
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """Tokens, padding too, of the rows that one measurement reads, before the draws of a masked model."""
         most = self.max_sequences

@@ -62,6 +62,11 @@ class RetainedProbe(PassProbe):
     """The set whose n-grams count as known: what the run trains on."""
     longest: int = Field(default=LONGEST, ge=1, le=100)
 
+    @property
+    def besides(self) -> tuple[str, ...]:
+        """See `PassProbe.besides`."""
+        return (self.within,)
+
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """`memorized_by_token` with the items of `TokenHits`, and `tag`, `kind` and `known`, each (S, L)."""
         if self.within not in sets:

@@ -71,15 +71,27 @@ def measurement_key(probe: Probe, *, spec: RunSpec) -> str:
     """What a measurement is kept under in a run's journal: the probe, and what its sets are in `spec`.
 
     A trunk is measured on sets of forks that it knows nothing of, and these may differ between forks; so what
-    a set depends on beyond seed, corpus and the shared start is part of the key.
+    a set depends on beyond seed, corpus and the shared start is part of the key. So is that of sets that are
+    read besides, where they depend on anything.
     """
-    return fingerprint([probe.fingerprint, [_depends(name, spec=spec) for name in probe.on]])[:12]
+    told = [_depends(name, spec=spec) for name in probe.on]
+    more = [_depends(name, spec=spec) for name in read_besides(probe)]
+    return fingerprint([probe.fingerprint, told, *([more] if any(more) else [])])[:12]
+
+
+def read_besides(probe: Probe, /) -> tuple[str, ...]:
+    """Sets that a probe reads and does not measure, such as those in which it counts tokens."""
+    besides: tuple[str, ...] = getattr(probe, "besides", ())
+    return besides
 
 
 def _depends(name: str, *, spec: RunSpec) -> object:
     treatment = spec.treatment
     name, form = split_form(name)
     step = batch_step(name)
+    if spec.document_ids is not None and form == "drawn" and not isinstance(treatment, Passes):
+        # Drawn of all the IDs of the run, and how many these are is known at its end.
+        return [spec.steps, plain(treatment)]
     if step is not None:
         # What follows the update does not decide what it reads: runs with one start agree about its batch.
         return [plain(treatment.until(step + 1)), spec.batch_size]

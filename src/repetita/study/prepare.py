@@ -7,7 +7,7 @@ from typing import NamedTuple
 from repetita.errors import CorpusError, SpecError, nearest
 from repetita.measure.probe import EvalSet
 from repetita.study.corpora import Corpora
-from repetita.study.expand import Job, expand
+from repetita.study.expand import Job, expand, read_besides
 from repetita.study.find import Found, FoundPaper, find_paper, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
@@ -178,7 +178,7 @@ def read_by(job: Job, *, corpora: Corpora) -> dict[str, Mapping[str, EvalSet]]:
     if job.spec not in by_spec:
         corpora.schedule(job.spec)  # Raises what the run would raise.
     for due in job.probes:
-        for name in due.probe.on:
+        for name in (*due.probe.on, *read_besides(due.probe)):
             if name not in by_spec[due.sets_of]:
                 raise SpecError(
                     f"{job.slug}: probe '{due.probe.name}' reads the set '{name}', which this run lacks; "
