@@ -154,6 +154,27 @@ def test_another_word_is_tagged_in_the_sentence_and_remembered(
     )
 
 
+def test_a_document_is_laid_out_once_for_all_of_its_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = corpus(tmp_path)
+    given.tag()
+    train = given.sets["train"]
+    positions = train.words.positions(np.arange(len(train)))[train.words.of(np.arange(len(train))).whole]
+    laid_out: list[int] = []
+    before = Words._token_bytes
+
+    def token_bytes(words: Words, number: int) -> tuple[np.ndarray, np.ndarray]:
+        laid_out.append(number)
+        return before(words, number)
+
+    monkeypatch.setattr(Words, "_token_bytes", token_bytes)
+    for position in np.sort(positions).tolist():
+        train.words.place(position)
+    assert len(positions) > len(TEXTS)
+    assert laid_out == [0, 1, 2]
+
+
 def test_ids_that_are_words(tmp_path: Path) -> None:
     given = corpus(tmp_path)
     given.tag()

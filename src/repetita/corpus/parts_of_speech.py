@@ -54,6 +54,7 @@ class Words:
         self._bytes: dict[int, NDArray[np.uint8]] = {}
         self._strings: dict[int, bytes] = {}
         self._words: dict[int, DocumentWords] = {}
+        self._last: tuple[int, tuple[Ints, Ints, Ints]] | None = None
 
     @cached_property
     def tags(self) -> Tags:
@@ -100,14 +101,13 @@ class Words:
         """The word that a token is in, or begins, in its sentence; ValueError where it is in none."""
         number = int(self._text.document_at(np.array(position)))
         words = self._words_of(number)
-        starts, stops = self._token_bytes(number)
+        starts, stops, opening = self._laid_out(number)
         index = position - int(self._text.starts[number])
         word = int(_word_of(words, starts[index : index + 1], stops[index : index + 1])[0])
         if word < 0:
             raise ValueError(f"the token at {position} is in no word")
-        first = int(np.flatnonzero(words.opens[: word + 1])[-1])
-        later = np.flatnonzero(words.opens[word + 1 :])
-        last = word + 1 + int(later[0]) if len(later) else len(words.starts)
+        sentence = int(np.searchsorted(opening, word, side="right"))
+        first, last = opening[sentence - 1 : sentence + 1].tolist()
         if number not in self._strings:
             self._strings[number] = text_of(self._text.shards, int(self._text.documents[number])).encode()
         low, high = int(words.starts[first]), int(words.stops[last - 1])
@@ -159,6 +159,18 @@ class Words:
         if number not in self._words:
             self._words[number] = self.tags.words(int(self._text.documents[number]))
         return self._words[number]
+
+    def _laid_out(self, number: int) -> tuple[Ints, Ints, Ints]:
+        """Where each token of a document begins and ends; the first word of each sentence, and the end.
+
+        Kept of the document that was asked about last: a text can be one long document, and then this takes
+        as long as reading it.
+        """
+        if self._last is None or self._last[0] != number:
+            opens = self._words_of(number).opens
+            opening = np.append(np.flatnonzero(opens), len(opens))
+            self._last = number, (*self._token_bytes(number), opening)
+        return self._last[1]
 
     def _token_bytes(self, number: int) -> tuple[Ints, Ints]:
         """Where each token of a document begins and ends in its text, in bytes."""
