@@ -1,5 +1,6 @@
 """Planted agreement is recovered through noise, and noise that two scores share makes none."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from repetita.fit import agreement as fitted
 from repetita.fit.agreement import agreement, agreement_interval, spearman
 
 
@@ -83,6 +85,26 @@ def test_the_interval_covers() -> None:
         assert found.value is not None
         held += found.holds(rank(0.6))
     assert held >= 34
+
+
+def test_many_sequences_take_memory_by_their_number_and_not_by_its_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = np.random.default_rng(5)
+    truth = drawn.normal(size=3000)
+    scores = truth + drawn.normal(size=(2, 6, 3000))
+
+    def halves(models: list[int]) -> Any:
+        a, b = [m for m in models if m < 3], [m for m in models if m >= 3]
+        return tuple([(of[a].mean(0), of[b].mean(0))] for of in scores)
+
+    tracemalloc.start()
+    at_once = agreement_interval(halves, models=6, draws=20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3000 * 3000 * 8 / 2
+    monkeypatch.setattr(fitted, "AT_ONCE", 7 * 3000)
+    assert agreement_interval(halves, models=6, draws=20) == at_once
 
 
 def test_scores_that_do_not_rank_have_no_agreement() -> None:

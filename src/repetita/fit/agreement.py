@@ -21,6 +21,8 @@ Halves = Sequence[tuple[Floats, Floats]]
 
 MOST_GROUPS = 16
 """Groups of models that the jackknife leaves out at most."""
+AT_ONCE = 1 << 22
+"""Things times resamples that are worked on at once."""
 
 
 class Agreement(NamedTuple):
@@ -69,10 +71,7 @@ def agreement_interval(
     method += "; bootstrap over sequences, jackknife over models"
     if value is None:
         return Estimate(None, None, None, models, method)
-    s = len(one[0][0])
-    weights = seeds.generator(seed, "bootstrap").multinomial(s, np.full(s, 1 / s), size=draws)
-    drawn = _draws(one, other, weights.astype(np.float64))
-    resampled = drawn.corrected if corrected else drawn.raw
+    resampled = _resampled(one, other, corrected=corrected, draws=draws, seed=seed)
     groups = min(models, MOST_GROUPS)
     left = [
         _of(agreement(*halves([m for m in everyone if m % groups != group])), corrected)
@@ -120,16 +119,24 @@ def _draws(one: Halves, other: Halves, weights: Floats) -> _Draws:
         return _Draws(mean, mine, theirs, mean / np.sqrt(noise))
 
 
+def _resampled(one: Halves, other: Halves, *, corrected: bool, draws: int, seed: int) -> Floats:
+    """The agreement in each of `draws` bootstrap samples of the things."""
+    s, drawing, found = len(one[0][0]), seeds.generator(seed, "bootstrap"), []
+    at_once = max(1, AT_ONCE // s)
+    for first in range(0, draws, at_once):
+        weights = drawing.multinomial(s, np.full(s, 1 / s), size=min(at_once, draws - first))
+        drawn = _draws(one, other, weights.astype(np.float64))
+        found.append(drawn.corrected if corrected else drawn.raw)
+    return np.concatenate(found)
+
+
 def _ranks(values: Floats, weights: Floats) -> Floats:
     """Mean rank of each thing in each resample, shape (R, S)."""
-    distinct, which = np.unique(values, return_inverse=True)
-    if len(weights) == 1:
-        ends = np.cumsum(np.bincount(which, weights=weights[0], minlength=len(distinct)))
-        starts = np.concatenate([[0.0], ends[:-1]])
-        return np.asarray(((starts + ends + 1) / 2)[which][None])
-    at_value = weights @ (which[:, None] == np.arange(len(distinct))).astype(np.float64)
-    ends = np.cumsum(at_value, axis=1)
-    return np.asarray(((2 * ends - at_value + 1) / 2)[:, which])
+    _, which, n = np.unique(values, return_inverse=True, return_counts=True)
+    rising = np.argsort(which, kind="stable")
+    ends = np.cumsum(weights[:, rising], axis=1)[:, np.cumsum(n) - 1]
+    starts = np.concatenate([np.zeros((len(weights), 1)), ends[:, :-1]], axis=1)
+    return np.asarray(((starts + ends + 1) / 2)[:, which])
 
 
 def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
