@@ -59,6 +59,18 @@ def test_planted_influence_is_the_largest_and_beyond_chance() -> None:
     assert found.value[4, 9] > np.quantile(after, 0.95)
 
 
+def test_chance_is_that_of_influences_with_an_error() -> None:
+    drawn = np.random.default_rng(6)
+    membership = halves(drawn, models=16, examples=20)
+    performance = drawn.normal(0.3, 0.05, (16, 30))
+    # One example is in the half of a single model: its influence is mostly that model's own level.
+    rare = np.arange(16)[:, None] == 3
+    chance = largest_by_chance(performance, membership=membership)
+    with_rare = largest_by_chance(performance, membership=np.hstack([membership, rare]))
+    np.testing.assert_array_equal(with_rare, chance)
+    assert np.isnan(largest_by_chance(performance, membership=rare, draws=2)).all()
+
+
 def test_memorization_is_the_influence_on_itself() -> None:
     drawn = np.random.default_rng(4)
     membership = halves(drawn, models=16, examples=12)

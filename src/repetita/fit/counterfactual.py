@@ -74,13 +74,17 @@ def largest_by_chance(
 ) -> Floats:
     """The largest influence that there is by chance: of each of `draws` shuffles, which model is which.
 
-    Shuffling the rows of `membership` keeps its columns and all that the performances have in common, and
-    breaks only the link between the two. Compare the largest influence found with a high quantile of these.
+    Of influences that have an error, from two models or more on either side: a single model's is larger by
+    far. nan where there are none. Shuffling the rows of `membership` keeps its columns and all that the
+    performances have in common, and breaks only the link between the two. Compare the largest influence
+    found, of those that have an error, with a high quantile of these.
     """
     drawn, found = seeds.generator(seed, "bootstrap"), np.empty(draws)
     for i in range(draws):
         shuffled = membership[drawn.permutation(len(membership))]
-        found[i] = np.nanmax(influence(performance, membership=shuffled).value)
+        drawn_at_random = influence(performance, membership=shuffled)
+        largest = np.max(drawn_at_random.value, where=np.isfinite(drawn_at_random.error), initial=-np.inf)
+        found[i] = largest if np.isfinite(largest) else np.nan
     return found
 
 
