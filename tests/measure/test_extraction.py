@@ -151,6 +151,15 @@ def test_suffixes_across_a_separator_are_not_asked_for() -> None:
     assert {reading.value for reading in empty.values()} == {None}
 
 
+def test_items_are_kept_where_no_head_is_asked_for() -> None:
+    targets = text(3)
+    targets[:, 1] = 0
+    found = measured(UniformSubject(vocab_size=7), targets)
+    assert found["head_extractable_2"].n == 0
+    assert found["inside_extractable_2"].n == 3
+    assert (items(found)["inside_2"][:, 1] != NOT_ASKED).all()
+
+
 def test_a_masked_subject_is_not_asked() -> None:
     class Masked:
         mask_id = 6

@@ -118,11 +118,11 @@ class ExtractionProbe(PassProbe):
         for metric, item in self._metrics().items():
             prefix = items[item].astype(np.int64)
             asked = prefix[prefix != NOT_ASKED]
+            kept = items if metric == next(iter(self._metrics())) else None
             if not len(asked):
-                yield Reading(metric, over.name, None, 0, NOTHING_SCORED)
+                yield Reading(metric, over.name, None, 0, NOTHING_SCORED, kept)
                 continue
             value = asked.mean() if "exact_prefix" in metric else (asked == self.suffix).mean()
-            kept = items if metric == next(iter(self._metrics())) else None
             yield Reading(metric, over.name, float(value), len(asked), dict(detail), kept)
 
 
