@@ -22,7 +22,7 @@ from repetita.corpus.shards import Shards, open_shards
 from repetita.corpus.taggers import CLASSES, Tagger, TaggerName, find_tagger, installed, open_tagger
 from repetita.corpus.workers import Workers, cores
 from repetita.errors import CorpusError, DamagedError
-from repetita.journal.disk import storage_errors, sync_folder, write_atomic
+from repetita.journal.disk import storage_errors, sync_file, sync_folder, write_atomic
 from repetita.spec import fingerprint
 
 log = logging.getLogger(__name__)
@@ -180,6 +180,7 @@ def _make(path: Path, shards: Shards, tagger: TaggerName, progress: Progress, wo
             places.append(places[-1] + len(data))
             counts += np.bincount(DocumentWords.unpacked(data).classes, minlength=len(CLASSES))
             progress(stage, (len(places) - 1) / len(shards.n_tokens))
+    sync_file(folder / SPANS)
     placed = np.array(places, dtype="<i8").tobytes()
     write_atomic(folder / PLACES, placed)
     manifest: dict[str, Any] = {
