@@ -248,6 +248,17 @@ def test_the_headline_comes_first(laptop: Collected) -> None:
     assert (first.name, first.primary) == ("baseline-rises", True)
 
 
+def test_a_size_that_is_missing_leaves_its_claims_open() -> None:
+    """The headline stays first and is no slope over the other sizes; Holm's family stays what was planned."""
+    two = made("laptop", kept_by(), there=lambda labels: labels["size"] != "220k")
+    found = [claim for claim in STUDY.analyse(two).claims if claim.primary]
+    assert found[0].name == "baseline-rises"
+    open_ones = ("baseline-rises", "kept-rises", "baseline-is-generalisation", "remains-220k")
+    for claim in found:
+        assert (claim.verdict, claim.n) == ("inconclusive", 0) or claim.name not in open_ones
+    assert {claim.name for claim in found} == set(STUDY.detectable("laptop"))
+
+
 def test_a_curve_that_levels_off_is_told_from_perplexity_that_rises() -> None:
     """M moves by less than the margin a pass; the loss rises by 0.002 for each update made."""
 

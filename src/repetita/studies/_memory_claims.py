@@ -40,6 +40,7 @@ PREDICTED = {
 """What the paper leads one to expect: +0.06 of M a decade of size for the baseline; differences in what is
 kept of the order of 0.01, as between its orders of exposure. The share of generalisation is ours, and so is
 that of tokens lost from one pass to the next."""
+KEPT, UNFINISHED = "of M(f), special minus placebo", "no seed of this size has both its arms finished yet"
 UNITS = {
     "baseline-rises": "of M(f) per decade of N",
     "kept-rises": "of M(f) per decade of N",
@@ -55,12 +56,16 @@ def claims(cells: Sequence[Kept], *, nats: Sequence[Kept], sizes: Sequence[str])
     afterwards, by parameters: they say which claims are primary, whatever is finished.
     """
     once = [cell for cell in cells if cell.arm.times == 1 and cell.arm.after == "same"]
-    if len(once) > 1:
-        yield from (_rises(once, how=how) for how in ("raw", "minus_placebo"))
-    if once:
-        yield _generalisation(once[-1])
-    for cell in once:
-        yield _remains(cell, primary=cell.arm.size in primary_sizes(sizes))
+    by_size = {cell.arm.size: cell for cell in once}
+    if len(sizes) > 1:
+        yield from (
+            _rises([by_size.get(size) for size in sizes], how=how) for how in ("raw", "minus_placebo")
+        )
+    if sizes:
+        yield _generalisation(by_size.get(sizes[-1]), size=sizes[-1])
+    for size in sizes:
+        if size in by_size or size in primary_sizes(sizes):
+            yield _remains(by_size.get(size), size=size, primary=size in primary_sizes(sizes))
     pairs = [
         (cell, other) for cell in once for other in cells if other.arm == cell.arm._replace(after="novel")
     ]
@@ -142,15 +147,23 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any], after: str) -> bool
     return (one["size"], one["times"], one["after"]) == (other["size"], 1, after)
 
 
-def _remains(cell: Kept, *, primary: bool) -> Claim:
+def _remains(cell: Kept | None, *, size: str, primary: bool) -> Claim:
+    name, source = f"remains-{size}", f"{PAPER}, Fig. 8 left, with the placebo fork that the paper lacks"
+    if cell is None:
+        return undecided(
+            name=name, source=source, primary=primary, note=UNFINISHED,
+            rule=f"above 0 {KEPT}, t test over seeds",
+            statement=f"N = {size}: after one exposure the special batches are still known better than "
+            "without it",
+        )  # fmt: skip
     twins = t_interval(by_seed(cell.last("minus_twin"))).text()
     return directional(
         by_seed(cell.last("minus_placebo")),
-        name=f"remains-{cell.arm.size}",
-        statement=f"N = {cell.arm.size}: {cell.x[-1] - 1:.0f} updates after one exposure the special batches "
+        name=name,
+        statement=f"N = {size}: {cell.x[-1] - 1:.0f} updates after one exposure the special batches "
         "are still known better than without it",
-        source=f"{PAPER}, Fig. 8 left, with the placebo fork that the paper lacks",
-        unit="of M(f), special minus placebo",
+        source=source,
+        unit=KEPT,
         note=f"against the never-seen twin (difference in differences): {twins}",
         primary=primary,
     )
@@ -171,9 +184,14 @@ def _remains_in_nats(cell: Kept) -> Claim:
     )
 
 
-def _rises(cells: Sequence[Kept], *, how: str) -> Claim:
-    """Slope against log10 N by seed: of the minimum (the paper's baseline), or of what is kept at the end."""
-    seeds = sorted(set.intersection(*(set(cell.special) for cell in cells)), key=str)
+def _rises(planned: Sequence[Kept | None], *, how: str) -> Claim:
+    """Slope against log10 N by seed: of the minimum (the paper's baseline), or of what is kept at the end.
+
+    Over all planned sizes, None where one has no finished seed: a slope over others is another number.
+    """
+    cells = [cell for cell in planned if cell is not None]
+    whole = len(cells) == len(planned)
+    seeds = sorted(set.intersection(*(set(cell.special) for cell in cells)), key=str) if whole else []
     raw = how == "raw"
     name = "baseline-rises" if raw else "kept-rises"
     statement = (
@@ -203,20 +221,20 @@ def _rises(cells: Sequence[Kept], *, how: str) -> Claim:
     )
 
 
-def _generalisation(cell: Kept) -> Claim:
+def _generalisation(cell: Kept | None, *, size: str) -> Claim:
     """Share of M at the end that the run without the exposure has as well."""
-    ends = {seed: (cell.placebo[seed][-1], cell.special[seed][-1]) for seed in cell.special}
+    ends = {seed: (cell.placebo[seed][-1], cell.special[seed][-1]) for seed in cell.special} if cell else {}
     shares = {seed: float(placebo / special) for seed, (placebo, special) in ends.items() if special > 0}
     name = "baseline-is-generalisation"
     statement = (
-        f"N = {cell.arm.size}: more than half of M(f) on the special batches at the end of the horizon is "
+        f"N = {size}: more than half of M(f) on the special batches at the end of the horizon is "
         "what the model guesses without having seen them"
     )
     source = f"open in {PAPER}, which has no never-seen control"
-    if len(shares) < len(ends):
+    if cell is None or len(shares) < len(ends):
         return undecided(
             name=name, statement=statement, source=source, primary=True, rule="share above 0.5",
-            note="a seed gets no token of the special batches right at the end",
+            note="a seed gets no token of the special batches right at the end" if cell else UNFINISHED,
         )  # fmt: skip
     return directional(
         by_seed(shares), name=name, statement=statement, source=source, threshold=0.5,
