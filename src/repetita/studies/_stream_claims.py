@@ -12,6 +12,7 @@ from repetita.studies._power import smallest_effect
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies._speed_verdicts import slope_claim
 from repetita.studies._stream import (
+    STREAM,
     TAUS,
     Found,
     Streamed,
@@ -197,7 +198,22 @@ def _exposure(found: Found, planned: Sequence[Mapping[str, Label]], name: str) -
         values[seed] = float(np.polyfit(x, gains, 1)[0]) if rises else float(np.mean(gains))
     looked = sorted({one.update for of in runs for seed in seeds for one in of[seed].exposures})
     note = f"mean over {len(looked)} updates from {looked[0]} to {looked[-1]}, N = {', '.join(sizes)}"
+    note += f"; {_rates(planned)}the fresh text is the same in every run"
+    if name.endswith("nats"):
+        note += "; added after a pilot in which single updates hardly moved M"
     return directional(by_seed(values), name=name, statement=statement, source=source, unit=unit, note=note)
+
+
+def _rates(planned: Sequence[Mapping[str, Label]]) -> str:
+    """Peak learning rates, where they differ between sizes: what an update does is larger at a larger one."""
+    streams = [labels for labels in planned if labels.get("regime") == STREAM]
+    rates = {
+        str(labels["size"]): float(labels["rate"] or 0) for labels in streams if labels["objective"] == CAUSAL
+    }
+    if len(set(rates.values())) < 2:
+        return ""
+    shown = (f"{rates[size]:g} at {size}" for size in planned_sizes(streams, objective=CAUSAL))
+    return f"learning rates differ between sizes ({', '.join(shown)}), and what an update does with them; "
 
 
 def _fresh(found: Found, planned: Sequence[Mapping[str, Label]]) -> Claim:

@@ -8,7 +8,7 @@ from repetita.corpus.treatment import SpecialBatch
 from repetita.model.config import count
 from repetita.report.page import Deviation
 from repetita.studies import _gpu_scale, _paper_scale
-from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
+from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config, rates_text
 from repetita.studies._memory_runs import After, Cell, Design, Sized, passes_text, planned, seeds
 from repetita.study.expand import labels_of
 from repetita.study.plan import Analysis, PlannedRun, Study
@@ -190,6 +190,10 @@ def _of_training(runs: Sequence[PlannedRun]) -> Iterator[Deviation]:
     yield Deviation(
         "learning rate", "375M tokens (3.6 passes) warm-up, then nearly constant",
         f"{passes_text(warmups)} passes warm-up, then {curve}", "rule 11",
+    )  # fmt: skip
+    yield Deviation(
+        "peak learning rate", "6e-4 (125M) to 1e-4 (13B)", rates_text(runs),
+        "rule 11; differences between sizes hold those between their rates",
     )  # fmt: skip
     batches = [run.spec.batch_size * run.spec.corpus.length for run in runs]
     shown = " to ".join(dict.fromkeys(f"{n:,}" for n in (min(batches), max(batches))))

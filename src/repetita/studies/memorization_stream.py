@@ -12,7 +12,7 @@ from repetita.measure.probe import Probe
 from repetita.model.config import ModelConfig, Objective, count
 from repetita.report.page import Deviation
 from repetita.studies import _gpu_scale, _paper_scale, memorization_speed
-from repetita.studies._laptop import MASKED_RATES, RATES, SOTU, SYNTHETIC, config
+from repetita.studies._laptop import MASKED_RATES, RATES, SOTU, SYNTHETIC, config, rates_text
 from repetita.studies._speed_runs import Family
 from repetita.study.expand import labels_of
 from repetita.study.plan import Analysis, Expected, PlannedRun, Study
@@ -272,7 +272,10 @@ def deviations(scale: str) -> Sequence[Deviation]:
         ),
         Deviation("masked share", "0.15", masks, "rule 15"),
         Deviation("fresh text", "not measured", "test text at 9 states of each run", "what M_update is here"),
-        Deviation("updates looked at", "-", "log-spaced, last three quarters", "free choice"),
+        Deviation("peak learning rate", "6e-4 (125M) to 1e-4 (13B)", rates_text(runs),
+                  "rule 11; what one update does grows with it"),
+        Deviation("updates looked at", "-", "log-spaced, last three quarters; in M and in nats",
+                  "chosen after a pilot: before that models guess by frequency, and M hardly moves"),
         Deviation("seeds", "not stated", str(len({run.spec.seed for run in runs})), "intervals"),
     )  # fmt: skip
 
