@@ -21,7 +21,7 @@ SUSTAINED: How = "sustained"
 BEFORE: How = "pass before"
 THAT: How = "that pass"
 HOWS: tuple[How, ...] = (SUSTAINED, BEFORE, THAT)
-"""The last point that all later ones of the window exceed; and of the paper's first pass at whose end
+"""The first point that all later ones of the window exceed; and of the paper's first pass at whose end
 perplexity is higher than at the end of the one before, the pass before and that pass itself."""
 
 

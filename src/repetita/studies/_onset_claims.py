@@ -8,7 +8,17 @@ import numpy as np
 from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.estimate import Crossing
 from repetita.fit.times_to_memorize import Slope, log_slope
-from repetita.studies._onset import BEFORE, HOWS, SUSTAINED, THAT, How, Run, Runs, by_size
+from repetita.studies._onset import (
+    BEFORE,
+    HOWS,
+    SUSTAINED,
+    SUSTAINED_PASSES,
+    THAT,
+    How,
+    Run,
+    Runs,
+    by_size,
+)
 from repetita.studies._power import smallest_effect
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies._speed_verdicts import slope_claim
@@ -22,7 +32,7 @@ SOURCES: Mapping[str, str] = {
 }
 M_UNIT, T_UNIT = "(slope of ln M(f) on ln N)", "(slope of ln passes on ln N)"
 WORDS: Mapping[How, str] = {
-    SUSTAINED: "where validation perplexity is lowest before it rises for good",
+    SUSTAINED: f"just before validation perplexity first stays higher for {SUSTAINED_PASSES:g} passes",
     BEFORE: "in the pass before validation perplexity first rises",
     THAT: "in the pass in which validation perplexity first rises",
 }
@@ -119,7 +129,8 @@ def _earlier(runs: Mapping[str, Mapping[Hashable, Run]], name: str) -> Claim:
     return slope_claim(
         _slopes(runs, found),
         name=name,
-        statement="causal models: the larger the model, the fewer passes until it overfits for good",
+        statement="causal models: the larger the model, the fewer passes until validation perplexity first "
+        f"stays higher for {SUSTAINED_PASSES:g} passes",
         source=f"not in {PAPER}, whose Fig. 4 gives M(f) alone",
         unit=T_UNIT,
     )
@@ -142,11 +153,18 @@ def _memory(runs: Mapping[str, Mapping[Hashable, Run]], name: str, objective: st
             note="no seed has every planned size" if not seeds else "no size overfits in every seed",
             primary=True,
         )  # fmt: skip
+    left_out = [size for size in runs if size not in sizes]
     means = np.mean([[one for one in excess[size] if one is not None] for size in sizes], axis=0)
     return directional(
         by_seed(dict(zip(seeds, means.tolist(), strict=True))), name=name, statement=statement,
-        source=source, unit=unit, note=f"mean over N = {', '.join(sizes)}",
+        source=source, unit=unit, note=_averaged(sizes, left_out=left_out),
     )  # fmt: skip
+
+
+def _averaged(sizes: Sequence[str], *, left_out: Sequence[str]) -> str:
+    """Which sizes a mean is over; a run that ended before it overfits has no value to average."""
+    said = f"mean over N = {', '.join(sizes)}; the validation text is the same in every run"
+    return said + (f"; left out, since some seed ended before: {', '.join(left_out)}" if left_out else "")
 
 
 def _literal_is_early(runs: Mapping[str, Mapping[Hashable, Run]], objective: str) -> Iterator[Claim]:
@@ -196,6 +214,6 @@ def warnings(found: Runs, /) -> Iterator[str]:
     ]
     if short:
         yield (
-            f"Validation perplexity did not rise for good within some or all runs of {', '.join(short)}: "
+            f"Validation perplexity did not rise lastingly within some or all runs of {', '.join(short)}: "
             "what is memorized before they overfit is more than shown."
         )

@@ -54,8 +54,8 @@ def before(found: Runs) -> Figure:
         title="Memorized share of the training set before overfitting",
         caption="M(f) on the training set where the model begins to overfit. The paper takes the first pass "
         "at whose end validation perplexity is higher than a pass before and does not say whether M(f) is "
-        "that of this pass or of the one before. Beside it M(f) at the last look after which perplexity "
-        f"stays higher for {SUSTAINED_PASSES:g} passes, with several looks a pass. Where runs ended before "
+        "that of this pass or of the one before. Beside it M(f) at the first look that all looks of the next "
+        f"{SUSTAINED_PASSES:g} passes exceed, with several looks a pass. Where runs ended before "
         "that, the point is M(f) at their end and what is shown is a lower bound. Geometric mean over seeds; "
         "intervals: 95% t on the log scale, where there are several.",
         n=count_text(found),
@@ -114,8 +114,8 @@ def tables(found: Runs) -> Iterator[Table]:
     yield Table(
         "onset-times", "Onset of overfitting, and M(f) there",
         "Passes over the training set until overfitting begins, by the paper's definition (the pass before "
-        f"and that pass) and by the last look before perplexity stays higher for {SUSTAINED_PASSES:g} "
-        "passes; M(f) there, and by how much it is above accuracy on validation text. Geometric means over "
+        f"and that pass) and by the first look that all looks of the next {SUSTAINED_PASSES:g} passes "
+        "exceed; M(f) there, and by how much it is above accuracy on validation text. Geometric means over "
         "seeds (means for the last) with 95% t intervals; `above`: some seed ended before.",
         count_text(found),
         ("models", "N", "read at", "passes", "M(f)", "M(f) minus validation accuracy", "seeds that overfit"),
