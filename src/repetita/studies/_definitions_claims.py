@@ -14,6 +14,7 @@ PAPER = "Tirumala et al. 2022"
 ALIKE = 0.5
 """Rank correlation above which two definitions are said to rank alike: a convention for a large one."""
 UNIT = "of Spearman's rho, corrected for noise"
+MODELS = "the interval holds models, each with its half, not the choice of the sequences, which they share"
 
 MODEL_SD = {
     "ranks-alike": 0.7, "memorized-is-extractable": 0.1, "extraction-ranks-alike": 0.7, "memory-share": 0.05,
@@ -154,7 +155,8 @@ def _extractable(cell: Cell, state: State) -> Claim:
         both.sum(axis=(1, 2)) / n, sequences=int(memorized.any(axis=(0, 2)).sum()),
         name=name, statement=statement, source=source, threshold=0.5, unit="(a share)",
         note=f"{_where(state)}; given the sequence from its start, which is the whole context, it writes all "
-        "of them: there the two are one definition",
+        "of them: there the two are one definition; this claim was written after a pilot of four of these "
+        "models in which the share was 0",
     )  # fmt: skip
 
 
@@ -171,7 +173,7 @@ def _memory_share(state: State) -> Claim:
     return directional(
         (own - unseen) / own,
         name=name, statement=statement, source=source, threshold=0.5, unit="of M(f)",
-        note=f"{_where(state)}; on the half not trained on: {unseen.mean():.3f}",
+        note=f"{_where(state)}; on the half not trained on: {unseen.mean():.3f}; {MODELS}",
     )  # fmt: skip
 
 

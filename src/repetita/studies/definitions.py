@@ -215,6 +215,8 @@ def deviations(scale: str) -> Sequence[Deviation]:
                   "what an example is here"),
         Deviation("states compared", "the end of training", "where M(f) is nearest to 0.6 and to 0.95",
                   "free choice, fixed after a pilot of four of these models"),
+        Deviation("memorized strings asked for from inside", "exactly memorized is extractable",
+                  "more than half of them written", "written after that pilot had shown none: no prediction"),
         Deviation("ranking alike", "no number", "Spearman's rho above 0.5, corrected for noise",
                   "free choice, fixed after a pilot of four of these models"),
     )  # fmt: skip

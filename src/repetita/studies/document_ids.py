@@ -142,7 +142,8 @@ def deviations(scale: str) -> Sequence[Deviation]:
         Deviation(
             "output matrix", "tied or not is not stated",
             f"tied to the embedding{'; untied as an arm' if UNTIED in others else ''}",
-            "unused IDs of a tied output act on the embedding",
+            "unused IDs of a tied output act on the embedding; the untied arms came after a pilot in which "
+            "they slowed learning",
         ),
         Deviation("controls", "none", ", ".join(others), "what about an ID does it"),
         *_speed_deviations.of_runs(list(plain.values())),
