@@ -51,7 +51,10 @@ class World:
         speed_by_bin: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
         reached: Mapping[str, float] | None = None,
         sd: float = 0.03,
+        words: Mapping[str, float] | None = None,
     ) -> None:
+        """`words`: of the predictions that are wrong, the share that is a whole word, by class."""
+        self.words = words or {}
         self.times, self.base = times, base or dict.fromkeys(PAPER_CLASSES, 0.1)
         self.frequencies = frequencies or dict.fromkeys(PAPER_CLASSES, EVEN)
         self.speed_by_bin, self.reached, self.sd = speed_by_bin, reached or {}, sd
@@ -72,7 +75,8 @@ class World:
                 n, base = N * share, self.base[name]
                 exact = base + (1 - base) * memory * top
                 right = exact + (1 - exact) * (0.2 + 0.7 * class_known * top)
-                counts[number, place] = [n, n, n * right, n * exact]
+                words = right + (1 - right) * self.words.get(name, 1.0)
+                counts[number, place] = [n, n * words, n * right, n * exact]
             confusion[number, number] = counts[number, :, 2].sum()
             other = CLASSES.index("noun" if name != "noun" else "verb")
             confusion[number, other] += counts[number, :, 1].sum() - counts[number, :, 2].sum()
@@ -138,6 +142,27 @@ def test_what_is_predictable_unseen_is_not_memory() -> None:
     assert found["names-first-raw"].verdict == "supported"
     assert found[HEADLINE].verdict == "inconclusive"
     assert abs(effect(found[HEADLINE])) < 0.06
+
+
+def test_predictions_that_are_no_word_count_as_misses_beside() -> None:
+    """Where a model that errs on names says no word at all, the rate over words alone is 1 from the start."""
+    world = World(EQUAL, base=dict.fromkeys(PAPER_CLASSES, 0.0), words=dict.fromkeys(_pos.FIRST, 0.0), sd=0.0)
+    runs = _pos.runs(made(world).measurements)
+    for run in runs:
+        plain, paper = (
+            _pos.gap({name: run.height(name, control=control) for name in PAPER_CLASSES})
+            for control in ("none", "positions")
+        )
+        assert plain < -0.03 and paper == pytest.approx(0, abs=1e-9)
+    found = by_name(STUDY.analyse(made(world)))
+    assert "over all positions" in found["names-first-raw"].note
+    assert "over all positions" in by_name(analysed(World(SLOW)))[HEADLINE].note
+
+
+def test_a_run_that_ends_too_soon_is_said() -> None:
+    assert not any("still grows" in warning for warning in analysed(World(SLOW)).warnings)
+    short = analysed(World(SLOW, reached={"verb": 0.7}))
+    assert any("verb (0." in warning and "still grows" in warning for warning in short.warnings)
 
 
 def test_frequency_is_told_from_class() -> None:

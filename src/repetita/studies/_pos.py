@@ -24,7 +24,8 @@ LATER = ("verb", "adjective")
 TRAIN, TEST = "train", "test"
 
 Rate = Literal["recall", "memorized"]
-Control = Literal["none", "frequency"]
+Control = Literal["none", "frequency", "positions"]
+"""`positions`: all positions of a class, as in the paper, those whose prediction is no word as misses."""
 
 STRATA = ((1, 1), (2, 3), (4, 7), (8, 31), (32, None))
 """Occurrences in the training set that a stratum holds, both ends included. Words of the test set that the
@@ -57,11 +58,12 @@ class Run(NamedTuple):
     def rate(self, name: str, of: Rate, /, *, on: str, control: Control = "none") -> Floats:
         """R(p) or R_mem(p) of a class over the states; standardised over the strata where controlled.
 
-        Positions count where truth and prediction are one whole word each (rule 18).
+        Positions count where truth and prediction are one whole word each (rule 18), unless the control is
+        `positions`.
         """
         counts = self.counts[on][:, CLASSES.index(name)]
-        if control == "none":
-            return _share(counts.sum(1), of)
+        if control != "frequency":
+            return _share(counts.sum(1), of, among="positions" if control == "positions" else "words")
         weights = self.weights()
         if weights is None:
             return np.full(len(self.passes), np.nan)
@@ -121,17 +123,19 @@ class Run(NamedTuple):
             self.passes[after], y=curve, threshold=HALF * float(curve[-1]), evaluations=2, unit="pass"
         )
 
-    def height(self, name: str, of: Rate = "memorized", /, *, on: str = TRAIN) -> float:
+    def height(
+        self, name: str, of: Rate = "memorized", /, *, on: str = TRAIN, control: Control = "none"
+    ) -> float:
         """The mean of the rate over ln passes, from pass 1 on: the paper's curve as a number."""
         after = self.passes >= 1
-        x, y = np.log(self.passes[after]), self.rate(name, of, on=on)[after]
+        x, y = np.log(self.passes[after]), self.rate(name, of, on=on, control=control)[after]
         if len(x) < 2:
             return float(y.mean()) if len(y) else float("nan")
         return float(np.trapezoid(y, x) / (x[-1] - x[0]))
 
 
-def _share(counts: Floats, of: Rate) -> Floats:
-    words, right = counts[:, COUNTED.index("words")], counts[:, _RIGHT[of]]
+def _share(counts: Floats, of: Rate, *, among: Literal["words", "positions"] = "words") -> Floats:
+    words, right = counts[:, COUNTED.index(among)], counts[:, _RIGHT[of]]
     return np.asarray(np.divide(right, words, out=np.full(len(words), np.nan), where=words > 0))
 
 

@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from repetita.corpus.parts_of_speech import PAPER_CLASSES
 from repetita.fit.claim import Claim, by_seed, directional, undecided
+from repetita.fit.estimate import t_interval
 from repetita.studies._pos import Control, Rate, Run, gap, main_size, of_size
 from repetita.studies._power import smallest_effect
 
@@ -61,8 +64,18 @@ def _order(found: Sequence[Run], *, name: str, control: Control = "none", primar
             effects[run.seed] = gap({name: math.log(x) for name, x in times.items()})
     return _judged(
         effects, n_planned=len(found), why=why, name=name, statement=statement, source=PAPER, primary=primary,
-        unit=LOG_UNIT, note=_coverage(found) if control == "frequency" else "",
+        unit=LOG_UNIT, note=_coverage(found) if control == "frequency" else _of_all(found),
     )  # fmt: skip
+
+
+ALL = "over all positions, predictions that are no word as misses"
+
+
+def _of_all(found: Sequence[Run]) -> str:
+    """The same gap with the paper's denominator: a rate over words alone rises where a model says none."""
+    times = [half_times(run, control="positions") for run in found]
+    known = [gap({name: math.log(x) for name, x in one.items()}) for one in times if one is not None]
+    return f"{ALL}: {t_interval(known).text()}" if known and len(known) == len(times) else ""
 
 
 def _missing(run: Run, control: Control) -> str:
@@ -81,6 +94,7 @@ def _coverage(found: Sequence[Run]) -> str:
 def _raw(found: Sequence[Run]) -> Claim:
     """The paper's own way: heights of the curves on the training set alone."""
     effects = {}
+    paper = [-gap({name: run.height(name, control="positions") for name in PAPER_CLASSES}) for run in found]
     for run in found:
         heights = {name: run.height(name) for name in PAPER_CLASSES}
         if all(map(math.isfinite, heights.values())):
@@ -91,6 +105,7 @@ def _raw(found: Sequence[Run]) -> Claim:
         "proper nouns and numerals lie above those of verbs and adjectives (mean over passes, on their "
         "logarithm)", source=PAPER, primary=True,
         unit="(R_mem of noun, proper noun and numeral less that of verb and adjective)",
+        note=f"{ALL}: {t_interval(paper).text()}" if paper and np.isfinite(paper).all() else "",
     )  # fmt: skip
 
 
@@ -167,9 +182,18 @@ def warnings(found: Sequence[Run], *, main: str) -> Iterator[str]:
                 f"Seed {run.seed} of N = {run.size} has under {FEW} words in its training set of "
                 f"{', '.join(few)}: their curves are coarse."
             )
+        ends = {name: float(run.rate(name, "memorized", on="train")[-1]) for name in PAPER_CLASSES}
+        short = [f"{name} ({value:.2f})" for name, value in ends.items() if value < KNOWN]
+        if short:
+            yield (
+                f"Seed {run.seed} of N = {run.size} ends before R_mem is {KNOWN:g} on its training set for "
+                f"{', '.join(short)}: half of an excess that still grows comes too early for them."
+            )
 
 
 FEW = 100
+KNOWN = 0.9
+"""R_mem on the training set from which on the end of a run counts as the end of what it memorizes."""
 
 
 def _index(name: str) -> int:

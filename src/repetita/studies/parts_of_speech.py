@@ -212,7 +212,8 @@ def deviations(scale: str) -> Sequence[Deviation]:
         ),
         Deviation(
             "words of several tokens", "not stated",
-            "left out, as predictions that are no whole word are", "a part of a word has no part of speech",
+            "left out, as predictions that are no whole word are; as misses in the notes of the claims",
+            "a part of a word has no part of speech",
         ),
         Deviation(
             "auxiliary verbs", "not stated", "no verbs: modals and be, have, do are a class of their own",
