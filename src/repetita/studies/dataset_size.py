@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from repetita.report.page import Deviation
 from repetita.studies._gpu_scale import SPEECHES_512
 from repetita.studies._laptop import SYNTHETIC
-from repetita.studies._paper_scale import SEQUENCES, SIZES, WIKITEXT
+from repetita.studies._paper_scale import EXPECTED, SEQUENCES, SIZES, WIKITEXT
 from repetita.studies._speed_runs import Cell, Design, planned
 from repetita.studies.memorization_speed import (
     GPU_PASSES,
@@ -149,4 +149,5 @@ STUDY = Study(
     analyse=analyse,
     deviations=deviations,
     detectable=detectable,
+    expected=EXPECTED,
 )
