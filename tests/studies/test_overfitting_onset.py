@@ -139,6 +139,18 @@ def test_runs_that_never_overfit_decide_nothing_and_are_said() -> None:
     assert {row["seeds_reached"] for row in figure.rows} == {0}
 
 
+def test_equal_shares_do_not_rise() -> None:
+    """Models that guess by frequency all have one M(f): the slope is 0, not what rounding leaves."""
+
+    class Equal(Plant):
+        def memorized(self, labels: Labels, passes: float) -> float:
+            return 0.1 + 1e-17
+
+    found = named(STUDY.analyse(made("laptop", Equal())))
+    for name in ("onset-causal-rises", "onset-causal-rises-literal", "onset-causal-rises-that-pass"):
+        assert (found[name].verdict, effect(found[name])) == ("inconclusive", 0.0)
+
+
 def test_a_mean_over_sizes_says_which_are_left_out() -> None:
     """Large models overfit late here, so that their runs end before; the others still have a mean."""
     claim = named(STUDY.analyse(made("laptop", Plant(earlier=-0.6))))["onset-causal-memory"]

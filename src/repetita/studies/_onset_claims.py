@@ -23,6 +23,7 @@ from repetita.studies._power import smallest_effect
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies._speed_verdicts import slope_claim
 from repetita.studies._stream import common_seeds, planned_sizes
+from repetita.studies._stream_claims import ROUNDING
 from repetita.study.plan import Label
 
 PAPER = "Tirumala et al. 2022"
@@ -106,7 +107,12 @@ def _slopes(
     runs: Mapping[str, Mapping[Hashable, Run]], what: "Mapping[Hashable, list[Crossing]]"
 ) -> dict[Hashable, Slope] | None:
     n_params = {seed: [of[seed].n_params for of in runs.values()] for seed in what}
-    return {seed: log_slope(n_params[seed], crossings=found) for seed, found in what.items()} or None
+    slopes = {seed: log_slope(n_params[seed], crossings=found) for seed, found in what.items()}
+    # Where all sizes have the same value, rounding would be all that the slope shows, alike in every seed.
+    exact = {
+        seed: one._replace(value=0.0) if abs(one.value) < ROUNDING else one for seed, one in slopes.items()
+    }
+    return exact or None
 
 
 def _rises(runs: Mapping[str, Mapping[Hashable, Run]], name: str, objective: str, *, how: How) -> Claim:
