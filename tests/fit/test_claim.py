@@ -167,3 +167,10 @@ def test_jointly_is_holm_within_all_of_them() -> None:
 def test_at_most_eight_on_a_page() -> None:
     with pytest.raises(SpecError, match="9 primary claims on one page, 8 are allowed"):
         jointly([], n_tests=9)
+
+
+def test_seeds_that_agree_to_the_bit_decide_nothing() -> None:
+    given = {"name": "same", "statement": "It is there", "source": "nobody"}
+    for claim in (directional([0.5] * 5, **given), equivalent([0.001] * 5, margin=0.1, **given)):
+        assert claim.verdict == "inconclusive"
+        assert "no variance to judge by" in claim.note

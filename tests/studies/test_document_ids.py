@@ -68,7 +68,7 @@ class Plant:
             return 0.2 + own + (0.01 if on == TEST_BEHIND else 0.0)
         m = self.level + self.gains.get(str(labels["arm"]), 0.0) + own - LOST.get(on, 0.0)
         if labels["arm"] == OWN and 40 <= passes <= 60:
-            m -= self.dip
+            m -= self.dip * (1 + own)
         return m if step else 0.0
 
 
@@ -116,7 +116,9 @@ def test_claims_follow_the_plant(laptop: Collected) -> None:
 def test_the_other_way_round_contradicts() -> None:
     plant = Plant(gains={name: -gain for name, gain in GAINS.items()}, dip=0.0)
     found = named(STUDY.analyse(made("laptop", plant)))
-    assert {found[name].verdict for name in PRIMARY} == {"contradicted"}
+    assert {found[name].verdict for name in PRIMARY - {"ids-not-monotone"}} == {"contradicted"}
+    assert found["ids-not-monotone"].verdict == "inconclusive"  # no curve falls at all: every seed gives 0
+    assert "no variance" in found["ids-not-monotone"].note
 
 
 def test_without_a_difference_nothing_is_found() -> None:

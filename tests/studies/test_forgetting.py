@@ -65,7 +65,8 @@ def kept_by(scale: float = 1.0, *, sd: float = 0.0005, salt: int = 0) -> Value:
 
 
 def in_nats(labels, probe, on, step):
-    return 3.0 - memory(labels, on, step)
+    own = noise("nats", labels["seed"], labels["arm"], on, sd=0.0005)
+    return 3.0 - memory(labels, on, step) + own
 
 
 def made(scale: str, value: Value, **more: Any) -> Collected:
@@ -263,11 +264,13 @@ def test_a_curve_that_levels_off_is_told_from_perplexity_that_rises() -> None:
     """M moves by less than the margin a pass; the loss rises by 0.002 for each update made."""
 
     def rising(labels, probe, on, step):
-        return 3.0 + 0.002 * step - memory(labels, on, step)
+        own = noise("nats", labels["seed"], sd=0.00001)
+        return 3.0 + (0.002 + own) * step - memory(labels, on, step)
 
     def flat(labels, probe, on, step):
         since = step - labels["at"]
         own = noise(labels["seed"], labels["arm"], on, sd=0.0005)
+        own += noise(labels["seed"], labels["arm"], on, step, sd=0.00001)
         return 0.2 + own + (0.2 * math.exp(-since / 40) if since > 0 else 0.0)
 
     found = named(

@@ -91,6 +91,7 @@ def directional(
         direction, threshold, unit, f"t test over seeds{' on the log scale' if scale == 'log' else ''}"
     )
     p, side = (None, 0.0) if len(x) < 2 else _t_test(work, against)
+    note = _join(note, *_all_equal(x))
     leaning = _leaning(side, direction)
     return _draft(
         Claim(
@@ -171,6 +172,7 @@ def equivalent(
         else:
             p, leaning = 2 * _one_sided(math.copysign(1, mean) * x, margin), "contradicted"
         shown = detectable_margin(sd=float(x.std(ddof=1)), n=n)
+        note = _join(note, *_all_equal(x))
         note = _join(note, f"smallest margin that {n} seeds could show: {shown:.2g}{_unit(unit)}")
         if n < SEEDS_FOR_EQUIVALENCE and leaning is None:
             note = _join(note, f"equality needs {SEEDS_FOR_EQUIVALENCE} seeds, here are {n}")
@@ -322,8 +324,8 @@ def _one_sided(values: ArrayLike, threshold: float) -> float:
     x = np.asarray(values, dtype=np.float64)
     error = float(x.std(ddof=1)) / math.sqrt(len(x))
     gap = float(x.mean()) - threshold
-    if error == 0:  # equal values to the bit: the same number n times, no variance to judge by
-        return 0.0 if gap > 0 else 1.0
+    if error == 0:  # the same number n times: no variance to judge by, so nothing is shown
+        return 1.0
     return float(stdtr(len(x) - 1, -gap / error))
 
 
@@ -372,6 +374,12 @@ def _rule(direction: Direction, threshold: float, unit: str, method: str) -> str
         f"supported if {direction} {threshold:g}{_unit(unit)} at the 95% level, contradicted if on the other "
         f"side, else inconclusive ({method}; Holm within the primary claims)"
     )
+
+
+def _all_equal(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", /) -> list[str]:
+    """Why equal values decide nothing, where they are equal."""
+    same = len(values) > 1 and bool((values == values[0]).all())
+    return [f"all {len(values)} seeds give the same number: no variance to judge by"] if same else []
 
 
 def _unit(unit: str) -> str:
