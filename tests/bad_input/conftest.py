@@ -43,10 +43,10 @@ def stopped_once(tmp_path_factory: pytest.TempPathFactory, done_once: World) -> 
     folder = tmp_path_factory.mktemp("stopped")
     world = World(done_once.text, folder / "out", done_once.spec)
 
-    def dying(batch: Any, sets: Any) -> Any:
+    def dying(batch: Any, sets: Any, **more: Any) -> Any:
         if batch.step == BROKEN_AT:
             raise KeyboardInterrupt
-        return compose(batch, sets)
+        return compose(batch, sets, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "compose", dying)

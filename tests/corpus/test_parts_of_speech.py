@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repetita.corpus import taggers, tagging
+from repetita.corpus import parts_of_speech, taggers, tagging
+from repetita.corpus.breaks import Text
 from repetita.corpus.parts_of_speech import CLASSES, Words
 from repetita.corpus.sequences import Corpus, CorpusSpec, SequenceSet, open_corpus
 from repetita.corpus.splits import Splits
@@ -162,13 +163,13 @@ def test_a_document_is_laid_out_once_for_all_of_its_places(
     train = given.sets["train"]
     positions = train.words.positions(np.arange(len(train)))[train.words.of(np.arange(len(train))).whole]
     laid_out: list[int] = []
-    before = Words._token_bytes
+    before = parts_of_speech._token_bytes
 
-    def token_bytes(words: Words, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def token_bytes(text: Text, *, number: int) -> tuple[np.ndarray, np.ndarray]:
         laid_out.append(number)
-        return before(words, number)
+        return before(text, number=number)
 
-    monkeypatch.setattr(Words, "_token_bytes", token_bytes)
+    monkeypatch.setattr(parts_of_speech, "_token_bytes", token_bytes)
     for position in np.sort(positions).tolist():
         train.words.place(position)
     assert len(positions) > len(TEXTS)

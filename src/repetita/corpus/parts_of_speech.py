@@ -144,7 +144,7 @@ class Words:
         """A byte a token of a document of the set, its separator included."""
         if number not in self._bytes:
             words = self._words_of(number)
-            starts, stops = self._token_bytes(number)
+            starts, stops = _token_bytes(self._text, number=number)
             word = _word_of(words, starts, stops)
             there, which = word >= 0, np.maximum(word, 0)
             found = np.zeros(len(starts) + 1, dtype=np.uint8)
@@ -169,15 +169,16 @@ class Words:
         if self._last is None or self._last[0] != number:
             opens = self._words_of(number).opens
             opening = np.append(np.flatnonzero(opens), len(opens))
-            self._last = number, (*self._token_bytes(number), opening)
+            self._last = number, (*_token_bytes(self._text, number=number), opening)
         return self._last[1]
 
-    def _token_bytes(self, number: int) -> tuple[Ints, Ints]:
-        """Where each token of a document begins and ends in its text, in bytes."""
-        start, stop = self._text.starts[number : number + 2].tolist()
-        sizes = self._text.shards.tokenizer.token_bytes[self._text.take(np.arange(start, stop - 1))]
-        stops = np.cumsum(sizes)
-        return np.asarray(stops - sizes), np.asarray(stops)
+
+def _token_bytes(text: Text, *, number: int) -> tuple[Ints, Ints]:
+    """Where each token of a document of the set begins and ends in its text, in bytes."""
+    start, stop = text.starts[number : number + 2].tolist()
+    sizes = text.shards.tokenizer.token_bytes[text.take(np.arange(start, stop - 1))]
+    stops = np.cumsum(sizes)
+    return np.asarray(stops - sizes), np.asarray(stops)
 
 
 def _with(word: str, *, place: WordPlace) -> WordPlace:
