@@ -170,7 +170,9 @@ def test_at_most_eight_on_a_page() -> None:
 
 
 def test_seeds_that_agree_to_the_bit_decide_nothing() -> None:
-    given = {"name": "same", "statement": "It is there", "source": "nobody"}
-    for claim in (directional([0.5] * 5, **given), equivalent([0.001] * 5, margin=0.1, **given)):
+    for claim in (
+        directional([0.5] * 5, name="same", statement="It is there", source="nobody"),
+        equivalent([0.001] * 5, name="same", statement="Both are equal", source="nobody", margin=0.1),
+    ):
         assert claim.verdict == "inconclusive"
         assert "no variance to judge by" in claim.note
