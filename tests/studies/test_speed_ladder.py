@@ -10,6 +10,7 @@ import pytest
 from repetita import seeds
 from repetita.fit.times_to_memorize import Progress
 from repetita.studies._speed import CAUSAL, STANDARD, Key, Points, Run
+from repetita.studies._speed_figures import spread_row
 from repetita.studies._speed_ladder import Ladder, length_ratio, trend_text, trends
 from repetita.studies.memorization_speed import STUDY
 from tests.studies.planted import effect
@@ -121,3 +122,11 @@ def test_lengths_are_a_mean_over_the_same_sizes_in_every_seed() -> None:
     claim = named(STUDY.analyse(made("laptop", Plant(most=most))))["causal-unit-length"]
     assert claim.note.startswith("over N = 100k, 220k, 890k,")
     assert math.isclose(effect(claim), 1.3, abs_tol=0.03)
+
+
+def test_the_interval_of_a_share_ends_where_shares_do() -> None:
+    seeds_apart = [0.01, 0.5, 0.9]
+    wide, cut = spread_row(seeds_apart), spread_row(seeds_apart, "share")
+    assert isinstance(wide["low"], float) and wide["low"] < 0
+    assert (cut["low"], cut["high"]) == (0.0, 1.0)
+    assert cut["value"] == wide["value"]

@@ -63,7 +63,9 @@ def means(size: Size) -> Figure:
     panels = (f"mean M(f) to pass {size.until:g}", "minus the original, paired by seed")
     for condition in size.runs:
         values = size.means(condition)
-        rows.append({"condition": condition, "panel": panels[0], **spread_row(list(values.values()))})
+        rows.append(
+            {"condition": condition, "panel": panels[0], **spread_row(list(values.values()), "share")}
+        )
         paired = [values[seed] - plain[seed] for seed in values if seed in plain]
         if paired and condition != ORIGINAL:
             rows.append({"condition": condition, "panel": panels[1], **spread_row(paired)})
@@ -173,7 +175,7 @@ def _mean_curve(curves: Sequence[Curve], until: float) -> Iterator[Row]:
         return
     shared = set.intersection(*(set(curve.passes.tolist()) for curve in curves))
     for passes in sorted(at for at in shared if at <= until * (1 + 1e-9)):
-        yield {"passes": passes, **spread_row([float(curve.at(passes)) for curve in curves])}
+        yield {"passes": passes, **spread_row([float(curve.at(passes)) for curve in curves], "share")}
 
 
 def _end(runs: Iterable[One], on: str, until: float) -> str | None:

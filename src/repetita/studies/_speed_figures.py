@@ -65,7 +65,7 @@ def memorized(found: Cells) -> Figure:
             length = min(len(curve) for curve in values.values())
             for i in range(length):
                 if some.progress.passes[i] > 0:
-                    spread = spread_row([float(curve[i]) for curve in values.values()])
+                    spread = spread_row([float(curve[i]) for curve in values.values()], "share")
                     passes = float(some.progress.passes[i])
                     rows.append({**_named(key), "on": on, "passes": passes, **spread})
     return Figure(
@@ -76,7 +76,7 @@ def memorized(found: Cells) -> Figure:
         "time shown the mask. Dashed: the same on the test set, which is what is predictable without "
         "having been seen: M(f) speaks of memory only where it is above. The first token of a sequence is "
         "predicted from nothing, so a causal M(f) ends a little below 1. Band: 95% t interval over seeds, "
-        "where there are several.",
+        "where there are several, cut at 0 and 1.",
         n=count_text(found),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
@@ -276,9 +276,14 @@ def time_row(crossings: Mapping[Hashable, Crossing]) -> Row:
 
 
 def spread_row(values: Sequence[float], scale: str = "linear") -> Row:
-    """Mean over seeds and its interval; one seed is a point without width."""
+    """Mean over seeds and its interval; one seed is a point without width.
+
+    On the scale `share` the interval is cut at 0 and 1, beyond which no share can be.
+    """
     found = t_interval(values, scale="log" if scale == "log" else "linear")
     low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
+    if scale == "share" and low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, 1.0)
     return {"value": found.value, "low": low, "high": high, "seeds": found.n}
 
 

@@ -85,12 +85,12 @@ def curves(found: Found) -> Figure:
         named: Row = {"objective": objective, "size": size}
         batches = [run.online[SHOWN[objective]] for run in runs.values()]
         for at, values in _thinned((one.updates, one.value) for one in batches):
-            rows.append({**named, "what": BEFORE, "updates": at, **spread_row(values)})
+            rows.append({**named, "what": BEFORE, "updates": at, **spread_row(values, "share")})
         states = sorted(set.intersection(*(set(run.fresh.updates) for run in runs.values())))
         for state in states:
             if state > 0:
                 values = [float(run.fresh.at(state)) for run in runs.values()]
-                rows.append({**named, "what": FRESH, "updates": float(state), **spread_row(values)})
+                rows.append({**named, "what": FRESH, "updates": float(state), **spread_row(values, "share")})
     return Figure(
         name="stream-curves",
         title="On a stream, M_update is accuracy on fresh text",
@@ -98,7 +98,7 @@ def curves(found: Found) -> Figure:
         f"batches before their update, over {found.window:,} tokens (the paper's M_update), and on text that "
         "no run ever trains on. In masked models of targets shown as the mask. The two are nearly the same "
         "thing, since a batch was not seen before its update either. Mean over seeds; band: 95% t interval, "
-        "where there are several.",
+        "where there are several, cut at 0 and 1.",
         n=count_text(found),
         rows=tuple(rows),
         x=Axis(column="updates", title=UPDATES, scale="log"),
@@ -171,7 +171,9 @@ def proxies(given: Sequence[tuple[Run, Online]], *, window: int) -> Figure:
         batch = ((one.points.updates, one.points.value) for _, one in runs)
         for what, pairs in ((FULL, full), (ONLINE, batch)):
             for at, values in _thinned(pairs):
-                rows.append({"panel": f"N = {size}", "what": what, "updates": at, **spread_row(values)})
+                rows.append(
+                    {"panel": f"N = {size}", "what": what, "updates": at, **spread_row(values, "share")}
+                )
     seeds = max(len(runs) for runs in by_size.values())
     return Figure(
         name="stream-proxy",
@@ -179,7 +181,7 @@ def proxies(given: Sequence[tuple[Run, Online]], *, window: int) -> Figure:
         caption="The share of right predictions in the training batches of the last "
         f"{window:,} tokens, each before its update, and M(f) from full passes over the set. A batch was "
         "last trained on about a pass before, so M_update lags behind while M(f) rises. These are runs "
-        "of the study of memorization speed. Mean over seeds; band: 95% t interval.",
+        "of the study of memorization speed. Mean over seeds; band: 95% t interval, cut at 0 and 1.",
         n=f"{seeds} seed{'s' if seeds > 1 else ''} a size",
         rows=tuple(rows),
         x=Axis(column="updates", title=UPDATES, scale="log"),
