@@ -206,9 +206,9 @@ def test_the_floor_is_taken_apart(taken_apart: list[Part]) -> None:
         assert (np.sum(ngrams, axis=0) == 1).all()
         others = [mask for label, mask in masks.items() if "n-gram" not in label and label != "all"]
         assert (np.sum(others, axis=0) == 1).all()
-        assert part.net(masks["longest known n-gram: 3"]) == 0
-        assert part.net(masks["longest known n-gram: 4"]) == pytest.approx(0.7, abs=0.08)
-        assert part.also_predicted(masks["longest known n-gram: 3"]) == 1
+        assert part.net(masks["n-gram of 3"]) == 0
+        assert part.net(masks["n-gram of 4"]) == pytest.approx(0.7, abs=0.08)
+        assert part.also_predicted(masks["n-gram of 3"]) == 1
         right = 0.3 + 0.7 * 5 / 9
         assert part.also_predicted(masks["all"]) == pytest.approx(0.3 / right, abs=0.03)
 
@@ -222,7 +222,7 @@ def test_claims_on_the_floor(taken_apart: list[Part]) -> None:
     (table,) = _memory_parts.tables(taken_apart)
     assert "none, the corpus" not in table.caption
     assert {row[0] for row in table.rows} == set(SIZES)
-    assert "noun, first token" in {row[1] for row in table.rows}
+    assert "noun, first" in {row[1] for row in table.rows}
     names = [figure.name for figure in _memory_parts.figures(taken_apart)]
     assert names == ["forgetting-floor-parts", "forgetting-floor-overlap"]
 

@@ -59,8 +59,8 @@ class Part(NamedTuple):
         start, inside, digit, mark = (self.kind == KINDS.index(kind) for kind in KINDS[1:])
         if self.tagged:
             of = {name: start & (self.tag == CLASSES.index(name)) for name in TAGS}
-            found |= {f"{name}, first token": mask for name, mask in of.items()}
-            found["other words, first token"] = start & ~np.logical_or.reduce(list(of.values()))
+            found |= {f"{name}, first": mask for name, mask in of.items()}
+            found["other words, first"] = start & ~np.logical_or.reduce(list(of.values()))
             name = self.tag == CLASSES.index("proper noun")
             found |= {"inside a proper noun": inside & name, "inside another word": inside & ~name}
         else:
@@ -68,7 +68,7 @@ class Part(NamedTuple):
         found |= {"digits": digit, "punctuation and space": mark}
         for low, high in NGRAMS:
             length = "at most 1" if low == 0 else f"{low}" if low == high else f"{low} or more"
-            found[f"longest known n-gram: {length}"] = (self.known >= low) & (self.known <= high)
+            found[f"n-gram of {length}"] = (self.known >= low) & (self.known <= high)
         return {label: mask for label, mask in found.items() if mask.any()}
 
     def retained_share(self, mask: Bools, /) -> float:
@@ -209,7 +209,7 @@ def figures(found: Sequence[Part]) -> Iterator[Figure]:
         title="What is right at the end, by kind of token",
         caption=f"N = {size}: M(f) on the special batches by class of token, before the exposure, at the end "
         "of the horizon, and then in the run that saw placebo text instead. The gap between the last two is "
-        "memory. Words: by the part of speech of the word, at the first token of it; n-gram: the longest "
+        "memory. First: words by their part of speech, at their first token; n-gram: the longest "
         "stretch ending at the token that occurs in the training set. Intervals: 95% t over seeds, "
         f"where there are several.{note}",
         n=_count_text(runs),
