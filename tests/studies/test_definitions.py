@@ -17,13 +17,10 @@ from repetita.fit.claim import MAX_PRIMARY, Claim
 from repetita.spec import canonical_json
 from repetita.studies._definitions import SCORES, cells
 from repetita.studies.definitions import SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
 from tests.studies.planted import effect, planted, said
+from tests.studies.trained import trained
 
 TOKENS, SUFFIX, PROMPTS = 128, 16, (8, 16, 32)
 STARTS = (40, 64, 88, 112)
@@ -286,16 +283,7 @@ def test_plan(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion("definitions", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there, report, prepared = trained("definitions", root=tmp_path)
     assert len(report.figures) == 4
     assert len(report.tables) == 3
     assert len(report.findings) == 7

@@ -30,13 +30,10 @@ from repetita.studies._ids_runs import (
     WITHOUT,
 )
 from repetita.studies.document_ids import MAIN, SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
 from tests.studies.planted import effect, everything, noise, planted
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -261,18 +258,7 @@ def test_the_original_is_the_run_of_the_speed_study() -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion("document_ids", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for place, job in enumerate(prepared.needed()):
-        if place == 5:
-            report_of(part, collected=collect(part, root=tmp_path))
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there, report, _ = trained("document_ids", root=tmp_path, report_after=5)
     assert {claim.name for claim in report.findings if claim.primary} == PRIMARY
     assert {figure.name for figure in report.figures} == {"ids-memorized", "ids-means", "ids-forms"}
     size = conditions(there.measurements, planned=there.runs.to_dicts())["3.8k"]

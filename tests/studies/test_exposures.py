@@ -15,15 +15,12 @@ from repetita.spec import canonical_json
 from repetita.studies import forgetting, forgetting_order, repetition, spaced_repetition
 from repetita.studies._exposure import Exposure, states_of
 from repetita.studies._exposure_curves import levels
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
+from repetita.study.collect import Collected
 from repetita.study.expand import labels_of
-from repetita.study.manifest import write_manifests
 from repetita.study.plan import PlannedRun, Study
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
 from tests.studies.planted import Value, both, effect, noise, said
 from tests.studies.planted import planted as table_of
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 STUDIES = {study.name: study for study in (forgetting_order.STUDY, repetition.STUDY, spaced_repetition.STUDY)}
@@ -285,16 +282,7 @@ def test_a_state_that_is_missing_leaves_its_seed_out(missing: str) -> None:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.ci] * (name == "spaced_repetition"))
                                   for name in STUDIES])  # fmt: skip
 def test_tiny_runs_from_end_to_end(name: str, tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion(name, scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there, report, _ = trained(name, root=tmp_path)
     assert report.findings[0].name == HEADLINE[name]
     assert len(report.figures) == 3
     found = levels(there.measurements, metric="loss")

@@ -17,13 +17,10 @@ from repetita.studies._memory_claims import claims
 from repetita.studies._memory_parts import parts
 from repetita.studies._memory_runs import followed_passes
 from repetita.studies.forgetting import SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
-from repetita.study.publish import report_of
 from tests.studies.planted import Value, both, effect, noise, planted, said
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 DIFFICULTY = {"special": 0.03, "twin": -0.02}
@@ -299,18 +296,7 @@ def test_horizon_can_separate_the_forms(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion("forgetting", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for place, job in enumerate(prepared.needed()):
-        if place == 6:
-            report_of(part, collected=collect(part, root=tmp_path))
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
-    report = report_of(part, collected=there)
+    there, report, _ = trained("forgetting", root=tmp_path, report_after=6)
     assert {figure.name for figure in report.figures} >= {
         "forgetting-curve", "forgetting-kept", "forgetting-floor", "forgetting-perplexity", "forgetting-rate",
         "forgetting-forms", "forgetting-training-set", "forgetting-churn", "forgetting-churn-at-equal-memory",

@@ -168,7 +168,7 @@ def test_runs_of_the_speed_study_are_not_trained_again(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    there = trained("learning_rate", root=tmp_path)
+    there = trained("learning_rate", root=tmp_path).collected
     report = STUDY.analyse(there)
     assert {claim.name for claim in report.claims if claim.primary} == set(PRIMARY)
     assert {figure.name for figure in report.figures} >= {"rate-time", "rate-memorized"}

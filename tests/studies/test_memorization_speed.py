@@ -363,7 +363,7 @@ def test_plan(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    there = trained("memorization_speed", root=tmp_path, report_after=3)
+    there = trained("memorization_speed", root=tmp_path, report_after=3).collected
     report = STUDY.analyse(there)
     assert {figure.name for figure in report.figures} >= {
         "speed-memorized",

@@ -17,12 +17,10 @@ from repetita.studies._grid import planned_labels
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies._stream import Found, streams
 from repetita.studies.memorization_stream import LAPTOP, SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
 from tests.studies.planted import both, effect, everything, noise, planted
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -278,15 +276,7 @@ def test_seeds_and_looks_of_the_laptop() -> None:
 @pytest.mark.ci
 def test_tiny_runs_end_to_end(tmp_path: Path) -> None:
     """Real runs: online hits equal the probe's before the update; every figure, table and claim is there."""
-    from repetita.study.work import bring_to_end
-
-    part = portion("memorization_stream", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
+    there = trained("memorization_stream", root=tmp_path).collected
     found = STUDY.analyse(there)
     assert {claim.name for claim in found.claims if claim.primary} == set(STUDY.detectable("tiny"))
     assert len(found.figures) == 5

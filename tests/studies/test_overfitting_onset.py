@@ -14,13 +14,11 @@ from repetita.studies import memorization_speed
 from repetita.studies._onset import BEFORE, SUSTAINED, THAT, runs
 from repetita.studies._speed import CAUSAL, MASKED
 from repetita.studies.overfitting_onset import SCALES, STUDY
-from repetita.study.collect import Collected, collect
-from repetita.study.corpora import Corpora
-from repetita.study.manifest import write_manifests
+from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from repetita.study.prepare import portion, prepare
 from repetita.train.recipe import same_start
 from tests.studies.planted import both, effect, everything, noise, planted
+from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
 There = Callable[[Labels], bool]
@@ -222,15 +220,7 @@ def test_runs_are_the_beginnings_of_the_speed_studys(scale: str) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_end_to_end(tmp_path: Path) -> None:
-    from repetita.study.work import bring_to_end
-
-    part = portion("overfitting_onset", scale="tiny")
-    prepared = prepare([part], root=tmp_path, corpora=Corpora(tmp_path))
-    write_manifests(prepared, root=tmp_path)
-    for job in prepared.needed():
-        bring_to_end(job, jobs=prepared.jobs, corpora=prepared.corpora, root=tmp_path)
-    there = collect(part, root=tmp_path)
-    assert not there.absent
+    there = trained("overfitting_onset", root=tmp_path).collected
     found = STUDY.analyse(there)
     assert {claim.name for claim in found.claims if claim.primary} == set(STUDY.detectable("tiny"))
     assert len(found.figures) == 2
