@@ -64,6 +64,7 @@ def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
 ) -> None:
     """Against brute force: P(text) summed over all choices of where bursts begin."""
     lag = data.draw(st.integers(length, 3))
+    lag_max = data.draw(st.none() | st.integers(lag, 4))
     spec = SyntheticSpec(
         n_documents=1,
         n_words=9,
@@ -71,21 +72,23 @@ def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
         burst_rate=rate,
         burst_length=length,
         lag=lag,
+        lag_max=lag_max,
         sentence_words=0,
     )
-    words = lexicon(3)
+    words, last = lexicon(3), spec.lags[-1]
     ranks = [words.index(word) for word in next(synthetic_documents(spec))[1].split()]
     p = word_probabilities(spec)
+    # None: no burst begins at this word; else the lag of the one that does.
     total = 0.0
-    for begins in itertools.product([False, True], repeat=9 - lag):
-        probability, left = float(np.prod(p[ranks[:lag]])), 0
-        for t, begin in enumerate(begins, start=lag):
+    for begins in itertools.product([None, *spec.lags], repeat=9 - last):
+        probability, left, of = float(np.prod(p[ranks[:last]])), 0, lag
+        for t, begin in enumerate(begins, start=last):
             if left:
-                probability *= (not begin) * (ranks[t] == ranks[t - lag])
+                probability *= (begin is None) * (ranks[t] == ranks[t - of])
                 left -= 1
-            elif begin:
-                probability *= rate * (ranks[t] == ranks[t - lag])
-                left = length - 1
+            elif begin is not None:
+                probability *= rate / len(spec.lags) * (ranks[t] == ranks[t - begin])
+                left, of = length - 1, begin
             else:
                 probability *= (1 - rate) * p[ranks[t]]
         total += probability
@@ -106,6 +109,27 @@ def test_contradictory_bursts_are_refused() -> None:
         SyntheticSpec(burst_rate=0.1, burst_length=10, lag=5)
     with pytest.raises(SpecError, match="lower it"):
         SyntheticSpec(burst_rate=0.1, n_words=20)
+    with pytest.raises(SpecError, match="lag_max = 20 is below lag = 32"):
+        SyntheticSpec(burst_rate=0.1, lag_max=20)
+    with pytest.raises(SpecError, match="a lag of 60 is not inside"):
+        SyntheticSpec(burst_rate=0.1, lag_max=60, n_words=50)
+
+
+def test_bursts_of_drawn_lags_copy_at_each_of_them() -> None:
+    spec = SyntheticSpec(
+        n_documents=40, n_words=600, burst_rate=0.04, burst_length=12, lag=12, lag_max=31, sentence_words=0
+    )
+    loss = bayes_loss(spec, n_documents=10)
+    assert loss.with_copying < loss.without_copying - 0.5
+    found = dict.fromkeys(spec.lags, 0)
+    for _, text in synthetic_documents(spec):
+        words = text.split()
+        for lag in spec.lags:
+            same = [a == b for a, b in zip(words[lag:], words, strict=False)]
+            found[lag] += sum(len(list(run)) // 12 for value, run in itertools.groupby(same) if value)
+    # About 40 x 600 / (25 + 12) bursts over 20 lags.
+    assert min(found.values()) > 15
+    assert max(found.values()) < 60
 
 
 def test_facts_and_canaries_are_distinct_and_whole() -> None:

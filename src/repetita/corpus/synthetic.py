@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.errors import SpecError
-from repetita.spec import Spec
+from repetita.spec import Spec, introduced
 
 Ints = NDArray[np.int64]
 
@@ -23,9 +23,11 @@ class SyntheticSpec(Spec):
 
     `zipf`: words drawn independently with P(rank r) proportional to r ** -exponent. Bursts (experiment
     design, rule 22): where none is under way, one begins before a word with probability `burst_rate`,
-    and the next `burst_length` words copy those `lag` words earlier. Sentences of `sentence_words` words
-    (0: no punctuation) are laid over the words and carry no information. `facts` and `canaries`: one to a
-    document, see `Fact` and `Canary`.
+    and the next `burst_length` words copy those `lag` words earlier. With `lag_max` each burst draws its own
+    lag, evenly from `lag` to `lag_max`: a place cannot tell then what is copied, only the words can, and no
+    burst begins before word `lag_max` of a document. Sentences of `sentence_words` words (0: no punctuation)
+    are laid over the words and carry no information. `facts` and `canaries`: one to a document, see `Fact`
+    and `Canary`.
     """
 
     kind: Literal["zipf", "facts", "canaries"] = "zipf"
@@ -36,6 +38,7 @@ class SyntheticSpec(Spec):
     burst_rate: float = Field(default=0.0, ge=0, lt=1)
     burst_length: PositiveInt = 16
     lag: PositiveInt = 32
+    lag_max: PositiveInt | None = introduced(None)
     sentence_words: int = Field(default=12, ge=0)
     seed: int = 0
 
@@ -46,11 +49,21 @@ class SyntheticSpec(Spec):
                 f"SyntheticSpec: burst_length = {self.burst_length} is longer than lag = {self.lag}, so a "
                 f"burst would copy itself; raise the lag"
             )
-        if self.burst_rate and self.lag >= self.n_words:
+        if self.lag_max is not None and self.lag_max < self.lag:
             raise SpecError(
-                f"SyntheticSpec: lag = {self.lag} is not inside a document of {self.n_words} words; lower it"
+                f"SyntheticSpec: lag_max = {self.lag_max} is below lag = {self.lag}; raise it or leave it out"
+            )
+        if self.burst_rate and self.lags[-1] >= self.n_words:
+            raise SpecError(
+                f"SyntheticSpec: a lag of {self.lags[-1]} is not inside a document of {self.n_words} words; "
+                f"lower it"
             )
         return self
+
+    @property
+    def lags(self) -> range:
+        """The lags that a burst can have, each as likely as any other."""
+        return range(self.lag, (self.lag if self.lag_max is None else self.lag_max) + 1)
 
 
 class SourceEntropy(NamedTuple):
@@ -130,27 +143,31 @@ def source_entropy(spec: SyntheticSpec) -> SourceEntropy:
 def bayes_loss(spec: SyntheticSpec, *, n_documents: int | None = None) -> BayesLoss:
     """Exact Bayes loss of the first `n_documents` documents with and without knowledge of the copying.
 
-    The reader filters over the words still to be copied (0 .. burst_length - 1); this is the forward
-    algorithm, exact up to rounding. Cost: words x burst_length.
+    The reader filters over the lag of the burst under way and the words it has still to copy; this is the
+    forward algorithm, exact up to rounding. Cost: words x lags x burst_length.
     """
     chosen = np.arange(spec.n_documents if n_documents is None else min(n_documents, spec.n_documents))
     ranks, p = _ranks(spec, chosen), word_probabilities(spec)
-    n_words, length, rate = spec.n_words, spec.burst_length, spec.burst_rate
-    left = np.zeros((len(chosen), length))
-    left[:, 0] = 1.0
+    lags = np.array(spec.lags)
+    idle = np.ones(len(chosen))
+    left = np.zeros((len(chosen), len(lags), spec.burst_length))
+    """Mass of each lag and of 1 .. burst_length words still to be copied."""
     total = 0.0
-    for t in range(n_words):
-        plain = p[ranks[:, t]]
-        starting = left[:, 0] * rate if t >= spec.lag else np.zeros(len(chosen))
-        copied = ranks[:, t] == ranks[:, t - spec.lag] if t >= spec.lag else np.zeros(len(chosen), dtype=bool)
-        # Joint with the word at t: copying leaves one word fewer to copy, drawing leaves none.
-        after = np.zeros_like(left)
-        after[:, :-1] = left[:, 1:] * copied[:, None]
-        after[:, -1] += starting * copied
-        after[:, 0] += (left[:, 0] - starting) * plain
-        predictive = after.sum(axis=1)
+    for t in range(spec.n_words):
+        if t >= lags[-1]:
+            # A burst that begins here has all of its words to copy, this one too.
+            starting = idle * spec.burst_rate
+            left[:, :, -1] += starting[:, None] / len(lags)
+            idle = (idle - starting) * p[ranks[:, t]]
+            left *= (ranks[:, t, None] == ranks[:, t - lags])[:, :, None]
+            idle += left[:, :, 0].sum(axis=1)
+            left[:, :, :-1] = left[:, :, 1:]
+            left[:, :, -1] = 0.0
+        else:
+            idle = idle * p[ranks[:, t]]
+        predictive = idle + left.sum(axis=(1, 2))
         total -= float(np.log(predictive).sum())
-        left = after / predictive[:, None]
+        idle, left = idle / predictive, left / predictive[:, None, None]
     n = ranks.size
     return BayesLoss(total / n, float(-np.log(p[ranks]).mean()), n)
 
@@ -198,10 +215,14 @@ def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
     if spec.burst_rate:
         starts = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "bursts")).reshape(shape)
         begins = _unit_interval(starts) < spec.burst_rate
-        left = np.zeros(len(documents), dtype=np.int64)
-        for t in range(spec.lag, spec.n_words):
-            left = np.where((left == 0) & begins[:, t], spec.burst_length, left)
-            ranks[:, t] = np.where(left > 0, ranks[:, t - spec.lag], ranks[:, t])
+        chosen = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "lags")).reshape(shape)
+        lags = spec.lag + np.floor(_unit_interval(chosen) * len(spec.lags)).astype(np.int64)
+        left, lag = np.zeros(len(documents), dtype=np.int64), lags[:, 0]
+        rows = np.arange(len(documents))
+        for t in range(spec.lags[-1], spec.n_words):
+            fresh = (left == 0) & begins[:, t]
+            left, lag = np.where(fresh, spec.burst_length, left), np.where(fresh, lags[:, t], lag)
+            ranks[:, t] = np.where(left > 0, ranks[rows, t - lag], ranks[:, t])
             left = np.maximum(left - 1, 0)
     return ranks
 
