@@ -170,6 +170,8 @@ def test_a_probe_reads_text_and_bytes_as_without_the_prefix(corpus: Corpus) -> N
     rows, body = behind.rows(indices), train.rows(indices)
     np.testing.assert_array_equal(rows.targets[:, 3:], body.targets)
     np.testing.assert_array_equal(behind.scored_bytes(rows), train.scored_bytes(body))
+    np.testing.assert_array_equal(behind.encode("one text"), train.encode("one text"))
+    np.testing.assert_array_equal(behind.token_counts(), train.token_counts())
     assert rows.targets[:, 2].tolist() == [FIRST + number for number in of.trained("train", indices)]
 
 

@@ -109,6 +109,22 @@ def test_scored_bytes_are_those_of_the_text(corpus: Corpus) -> None:
     assert of.scored_bytes(rows).tolist() == expected
 
 
+def test_a_set_encodes_as_its_corpus_does_and_counts_what_it_scores(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repetita.corpus.tokenized.COUNTED_ROWS", 7)
+    of = corpus.sets["train"]
+    assert of.encode("one and two").tolist() == corpus.tokenizer.encode("one and two").tolist()
+    assert corpus.tokenizer.decode(of.encode("one and two")) == "one and two"
+    counts = of.token_counts()
+    rows = of.rows(everything(of))
+    assert counts.shape == (corpus.tokenizer.vocab_size,)
+    assert (counts.sum(), counts[0]) == (of.n_scored, 0)
+    assert all(counts[id_] == (rows.targets == id_).sum() for id_ in (1, 33, 98, 102))
+    counts[:] = 0
+    assert of.token_counts().sum() == of.n_scored
+
+
 @pytest.mark.parametrize("unit", ["sentence", "paragraph", "document"])
 def test_units_are_rows_of_their_own(cache: Path, unit: str) -> None:
     corpus = open_corpus(SPEC.edit(units=unit, length=512), cache=cache)

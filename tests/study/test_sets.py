@@ -96,6 +96,9 @@ def test_the_batch_of_an_update_is_what_it_reads(place: Place) -> None:
             assert all(np.array_equal(ours, read) for ours, read in zip(rows, expected, strict=True))
             assert np.shape(over.sequences.scored_bytes(rows)) == batch.set.shape
             if over.sequences not in of_set.values():
+                assert over.sequences.token_counts().sum() == rows.scored.sum()
+                assert np.array_equal(over.sequences.encode("so it is"), of_set["train"].encode("so it is"))
+            if over.sequences not in of_set.values():
                 mixed += 1
                 assert np.array_equal(over.sequences.rows(np.array([2])).targets, expected.targets[2:3])
                 if (batch.host >= 0).any():

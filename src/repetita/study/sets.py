@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from repetita.corpus.document_ids import UNKNOWN, RunIds, WithIds, split_form
 from repetita.corpus.schedule import EMPTY, SETS, Batch, Schedule
 from repetita.corpus.sequences import Corpus, SequenceSet, compose
+from repetita.corpus.tokenized import token_counts
 from repetita.corpus.treatment import Insertions, Passes, SpecialBatch
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
@@ -171,6 +172,14 @@ class _Slots:
     def scored_bytes(self, rows: Rows, /) -> NDArray[np.int64]:
         """Bytes of text behind the scored targets of each row, shape (B,)."""
         return self._corpus.sets["train"].scored_bytes(rows)
+
+    def encode(self, text: str, /) -> NDArray[np.int64]:
+        """The ids of a text by the corpus' tokenizer, shape (n,)."""
+        return self._corpus.sets["train"].encode(text)
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """How often each id is scored in this update, shape (V,)."""
+        return token_counts(self, vocab_size=self._corpus.tokenizer.vocab_size)
 
     def _chosen(self, slots: NDArray[np.int64]) -> Batch:
         of = self._batch
