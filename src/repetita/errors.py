@@ -7,6 +7,7 @@ RepetitaError
 │   ├── DamagedError       a file whose content does not match its recorded hash
 │   ├── RunFolderError     a run folder of another spec, or one that another process is writing
 │   └── StorageError       a disk that is full, a folder that cannot be written
+├── NotApplicable          exit code 1: a question that has no answer for this model; a probe writes down why
 ├── RunStopped             exit code 143: a SIGTERM was honoured; the run can be continued
 └── TrainingDiverged       exit code 1: a loss or gradient that is not finite
 """
@@ -45,6 +46,10 @@ class RunFolderError(UserError):
 
 class StorageError(UserError):
     """A disk that is full or a folder that cannot be written."""
+
+
+class NotApplicable(RepetitaError):
+    """A question that has no answer for this model, such as the circuits of one that is not ours."""
 
 
 class RunStopped(RepetitaError):

@@ -1,12 +1,18 @@
 """The Subject protocol: whatever is measured answers in numpy, whoever trained it."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+Pattern = Floats
+"""Attention of one layer, shape (B, H, L, L): [b, h, i, j] is how much token i reads from token j."""
+Patterns = Literal["frozen", "recomputed"]
 
 
 class Scores(NamedTuple):
@@ -54,4 +60,82 @@ class Predicting(Subject, Protocol):
 
     def predict(self, rows: Rows) -> Scores:
         """As `score`, with `predicted`: the same loss and hits, for some more work."""
+        ...
+
+
+class Head(NamedTuple):
+    """One attention head; layers and heads count from 0."""
+
+    layer: int
+    head: int
+
+
+@runtime_checkable
+class Attending(Subject, Protocol):
+    """A subject that shows what its tokens read."""
+
+    def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
+        """The patterns of one layer after the other, first layer first, for tokens (B, L).
+
+        Each is to be reduced before the next is asked for: only one layer is held at a time.
+        """
+        ...
+
+
+@runtime_checkable
+class Attributing(Subject, Protocol):
+    """A subject that says what each head adds to logits by the direct path.
+
+    That is the head's output, put through the final norm and the output matrix, with the norm's scale held
+    at the value that it has with all heads at work. A logit is meant as its distance from the mean over the
+    vocabulary: what is added to all of them alike changes no probability. All raise NotApplicable where the
+    model has no such path.
+    """
+
+    def attribute(self, tokens: Tokens, targets: Tokens) -> Floats:
+        """What each head adds to the logit of the target; both (B, L), answer (n_layer, H, B, L)."""
+        ...
+
+    def raises(self, tokens: Tokens, /) -> Iterator[Floats]:
+        """By layer what each head at token i adds to the logit of token j of its row, shape (B, H, L, L)."""
+        ...
+
+
+@runtime_checkable
+class Circuits(Subject, Protocol):
+    """A subject whose heads' circuits can be read off its weights, no text needed.
+
+    Norms count with their gains and their centring; their scale, which differs by token, is taken as 1 (as in
+    TransformerLens' folded weights). Both raise NotApplicable where the model has no such weights.
+    """
+
+    def ov_copying(self) -> Floats:
+        """By head sum(lambda) / sum |lambda|, shape (n_layer, H), within [-1, 1].
+
+        lambda are the eigenvalues of its full OV circuit (V, V), from the embedding of the token attended to
+        through the head to the logits; 1 where all that it reads it copies (Elhage et al. 2021; Olsson et
+        al. 2022). NaN for a head whose eigenvalues are all 0.
+        """
+        ...
+
+    def k_composition(self) -> Floats:
+        """[l, h, m, g]: trace of head (l, h)'s QK circuit (V, V) with keys written by head (m, g) of an
+        earlier layer and queries read from the embedding; 0 unless m < l. Shape (n_layer, H, n_layer, H).
+
+        Positive where a query looks for a key that the other head has marked with the query's own token.
+        """
+        ...
+
+
+@runtime_checkable
+class Ablating(Subject, Protocol):
+    """A subject that can do without some of its heads."""
+
+    def without(self, heads: Iterable[tuple[int, int]], /, *, patterns: Patterns = "frozen") -> Subject:
+        """The same model with the output of these heads, (layer, head) each, set to 0.
+
+        `frozen`: every attention pattern stays as it is without ablation, so that only what the heads write
+        is missed and not what others then look at (Olsson et al. 2022). `recomputed`: later heads attend as
+        they do on what is left. Raises SpecError for a head that the model lacks.
+        """
         ...

@@ -79,7 +79,7 @@ def test_explicit_attention_gives_the_same_states(
     position: Position, output: Output, d_mlp: int | None
 ) -> None:
     made = lively(model(position, output, d_mlp))
-    x_BLD = made._embed(tokens())
+    x_BLD = made.embed(tokens())
     for block, pattern_BHLL in zip(made.blocks, made.patterns(tokens()), strict=True):
         assert isinstance(block, Block)
         x_BLD, explained_BHLL = block.explain(x_BLD, reach=CAUSAL, rotary=made.rotary)

@@ -1,16 +1,19 @@
 """A model made to answer as a Subject, in the middle of its training or from a checkpoint of a run."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from repetita.errors import RunFolderError, SpecError
+from repetita.errors import NotApplicable, RunFolderError, SpecError
+from repetita.model import circuits
 from repetita.model.checkpoint import checkpoint_path, load, steps_on_disk
 from repetita.model.loss import scored_cross_entropy
 from repetita.model.transformer import Transformer
-from repetita.subject import Rows, Scores
+from repetita.subject import Floats, Pattern, Patterns, Rows, Scores, Tokens
 
 BATCH_TOKENS = 2048
 """Tokens scored at once on a CPU: the states of a small model then stay in the caches."""
@@ -31,6 +34,15 @@ class Model(Protocol):
 
     def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
         """What the output matrix is applied to, at some of the flattened positions (N D)."""
+        ...
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """A model that shows its attention."""
+
+    def patterns(self, tokens_BL: Tensor, /) -> Iterator[Tensor]:
+        """Attention patterns (B H L L) of one layer after the other."""
         ...
 
 
@@ -65,14 +77,64 @@ class LiveSubject:
         """As `score`, with the most likely token; see `Predicting.predict`."""
         return self._ask(rows, predict=True)
 
+    @torch.no_grad()
+    def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
+        """One layer's patterns after the other, for all rows at once; see `Attending.attend`."""
+        if not isinstance(self.model, Shown):
+            raise NotApplicable("not applicable: this model does not show its attention")
+        for pattern_BHLL in self.model.patterns(torch.tensor(tokens, device=self.device)):
+            yield pattern_BHLL.cpu().numpy()
+
+    @torch.no_grad()
+    def attribute(self, tokens: Tokens, targets: Tokens) -> Floats:
+        """What each head adds to the target's logit; see `Attributing.attribute`."""
+        model = self._transformer()
+        found = np.zeros((model.config.n_layer, model.config.n_head, *tokens.shape), dtype=np.float32)
+        for part in self._parts(*tokens.shape):
+            direct = circuits.Direct(model, torch.tensor(tokens[part], device=self.device))
+            asked_BL = torch.tensor(targets[part], device=self.device)
+            for layer, added_BLH in enumerate(direct.to_targets(asked_BL)):
+                found[layer, :, part] = added_BLH.permute(2, 0, 1).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def raises(self, tokens: Tokens, /) -> Iterator[Floats]:
+        """What each head adds to the logits of a row's own tokens; see `Attributing.raises`."""
+        tokens_BL = torch.tensor(tokens, device=self.device)
+        for added_BHLL in circuits.Direct(self._transformer(), tokens_BL).to_tokens(tokens_BL):
+            yield added_BHLL.cpu().numpy()
+
+    @torch.no_grad()
+    def ov_copying(self) -> Floats:
+        """See `Circuits.ov_copying`."""
+        return circuits.ov_copying(self._transformer()).numpy().astype(np.float32)
+
+    @torch.no_grad()
+    def k_composition(self) -> Floats:
+        """See `Circuits.k_composition`."""
+        return circuits.k_composition(self._transformer()).numpy().astype(np.float32)
+
+    def without(self, heads: Iterable[tuple[int, int]], /, *, patterns: Patterns = "frozen") -> "LiveSubject":
+        """See `Ablating.without`; takes up to four times as long to score."""
+        model = circuits.Ablated(self._transformer(), heads=heads, patterns=patterns)
+        return LiveSubject(model, device=self.device, batch_rows=self.batch_rows)
+
+    def _transformer(self) -> Transformer:
+        if not isinstance(self.model, Transformer):
+            raise NotApplicable("not applicable: single heads are looked into in our own transformer only")
+        return self.model
+
+    def _parts(self, n: int, length: int) -> Iterator[slice]:
+        """Rows that are asked at once."""
+        size = self.batch_rows or max(1, BATCH_TOKENS // length)
+        return (slice(start, start + size) for start in range(0, n, size))
+
     def _ask(self, rows: Rows, *, predict: bool) -> Scores:
         n, length = rows.tokens.shape
-        size = self.batch_rows or max(1, BATCH_TOKENS // length)
         loss_BL = torch.zeros(n, length)
         hit_BL = torch.zeros(n, length, dtype=torch.bool)
         predicted_BL = torch.zeros(n, length, dtype=torch.long) if predict else None
-        for start in range(0, n, size):
-            part = slice(start, start + size)
+        for part in self._parts(n, length):
             scored_BL = torch.tensor(rows.scored[part])
             at_N = scored_BL.flatten().nonzero()[:, 0].to(self.device)
             if not len(at_N):

@@ -84,8 +84,8 @@ class Transformer(nn.Module):
         dropped with that probability, drawn from `generator` (which must then be given); attention
         patterns are not dropped.
         """
-        drop, reach = Dropout(dropout, generator=generator), self._reach(tokens_BL)
-        x_BLD = drop(self._embed(tokens_BL))
+        drop, reach = Dropout(dropout, generator=generator), self.reach(tokens_BL)
+        x_BLD = drop(self.embed(tokens_BL))
         *blocks, last = cast("Iterable[Block]", self.blocks)
         for block in blocks:
             x_BLD = block(x_BLD, reach=reach, rotary=self.rotary, drop=drop)
@@ -95,18 +95,20 @@ class Transformer(nn.Module):
 
     def patterns(self, tokens_BL: Tensor) -> Iterator[Tensor]:
         """Attention patterns (B H L L) of one layer after the other, by explicit attention."""
-        x_BLD, reach = self._embed(tokens_BL), self._reach(tokens_BL)
+        x_BLD, reach = self.embed(tokens_BL), self.reach(tokens_BL)
         for block in cast("Iterable[Block]", self.blocks):
             x_BLD, pattern_BHLL = block.explain(x_BLD, reach=reach, rotary=self.rotary)
             yield pattern_BHLL
 
-    def _embed(self, tokens_BL: Tensor) -> Tensor:
+    def embed(self, tokens_BL: Tensor) -> Tensor:
+        """The residual stream before the first layer (B L D)."""
         x_BLD: Tensor = self.embedding(tokens_BL)
         if self.position is not None:
             x_BLD = x_BLD + self.position.weight[: tokens_BL.shape[1]]
         return x_BLD if self.embedding_norm is None else self.embedding_norm(x_BLD)
 
-    def _reach(self, tokens_BL: Tensor) -> attention.Reach:
+    def reach(self, tokens_BL: Tensor) -> attention.Reach:
+        """Which tokens a token may read."""
         if self.head is None:
             return attention.CAUSAL
         if bool((tokens_BL[:, -1] != 0).all()):
@@ -134,8 +136,8 @@ class Block(nn.Module):
         self, x_BLD: Tensor, *, reach: attention.Reach, rotary: "Rotary | None", drop: "Dropout"
     ) -> Tensor:
         """The residual stream after this layer."""
-        mixed_BLHK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
-        return self._finish(x_BLD, mixed_BLHK.flatten(2), drop)
+        mixed_BLHK = attention.fused(self.heads(x_BLD, rotary), reach=reach)
+        return self.finish(x_BLD, mixed_BLHK.flatten(2), drop)
 
     def at(
         self,
@@ -147,22 +149,22 @@ class Block(nn.Module):
         drop: "Dropout",
     ) -> Tensor:
         """The residual stream after this layer at some of the flattened positions alone (N D)."""
-        mixed_BLHK = attention.fused(self._heads(x_BLD, rotary), reach=reach)
+        mixed_BLHK = attention.fused(self.heads(x_BLD, rotary), reach=reach)
         x_ND, mixed_ND = x_BLD.flatten(0, 1), mixed_BLHK.flatten(0, 1).flatten(1)
         if 2 * len(at_N) < len(x_ND):
-            return self._finish(x_ND[at_N], mixed_ND[at_N], drop)
+            return self.finish(x_ND[at_N], mixed_ND[at_N], drop)
         # To pick nearly all positions costs more than to compute the others as well.
-        x_ND = self._finish(x_ND, mixed_ND, drop)
+        x_ND = self.finish(x_ND, mixed_ND, drop)
         return x_ND if len(at_N) == len(x_ND) else x_ND[at_N]
 
     def explain(
         self, x_BLD: Tensor, *, reach: attention.Reach, rotary: "Rotary | None"
     ) -> tuple[Tensor, Tensor]:
         """The residual stream after this layer and the layer's attention patterns (B H L L)."""
-        mixed_BHLK, pattern_BHLL = attention.explicit(self._heads(x_BLD, rotary), reach=reach)
-        return self._finish(x_BLD, mixed_BHLK.transpose(1, 2).flatten(2), Dropout(0.0)), pattern_BHLL
+        mixed_BHLK, pattern_BHLL = attention.explicit(self.heads(x_BLD, rotary), reach=reach)
+        return self.finish(x_BLD, mixed_BHLK.transpose(1, 2).flatten(2), Dropout(0.0)), pattern_BHLL
 
-    def _heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> Tensor:
+    def heads(self, x_BLD: Tensor, rotary: "Rotary | None") -> Tensor:
         """Queries, keys and values (B L 3 H K)."""
         qkv_BLD3 = _apply(self.qkv, self.attention_norm(x_BLD))
         B, L, D3 = qkv_BLD3.shape
@@ -171,7 +173,7 @@ class Block(nn.Module):
             return heads_BL3HK
         return torch.cat((rotary(heads_BL3HK[:, :, :2]), heads_BL3HK[:, :, 2:]), dim=2)
 
-    def _finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
+    def finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
         """Everything after the attention, position by position (x: any leading shape)."""
         x_xD = x_xD + drop(_apply(self.attention_out, mixed_xD))
         if self.mlp_norm is None or self.mlp_in is None or self.mlp_out is None:
