@@ -111,5 +111,8 @@ def _due(steps: Iterable[int], n_steps: int) -> tuple[int, ...]:
 
 def _pass_length(steps_per_pass: Fraction | None) -> Fraction:
     if steps_per_pass is None:
-        raise SpecError("a cadence in passes needs a treatment that has passes; give steps for a stream")
+        raise SpecError(
+            "a cadence in passes needs a treatment that has passes from its first step on; give steps for a "
+            "stream, or for a subset that starts later"
+        )
     return steps_per_pass

@@ -68,11 +68,32 @@ SUBSETS = st.one_of(
         slots=st.sampled_from(["repeated", "empty"]),
     ),
 )
+_WINDOW = {
+    "n_sequences": st.integers(1, 8),
+    "slots": st.sampled_from(["repeated", "empty"]),
+    "start": st.none() | st.integers(0, 8),
+    "stop": st.none() | st.integers(12, 15),  # special batches may leave the base no more steps
+}
+WINDOWS = st.one_of(
+    st.builds(
+        RepeatedSubset,
+        fraction=st.sampled_from([Fraction(3, 10), Fraction(1, 2), Fraction(5, 7), Fraction(1)]),
+        unit=st.sampled_from(["sequence", "document"]),
+        **_WINDOW,
+    ),
+    st.builds(
+        RepeatedSubset,
+        fraction=st.just(Fraction(1, 4)),
+        unit=st.sampled_from(["paragraph", "sentence"]),
+        **_WINDOW,
+    ),
+)
+"""Subsets that are re-read in some of the steps alone."""
 DRAWN = st.builds(
     Passes, n_sequences=st.integers(1, 40), out_of=st.integers(40, 90), common_seed=st.integers(0, 3)
 )
 PASSES = st.builds(Passes, n_sequences=st.integers(1, 400), reordered=st.integers(0, 2))
-BASES = st.one_of(st.just(Stream()), PASSES, DRAWN, SUBSETS)
+BASES = st.one_of(st.just(Stream()), PASSES, DRAWN, SUBSETS, WINDOWS)
 _SPECIAL = {
     "base": BASES,
     "size": st.integers(1, 12),

@@ -13,7 +13,7 @@ from repetita.corpus.treatment import (
     RepeatedSubset,
     Stream,
 )
-from tests.corpus.plans import FRACTIONS, REPEATED, SUBSETS, TRAIN, run, schedule
+from tests.corpus.plans import FRACTIONS, REPEATED, SUBSETS, TRAIN, WINDOWS, run, schedule
 
 
 @given(st.integers(1, 10**12), st.integers(1, 10**12), st.integers(0, 10**12))
@@ -31,6 +31,22 @@ def test_a_lane_is_exact_for_any_fraction_and_any_slot(one: int, other: int, fir
         free = lane.other_slot(positions)
         assert (free - lane.before(free)).tolist() == positions.tolist()
         assert not lane.holds(free).any()
+
+
+@given(FRACTIONS, st.integers(0, 30), st.integers(0, 40))
+def test_a_lane_in_a_window_is_the_lane_from_its_start_on(
+    fraction: Fraction, start: int, length: int
+) -> None:
+    lane, whole = Lane(fraction, start=start, stop=start + length), Lane(fraction)
+    slots_ = np.arange(90)
+    expected = np.zeros(90, bool)
+    expected[start : start + length] = whole.holds(np.arange(length))
+    assert np.array_equal(lane.holds(slots_), expected)
+    assert lane.before(slots_).tolist() == [lane.count(slot) for slot in range(90)]
+    assert [lane.count(slot) for slot in range(90)] == np.cumsum([0, *expected])[:90].tolist()
+    assert lane.slot(np.arange(expected.sum())).tolist() == np.flatnonzero(expected).tolist()
+    assert lane.other_slot(np.arange((~expected).sum())).tolist() == np.flatnonzero(~expected).tolist()
+    assert lane.window(90) == length
 
 
 @given(SUBSETS, st.integers(1, 90))
@@ -61,7 +77,7 @@ def test_a_subset_leaves_the_other_slots_to_the_control_and_nests(
     assert large.members("repeated")[:size].tolist() == small.members("repeated").tolist()
 
 
-@given(SUBSETS, st.integers(0, 9))
+@given(SUBSETS | WINDOWS, st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_starvation_leaves_the_other_slots_as_in_the_treated_run(treatment: Any, seed: int) -> None:
     treated = schedule(treatment.edit(slots="repeated"), seed=seed)

@@ -160,6 +160,62 @@ def test_one_pass_is_the_stream_bit_for_bit(fraction: Fraction, seed: int) -> No
         assert [row[:4] for row in slots(treated)] == [row[:4] for row in slots(control)]
 
 
+@given(FRACTIONS, st.integers(0, 30), st.integers(1, 40), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_one_pass_in_a_window_is_the_stream_bit_for_bit(
+    fraction: Fraction, start: int, length: int, seed: int
+) -> None:
+    treatment = RepeatedSubset(
+        fraction=fraction, passes=Fraction(1), start=start, stop=start + max(2, length)
+    )
+    once, control = (schedule(one, steps=70, seed=seed) for one in (treatment, Stream()))
+    for treated, plain in zip(once.batches(), control.batches(), strict=True):
+        assert [row[:4] for row in slots(treated)] == [row[:4] for row in slots(plain)]
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 25), st.integers(8, 30), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_window_reads_its_subset_e_times_and_all_else_is_the_control(
+    passes: int, size: int, start: int, length: int, seed: int
+) -> None:
+    """E * S = f * (slots of the window), and no sequence is read both in the subset and beside it."""
+    treatment = RepeatedSubset(passes=Fraction(passes), n_sequences=size, start=start, stop=start + length)
+    plan, control = schedule(treatment, steps=60, seed=seed), schedule(Stream(), steps=60, seed=seed)
+    rows, plain = (np.array([row for batch in run(one) for row in batch]) for one in (plan, control))
+    inside = rows[:, 4] == REPEATED
+    assert Counter(rows[inside, 1].tolist()) == dict.fromkeys(plan.members("repeated").tolist(), passes)
+    assert np.array_equal(rows[~inside, :4], plain[~inside, :4])
+    assert len(set(rows[:, 1].tolist())) == (~inside).sum() + size
+    where = np.flatnonzero(inside)
+    assert start * 8 <= where.min()
+    assert where.max() < (start + length) * 8
+    realised = plan.realised()
+    assert realised["window_slots"] == length * 8
+    assert realised["lane_slots"] == passes * size
+    assert realised["passes"] == passes
+    assert realised["fraction"] == passes * size / (length * 8)
+
+
+@given(st.sampled_from(["repeated", "empty"]), st.integers(0, 9))
+@settings(max_examples=10, deadline=None)
+def test_windows_share_their_starts(kind: Any, seed: int) -> None:
+    """An early window begins like the whole run, a late one like the control, starved or not."""
+    values: dict[str, Any] = {"fraction": Fraction(3, 10), "n_sequences": 5, "slots": kind}
+    whole, early, late, control = (
+        run(schedule(treatment, seed=seed))
+        for treatment in (
+            RepeatedSubset(**values),
+            RepeatedSubset(stop=20, **values),
+            RepeatedSubset(start=20, **values),
+            Stream(),
+        )
+    )
+    assert early[:20] == whole[:20] != control[:20]
+    assert early[20:] == control[20:]
+    assert late[:20] == control[:20]
+    assert late[20:] != control[20:]
+
+
 # Any step from anywhere
 
 
@@ -316,6 +372,7 @@ KNOWN: dict[str, Any] = {
     "repeated": RepeatedSubset(fraction=Fraction(3, 10), n_sequences=4),
     "documents": RepeatedSubset(fraction=Fraction(1, 2), n_sequences=9, unit="document"),
     "sentences": RepeatedSubset(fraction=Fraction(1, 4), n_sequences=4, unit="sentence"),
+    "window": RepeatedSubset(fraction=Fraction(3, 10), n_sequences=4, start=1, stop=5),
     "special": SpecialBatch(base=Stream(), size=3, at=2, times=2, every=2, after="novel"),
     "insertions": Insertions(base=Stream(), items=(Insertion(index=1, count=4), Insertion(index=3, count=4))),
 }

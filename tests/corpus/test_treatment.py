@@ -73,6 +73,14 @@ def test_a_solved_size_keeps_its_passes(fraction: Fraction, passes: int, total: 
         ({"fraction": 0.1, "passes": 10, "total": 3200}, "contradicts the run"),
         ({"fraction": "1/10000", "passes": 2}, "less than one slot"),
         ({"fraction": 0.1, "passes": 10, "size": 3}, "unknown key 'size'"),
+        ({"fraction": 0.1, "passes": 2, "start": 9, "stop": 9}, "stop must be after start"),
+        (
+            {"fraction": 0.1, "passes": 2, "start": 90, "stop": 101},
+            "steps 90 to 101 is outside the run of 100",
+        ),
+        ({"fraction": 0.1, "passes": 2, "start": 100}, "steps 100 to its end is outside"),
+        ({"fraction": 0.1, "n_sequences": 17, "stop": 10}, "the 16 repeated slots"),
+        ({"passes": 11, "n_sequences": 16, "stop": 10}, "more than the 160 of the window"),
     ],
 )
 def test_contradictions_of_a_repeated_subset_are_refused(values: dict[str, Any], sentence: str) -> None:
@@ -114,6 +122,13 @@ BASES = st.one_of(
     ),
     st.builds(
         RepeatedSubset, fraction=st.sampled_from([Fraction(1, 4), Fraction(1)]), n_sequences=st.integers(1, 8)
+    ),
+    st.builds(
+        RepeatedSubset,
+        fraction=st.just(Fraction(1, 4)),
+        n_sequences=st.integers(1, 8),
+        start=st.none() | st.integers(0, 4),
+        stop=st.none() | st.integers(6, 8),
     ),
 )
 _SPECIAL = {
@@ -198,6 +213,34 @@ def test_steps_per_pass() -> None:
     repeated = settle(RepeatedSubset(fraction=Fraction(1, 10), passes=Fraction(10)))
     assert steps_per_pass(repeated, batch_size=16) == 10
     assert steps_per_pass(Insertions(base=repeated, items=()), batch_size=16) == 10
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 6), st.integers(1, 6))
+def test_passes_of_a_window_fill_its_share_of_slots(one: int, other: int, passes: int, size: int) -> None:
+    start, stop = min(one, other), max(one, other) + 1
+    slots = (stop - start) * 16
+    assume(passes * size <= slots)
+    window = {"start": start, "stop": stop}
+    by_size: RepeatedSubset = settle(RepeatedSubset(passes=Fraction(passes), n_sequences=size, **window))
+    assert by_size.fraction is not None
+    assert by_size.fraction * slots == passes * size
+    assert settle(RepeatedSubset(fraction=by_size.fraction, passes=Fraction(passes), **window)) == by_size
+    assert steps_per_pass(by_size, batch_size=16) * passes == stop - start
+
+
+def test_a_window_is_forgotten_where_it_has_no_end_in_sight_and_is_the_control_before_it() -> None:
+    half = {"fraction": Fraction(1, 2), "n_sequences": 8}
+    whole = settle(RepeatedSubset(**half))
+    assert settle(RepeatedSubset(start=0, stop=100, **half)) == whole
+    assert '"start"' not in canonical_json(whole)
+    assert '"stop"' not in canonical_json(whole)
+    early, late = settle(RepeatedSubset(stop=40, **half)), settle(RepeatedSubset(start=40, **half))
+    assert early.until(40) == whole.until(40)
+    assert early.until(41) != whole.until(41)
+    assert late.until(40) == Stream()
+    assert settle(late.until(60), steps=60) == settle(RepeatedSubset(start=40, stop=60, **half), steps=60)
+    starved = settle(RepeatedSubset(start=40, slots="empty", **half))
+    assert starved.until(40) == Stream()
 
 
 def test_without_a_common_set_passes_are_written_as_before() -> None:

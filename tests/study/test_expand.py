@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from repetita.cadence import At, Every
+from repetita.cadence import At, AtPasses, Every
 from repetita.corpus.document_ids import DocumentIds
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.splits import Splits
@@ -18,7 +18,7 @@ from repetita.model.config import ModelConfig
 from repetita.spec import fingerprint
 from repetita.study.expand import Job, expand, in_run, measurement_key
 from repetita.study.plan import PlannedRun
-from repetita.train.recipe import Recipe, RunSpec
+from repetita.train.recipe import Recipe, RunSpec, same_start
 
 CORPUS = CorpusSpec(
     source="x", tokenizer=TokenizerSpec(kind="bytes"), length=16, splits=Splits(special="0.1")
@@ -77,6 +77,28 @@ def test_forks_share_a_trunk_that_is_measured_for_all_of_them() -> None:
     assert due["pairs"].steps == {0, 8}
     assert due["pairs"].probe.on == ("special/0", "twin/0")
     assert due["pairs"].sets_of == arms[0].spec
+
+
+def test_a_late_window_forks_from_the_control_and_each_window_is_measured_on_its_own_subset() -> None:
+    subset = ScoreProbe(name="subset", on=("repeated",), cadence=Every(n=5))
+    windows = [RepeatedSubset(fraction="1/2", n_sequences=n, start=10) for n in (4, 2)]
+    arms = [PlannedRun(spec=spec(Stream()), labels={"arm": "control"}, probes=(TEST,), fork_at=10)]
+    arms += [
+        PlannedRun(spec=spec(w), labels={"arm": "late"}, probes=(TEST, subset), fork_at=10) for w in windows
+    ]
+    jobs = jobs_of(*arms)
+    assert jobs[0].spec == spec(Stream()).until(10)
+    assert {job.trunk for job in jobs[1:]} == {jobs[0].fingerprint}
+    assert sorted(due.probe.name for due in jobs[0].probes) == ["subset", "subset", "test"]
+    assert same_start(arms[0].spec, other=arms[1].spec, step=10)
+    assert not same_start(arms[0].spec, other=arms[1].spec, step=11)
+
+
+def test_passes_that_begin_late_cannot_be_counted_from_the_start() -> None:
+    late = spec(RepeatedSubset(fraction="1/2", n_sequences=4, start=10))
+    probe = TEST.edit(cadence=AtPasses(passes=(1,)))
+    with pytest.raises(SpecError, match="starts later"):
+        jobs_of(PlannedRun(spec=late, labels={}, probes=(probe,)))
 
 
 def test_a_trunk_for_one_run_is_not_worth_it() -> None:

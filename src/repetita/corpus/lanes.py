@@ -52,19 +52,26 @@ class Columns(NamedTuple):
 class Lane:
     """Which slots belong to a share f of all: slot g does iff floor((g+1)f) > floor(g f).
 
-    Error diffusion: the lane's share of the first g slots is f g to within one slot, at every g.
+    Error diffusion: the lane's share of the first g slots is f g to within one slot, at every g. With `start`
+    and `stop` all of this is inside the slots [start, stop), counted from `start`, and the lane has none
+    outside.
     """
 
-    def __init__(self, fraction: Fraction) -> None:
+    def __init__(self, fraction: Fraction, *, start: int = 0, stop: int | None = None) -> None:
         self._p, self._q = fraction.numerator, fraction.denominator
+        self.start, self.stop = start, stop
 
     def before(self, slots: Ints) -> Ints:
         """Lane slots among the first `slots` slots."""
-        return _floor(slots, self._p, 0, self._q)
+        return _floor(self._inside(slots), self._p, 0, self._q)
 
     def count(self, slots: int) -> int:
         """`before` of one number."""
-        return slots * self._p // self._q
+        return self.window(slots) * self._p // self._q
+
+    def window(self, slots: int) -> int:
+        """Slots that may be in the lane among the first `slots` slots."""
+        return max(0, (slots if self.stop is None else min(slots, self.stop)) - self.start)
 
     def holds(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether each slot is in the lane."""
@@ -72,11 +79,25 @@ class Lane:
 
     def slot(self, positions: Ints) -> Ints:
         """The slot of each position of the lane: the inverse of `before` on the lane."""
-        return _floor(positions, self._q, self._q - 1, self._p)
+        return _floor(positions, self._q, self._q - 1, self._p) + self.start
 
     def other_slot(self, positions: Ints) -> Ints:
-        """The slot of each position of the complement, which has the share 1 - f."""
-        return _floor(positions, self._q, 0, self._q - self._p)
+        """The slot of each position of the complement, which has the share 1 - f of the window."""
+        slots = np.array(positions)
+        later = slots >= self.start
+        if self.stop is not None:
+            taken = self.count(self.stop)
+            after = slots >= self.stop - taken
+            slots[after] += taken
+            later &= ~after
+        slots[later] = _floor(slots[later] - self.start, self._q, 0, self._q - self._p) + self.start
+        return slots
+
+    def _inside(self, slots: Ints) -> Ints:
+        """Slots of the window before each slot."""
+        if self.start == 0 and self.stop is None:
+            return slots
+        return np.asarray(np.clip(slots, self.start, self.stop) - self.start)
 
 
 class Subset(Protocol):
@@ -111,14 +132,14 @@ class Base:
         self,
         *,
         order: Permutation,
-        fraction: Fraction,
+        lane: Lane,
         subset: Subset | None,
         slots: int,
         label: int = REPEATED,
         filled: Literal["repeated", "empty"] = "repeated",
     ) -> None:
         self.order, self.subset, self.slots = order, subset, slots
-        self.lane = Lane(fraction if subset else Fraction(0))
+        self.lane = lane if subset else Lane(Fraction(0))
         self.label, self.filled = label, filled
 
     def read(self, slots: Ints) -> Columns:

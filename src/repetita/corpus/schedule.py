@@ -95,7 +95,7 @@ class Schedule:
                 )
         text = _Text(self._pools, length, tokens, documents)
         base = over.base if isinstance(over, SpecialBatch | Insertions) else over
-        self._base = _base(base, slots=read, seed=seed, text=text)
+        self._base = _base(base, slots=read, batch_size=batch_size, seed=seed, text=text)
         self._length = length
         self._inserted = None
         if isinstance(over, Insertions):
@@ -250,14 +250,16 @@ class Schedule:
     def realised(self) -> dict[str, float | int | None]:
         """What the run comes to: exact counts, and the f and E that they make (None without a subset).
 
-        `fraction` is the share of repeated slots among those of the base, `passes` the readings of the
-        subset. Short units fill only a part of their slot; `token_fraction` is their share of the tokens.
+        `fraction` is the share of repeated slots among those of the base, or of its window where it has one
+        (`window_slots`), `passes` the readings of the subset. Short units fill only a part of their slot;
+        `token_fraction` is their share of these slots' tokens.
         """
-        base, slots = self._base, self._slots
+        base, slots = self._base, self._base.lane.window(self._slots)
         inside = base.lane.count(base.slots)
         size = base.subset.size if base.subset is not None else None
         values: dict[str, float | int | None] = {
             "slots": self.slots_before(self.steps),
+            "window_slots": slots,
             "lane_slots": inside,
             "subset_size": size,
             "fraction": inside / slots if slots else None,
@@ -304,7 +306,9 @@ def _read(slots: Ints, base: Base, novel: Permutation | None, inserted: Inserted
     return columns.frozen()
 
 
-def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int, text: _Text) -> Base:
+def _base(
+    treatment: Stream | Passes | RepeatedSubset, *, slots: int, batch_size: int, seed: int, text: _Text
+) -> Base:
     """The base of a settled treatment; raises CorpusError where the corpus is too small for it."""
     order = Permutation(text.pools["train"], key(seed, "order"))
     pool = text.pools["train"]
@@ -322,16 +326,19 @@ def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int,
         if out_of is not None:
             shared = Permutation(pool, key(treatment.common_seed, "order"))
             fixed = Drawn(size=n, out_of=out_of, order=shared, seed=seed)
-        return Base(order=order, fraction=Fraction(1), subset=fixed, slots=slots, label=LANES.index("train"))
+        everything = Lane(Fraction(1))
+        return Base(order=order, lane=everything, subset=fixed, slots=slots, label=LANES.index("train"))
     _check_pool("train", slots, pool, text.length)
     if isinstance(treatment, Stream):
-        return Base(order=order, fraction=Fraction(0), subset=None, slots=slots)
+        return Base(order=order, lane=Lane(Fraction(0)), subset=None, slots=slots)
     fraction, size = treatment.fraction, treatment.n_sequences
     assert fraction is not None
     assert size is not None
+    first, last = treatment.begins * batch_size, treatment.stop and treatment.stop * batch_size
+    lane = Lane(fraction, start=first, stop=last)
     subset: Subset
     if treatment.unit == "sequence":
-        subset = Sequences(size=size, lane=Lane(fraction), order=order, seed=seed)
+        subset = Sequences(size=size, lane=lane, order=order, seed=seed)
     elif treatment.unit == "document":
         if text.documents is None:
             raise SpecError("RepeatedSubset: unit document needs the documents of the set units")
@@ -346,8 +353,8 @@ def _base(treatment: Stream | Passes | RepeatedSubset, *, slots: int, seed: int,
                 f"RepeatedSubset: fraction {fraction} is out of reach for unit {treatment.unit}, one a "
                 f"sequence, which is at most {reachable:.3f} of the tokens; lower fraction or lengthen units"
             )
-        fraction = rate
-    return Base(order=order, fraction=fraction, subset=subset, slots=slots, filled=treatment.slots)
+        lane = Lane(rate, start=first, stop=last)
+    return Base(order=order, lane=lane, subset=subset, slots=slots, filled=treatment.slots)
 
 
 def _short_units(unit: str, *, size: int, seed: int, text: _Text) -> ShortUnits:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from repetita.cadence import Cadence
 from repetita.corpus.document_ids import split_form
 from repetita.corpus.sequences import CorpusSpec
-from repetita.corpus.treatment import Insertions, Passes, SpecialBatch, steps_per_pass
+from repetita.corpus.treatment import Insertions, Passes, RepeatedSubset, SpecialBatch, steps_per_pass
 from repetita.errors import SpecError
 from repetita.journal.folder import run_path
 from repetita.measure.budget import BudgetedProbe
@@ -103,6 +103,9 @@ def _depends(name: str, *, spec: RunSpec) -> object:
     base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
     if (name == "train" and not isinstance(base, Passes)) or name in ("inserted", "novel"):
         return [spec.steps, plain(treatment)]
+    if name == "repeated" and isinstance(base, RepeatedSubset) and base.begins:
+        # Its trunk is the control, which has no subset: forks of other windows and sizes have another one.
+        return plain(base)
     return None
 
 
@@ -130,7 +133,11 @@ def in_run(probe: Probe, *, spec: RunSpec) -> Probe:
 
 
 def _due_steps(cadence: Cadence, *, spec: RunSpec) -> tuple[int, ...]:
-    length = steps_per_pass(spec.treatment, batch_size=spec.batch_size)
+    treatment = spec.treatment
+    base = treatment.base if isinstance(treatment, SpecialBatch | Insertions) else treatment
+    length = steps_per_pass(treatment, batch_size=spec.batch_size)
+    if isinstance(base, RepeatedSubset) and base.begins:
+        length = None  # A cadence in passes would count from the start of the run.
     return cadence.steps(spec.steps, steps_per_pass=length)
 
 
