@@ -20,14 +20,14 @@ from repetita.corpus.catalogue import RECORDS, STRINGS, Catalogue, open_catalogu
 from repetita.corpus.encoding import PROGRAM, Encoder, Stretch, Task, unpack
 from repetita.corpus.growing import Committed, GrowingFile
 from repetita.corpus.layout import Cutter, Layout, constants
-from repetita.corpus.pretrained_tokenizer import open_pretrained, public_tokenizer, tokenizer_identity
+from repetita.corpus.pretrained_tokenizer import open_pretrained, published_tokenizer, tokenizer_identity
 from repetita.corpus.shards import FILES, SCHEMA, Shards, open_shards
 from repetita.corpus.source import Document, Source
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer, train_tokenizer
 from repetita.corpus.workers import WorkerGone, Workers, cores
 from repetita.errors import CorpusError, RunStopped
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
-from repetita.spec import fingerprint, plain
+from repetita.spec import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,15 @@ def build_shards(
     limit_documents: int | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    given: Tokenizer | None = None,
 ) -> Shards:
     """Open the corpus at `path`, building it first when it is not there.
 
     It is built in a folder beside it and renamed, under a lock, so that a killed build leaves nothing behind
     that counts and two processes build it once; the next build goes on where a killed one was. `workers`
-    processes encode (default: one a core); the files are the same for any number of them. Raises CorpusError
-    for a text that cannot be read or is empty, StorageError when the disk refuses.
+    processes encode (default: one a core); the files are the same for any number of them. `given` is the
+    tokenizer where it was trained on another text (`tokenizer.trained_on`). Raises CorpusError for a text
+    that cannot be read or is empty, StorageError when the disk refuses.
     """
     if path.exists():
         return open_shards(path)
@@ -72,7 +74,8 @@ def build_shards(
                 _mention_left_over(path)
                 folder = path.parent / f".{path.name}.building"
                 try:
-                    _build(folder, source, tokenizer, limit_documents, progress or _silent, workers)
+                    given = open_pretrained(tokenizer) if tokenizer.kind == "hf" else given
+                    _build(folder, source, tokenizer, given, limit_documents, progress or _silent, workers)
                     folder.rename(path)
                 except (OSError, WorkerGone, RunStopped):
                     raise  # What is committed stays, to be gone on with.
@@ -88,11 +91,11 @@ def _build(
     folder: Path,
     source: Source,
     spec: TokenizerSpec,
+    given: Tokenizer | None,
     limit: int | None,
     progress: Progress,
     workers: int | None,
 ) -> None:
-    given = open_pretrained(spec) if spec.kind == "hf" else None
     content = hashlib.sha256(given.to_json().encode()).hexdigest() if given else None
     identity = fingerprint(
         {
@@ -112,7 +115,7 @@ def _build(
         if not build.laid_out and not build.layout.skip(documents):
             build.start_over()
             documents = islice(source.documents(), limit)
-        if spec.kind == "bpe":
+        if spec.kind == "bpe" and given is None:
             for _ in build.reading(documents, progress):
                 pass
         tokenizer = given or _trained(folder, spec, progress)
@@ -131,8 +134,7 @@ def _build(
             raise CorpusError(
                 f"the corpus '{where}' is empty: no document has any text; give one that has some"
             )
-        public = {} if spec.source is None else {"source": public_tokenizer(spec.source)}
-        build.finish({"card": source.card, "tokenizer": plain(spec) | public})
+        build.finish({"card": source.card, "tokenizer": published_tokenizer(spec)})
 
 
 class _Build:

@@ -48,6 +48,16 @@ def public_tokenizer(source: str, /) -> str:
     return source if source.startswith(HUB) else Path(source).expanduser().resolve().name
 
 
+def published_tokenizer(spec: TokenizerSpec, /) -> dict[str, Any]:
+    """A spec as JSON types and as others may read it: of every path its last part only."""
+    values: dict[str, Any] = plain(spec)
+    if spec.source is not None:
+        values["source"] = public_tokenizer(spec.source)
+    if spec.trained_on is not None:
+        values["trained_on"] = plain(spec.trained_on.public)
+    return values
+
+
 def content_hash(spec: TokenizerSpec, /) -> str | None:
     """SHA-256 of the content of a tokenizer that is a file, which is read; None of other kinds.
 
@@ -57,9 +67,13 @@ def content_hash(spec: TokenizerSpec, /) -> str | None:
 
 
 def tokenizer_identity(spec: TokenizerSpec, /, *, sha256: str | None) -> dict[str, Any]:
-    """What a spec comes to wherever its file lies: for `hf` the hash of `to_json` instead of the source."""
+    """What a spec comes to wherever its file or the text that it was trained on lies.
+
+    Instead of `source` or `trained_on` the hash of `to_json`.
+    """
     values: dict[str, Any] = plain(spec)
-    return values if values.pop("source", None) is None else values | {"content": sha256}
+    places = [values.pop(name, None) for name in ("source", "trained_on")]
+    return values if places == [None, None] else values | {"content": sha256}
 
 
 def _content(source: str) -> str:

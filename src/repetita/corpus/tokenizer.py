@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from repetita.corpus.training_text import TrainingText
 from repetita.errors import CorpusError, SpecError
 from repetita.spec import Spec, introduced
 
@@ -35,11 +36,15 @@ class TokenizerSpec(Spec):
     or `hf:NAME[@REVISION]` on the hub. Its ids are moved up by one (id = the library's + 1), so that
     `vocab_size` is the library's size, added tokens included, + 1; `hf_tokenizer_spec` fills it in. No text
     encodes to id 0, and the names of special tokens in a text are text like any other.
+
+    `trained_on` is the text that a `bpe` is trained on where that is not the corpus itself, so that one
+    model can read both; `CorpusSpec.with_ids_of` fills it in.
     """
 
     kind: Literal["bytes", "bpe", "hf"] = "bpe"
     vocab_size: int = Field(default=1024, ge=2, le=2**31 - 1)
     source: str | None = introduced(None)
+    trained_on: TrainingText | None = introduced(None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -48,6 +53,11 @@ class TokenizerSpec(Spec):
             raise SpecError(
                 f"TokenizerSpec: source = '{self.source}' has no effect on kind '{self.kind}'; leave it out "
                 f"or use kind 'hf'"
+            )
+        if self.trained_on is not None and self.kind != "bpe":
+            raise SpecError(
+                f"TokenizerSpec: trained_on has no effect on kind '{self.kind}', which is not trained; leave "
+                f"it out or use kind 'bpe'"
             )
         if self.kind == "hf" and not (given and self.source):
             raise SpecError(
