@@ -46,7 +46,8 @@ Key = tuple[str, int]
 
 JOURNALS = ("steps", "measurements", "events")
 HEADER = frozenset(
-    {"fingerprint", "slug", "spec", "corpus", "semantics", "versions", "git", "device", "exposure", "trunk"}
+    {"fingerprint", "slug", "spec", "corpus", "parent", "semantics"}
+    | {"versions", "git", "device", "exposure", "trunk"}
 )
 """The only keys of `run.json` beside `schema` and `sha256`: no environment, command, host, user or path."""
 
@@ -172,9 +173,17 @@ class RunFolder:
         values = record._asdict()
         if not record.corruption:
             del values["corruption"]
-        self._journals["steps"].append(encode(values))
+        self._journals["steps"].append(encode(_known(values)))
 
-    def write_measurements(self, readings: Iterable[Reading], *, step: int, tokens: int, probe: str) -> None:
+    def write_measurements(
+        self,
+        readings: Iterable[Reading],
+        *,
+        step: int,
+        tokens: int,
+        probe: str,
+        tokens_total: int | None = None,
+    ) -> None:
         """Appends the readings of one probe (its fingerprint) at one step, all or none of them.
 
         Items of all readings go into one file, each array under `<on>/<name>`. Raises ValueError where
@@ -184,9 +193,17 @@ class RunFolder:
         for reading in readings:
             value = None if reading.value is None else float(reading.value)
             line = Measurement(
-                step, tokens, probe, reading.metric, reading.on, value, int(reading.n), reading.detail
+                step,
+                tokens,
+                probe,
+                reading.metric,
+                reading.on,
+                value,
+                int(reading.n),
+                reading.detail,
+                tokens_total,
             )
-            lines += encode(line._asdict())
+            lines += encode(_known(line._asdict()))
             for name, array in (reading.items or {}).items():
                 if f"{reading.on}/{name}" in arrays:
                     raise ValueError(f"two items of one probe are named {reading.on}/{name}")
@@ -283,6 +300,13 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """A line without `tokens_total` in a run that starts from no other."""
+    if values["tokens_total"] is None:
+        del values["tokens_total"]
+    return values
 
 
 def _write_items(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[int, str]:

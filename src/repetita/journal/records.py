@@ -26,7 +26,10 @@ class Reading(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """One line of `measurements.jsonl`; `step` counts updates made before it was taken."""
+    """One line of `measurements.jsonl`; `step` counts updates made before it was taken.
+
+    `tokens_total` is as in `StepRecord`.
+    """
 
     step: int
     tokens: int
@@ -36,6 +39,7 @@ class Measurement(NamedTuple):
     value: float | None
     n: int
     detail: dict[str, Any] | None = None
+    tokens_total: int | None = None
 
 
 class StepRecord(NamedTuple):
@@ -45,7 +49,8 @@ class StepRecord(NamedTuple):
     hits, scored tokens]`. `tokens` counts scored tokens before this step. `seconds` is wall time
     and the only field in which a resumed run may differ from an uninterrupted one. In a masked run
     `corruption` holds the same sums by what the model was shown at the scored positions (mask, random, kept);
-    in a causal one it is empty.
+    in a causal one it is empty. In a run that starts from another one `tokens_total` is `tokens` and those
+    that its first weights were trained on; in any other it is None, which is not written down.
     """
 
     step: int
@@ -55,6 +60,7 @@ class StepRecord(NamedTuple):
     sets: dict[str, list[float]]
     seconds: float
     corruption: dict[str, list[float]] = {}  # noqa: RUF012 - never written to
+    tokens_total: int | None = None
 
 
 class Event(NamedTuple):

@@ -39,6 +39,8 @@ class Checkpoint(NamedTuple):
     journal: JournalPosition
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None
+    tokens_before: int = 0
+    """Scored tokens that the weights of its step 0 were trained on in other runs."""
 
 
 def checkpoint_path(run: Path, *, step: int) -> Path:
@@ -55,6 +57,7 @@ def save(
     journal: JournalPosition,
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor] | None,
+    tokens_before: int = 0,
 ) -> Path:
     """Writes the checkpoint of `step`, in place of one that is there, and returns its folder.
 
@@ -75,6 +78,7 @@ def save(
             "schema": SCHEMA,
             "step": step,
             "tokens": tokens,
+            **({"tokens_before": tokens_before} if tokens_before else {}),
             "config": plain(config),
             "journal": journal.files,
             "files": hashes,
@@ -102,6 +106,7 @@ def load(folder: Path) -> Checkpoint:
         ),
         model=tensors[MODEL],
         optimizer=tensors.get(OPTIMIZER),
+        tokens_before=position.get("tokens_before", 0),
     )
 
 

@@ -4,21 +4,31 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from repetita.corpus.sequences import Corpus, compose
 from repetita.errors import RunStopped, SpecError, TrainingDiverged
 from repetita.journal import folder
 from repetita.journal.records import Event
 from repetita.model import checkpoint
-from repetita.train.recipe import RunSpec, run_fingerprint, run_path
-from repetita.train.replay import lacking, measure_missing
-from repetita.train.run import Due, Options, Run
+from repetita.train.recipe import RunSpec, run_fingerprint, run_slug
+from repetita.train.replay import lacking, measure_missing, regain_optimizer
+from repetita.train.run import Due, Options, Parent, Run
 from repetita.train.stopping import StopRequests
 
-__all__ = ["Due", "Options", "Outcome", "Progress", "train"]
+__all__ = ["Due", "Options", "Outcome", "Parent", "Progress", "train"]
 
 AS_USUAL = Options()
+
+
+class AsGiven(TypedDict):
+    """What a run is opened with, wherever that is."""
+
+    spec: RunSpec
+    corpus: Corpus
+    options: Options
+    parent: Parent | None
+
 
 PROGRESS_SECONDS = 0.2
 """Least time between two reports of progress."""
@@ -59,31 +69,35 @@ def train(
     options: Options = AS_USUAL,
     trunk: Path | None = None,
     forkable: bool = False,
+    parent: Parent | None = None,
+    needs_optimizer: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
     """Brings a run to its end, from wherever its folder says it is, and measures what is due.
 
-    The folder is `run_path(root, spec, corpus_fingerprint)`. A run that is done is not trained again;
+    The folder is `run_path(root, spec, corpus_fingerprint, parent)`. A run that is done is not trained again;
     measurements that it lacks are added (from kept checkpoints, else by `replay`). A run that was
     stopped or killed goes on from its newest intact checkpoint and ends with the same weights and
     journal, bit for bit, as one that never stopped. `keep` are steps whose weights are kept, beside
     the last. `trunk` is the folder of a run that begins in the same way, to start from its newest
     common state; `forkable` keeps the optimizer at the end, so that this run can be a trunk.
+    `parent` is the run that it starts from, if it does (`RunSpec.start`), brought to its end before;
+    `needs_optimizer` keeps the optimizer at the end, too, and for a run that is done without it trains it
+    once more: for runs that start from this one and carry it on.
 
     Raises RunStopped after SIGTERM or SIGINT, the state saved; TrainingDiverged for a loss or gradient
     that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`);
     RunFolderError, StorageError, CorpusError, SpecError.
     """
-    path = run_path(root, spec=spec, corpus_fingerprint=corpus.fingerprint)
+    path = _place(spec, corpus=corpus, root=root, parent=parent)
     beyond = {step for probe in probes for step in probe.steps if not 0 <= step <= spec.steps}
     if beyond:
         raise SpecError(
             f"probes are due at step {min(beyond)}, but the run ends at {spec.steps}; leave it out"
         )
-    if folder.status(path) != "missing":
-        folder.check_run(path, fingerprint=run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint))
     if folder.status(path) == "failed" and not options.retry_failed:
         raise TrainingDiverged(folder.failure(path))
+    as_given: AsGiven = {"spec": spec, "corpus": corpus, "options": options, "parent": parent}
     failed = set[folder.Key]()
     with StopRequests() as stop:
 
@@ -93,19 +107,33 @@ def train(
 
         began = spec.steps
         if folder.status(path) != "done":
-            run = Run.open(path, spec=spec, corpus=corpus, options=options)
+            run = Run.open(path, **as_given)
             with run.folder:
                 if folder.status(path) != "done":  # another process may have got there before the lock
                     began = _begin(run, trunk=trunk, probes=probes, keep=keep)
                     with _failure_kept(run):
                         follow(run, probes, spec.steps, keep)
-                    _finish(run, keep=keep, forkable=forkable)
+                    _finish(run, keep=keep, forkable=forkable or needs_optimizer)
         missing = lacking(path, probes=probes, but=failed)
         if missing:
-            failed |= measure_missing(
-                path, spec=spec, corpus=corpus, probes=missing, options=options, follow=follow
-            )
+            failed |= measure_missing(path, probes=missing, follow=follow, **as_given)
+        if needs_optimizer and spec.steps not in checkpoint.steps_on_disk(path, kind="resume"):
+            regain_optimizer(path, follow=follow, **as_given)
     return Outcome(path=path, trained_steps=spec.steps - began, failed=tuple(sorted(failed)))
+
+
+def _place(spec: RunSpec, *, corpus: Corpus, root: Path, parent: Parent | None) -> Path:
+    """The folder of a run; RunFolderError where another run is in it."""
+    if (parent is None) != (spec.start is None):
+        raise SpecError(
+            "a run with a start needs its parent, and any other has none; give parent exactly with a start"
+        )
+    before = None if parent is None else parent.fingerprint
+    name = run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint, parent=before)
+    path = folder.run_path(root, name, run_slug(spec))
+    if folder.status(path) != "missing":
+        folder.check_run(path, fingerprint=name)
+    return path
 
 
 def _follow(
@@ -146,13 +174,16 @@ def _follow(
 def _begin(run: Run, *, trunk: Path | None, probes: Sequence[Due], keep: Collection[int]) -> int:
     """Puts the run where it can start from, at best: its own checkpoint, the trunk's, or step 0."""
     (run.folder.path / "failed").unlink(missing_ok=True)
-    if not run.resume() and trunk is not None:
+    if run.resume():
+        return run.step
+    if trunk is not None:
         if run.fork(trunk, probes=probes, keep=keep):
             run.save(optimizer=True)
-        else:
-            run.folder.write_event(
-                Event(0, "straight", f"{trunk.name} has no state that this run could start from")
-            )
+            return run.step
+        run.folder.write_event(
+            Event(0, "straight", f"{trunk.name} has no state that this run could start from")
+        )
+    run.begin()
     return run.step
 
 

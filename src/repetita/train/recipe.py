@@ -1,6 +1,7 @@
 """A run as a value: corpus, model, treatment, optimizer recipe and seed (torch-free)."""
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from repetita.corpus.document_ids import SEMANTICS as IDS
 from repetita.corpus.document_ids import DocumentIds, RunIds
+from repetita.corpus.places import placeless
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.treatment import Treatment
@@ -31,6 +33,9 @@ SEMANTICS = {
 
 MASKING = 1
 """The same for the masks of a masked model, which no causal run depends on."""
+
+START = 1
+"""The same for how a run takes over what another one learned."""
 
 
 class Recipe(Spec):
@@ -65,6 +70,36 @@ class Recipe(Spec):
         return self.learning_rate * (self.final_share + (1 - self.final_share) * shape)
 
 
+class Start(Spec):
+    """Another run whose weights a run begins with: those after `step` updates of it (default: its end).
+
+    Nothing else goes over: order, treatment, learning-rate curve and seed are the run's own from its step 0
+    on. With `optimizer: fresh` Adam's moments begin at zero and its count of updates at none, as in any run;
+    with `carried` both go on from where the other run left them, under the new run's own rates, betas, eps,
+    decay and clip.
+
+    `run` is settled to the run of its first `step` steps, so that equal starts are equal values. Raises
+    SpecError for a step after its end, and where its treatment cannot be cut at that step.
+    """
+
+    run: "RunSpec"
+    step: PositiveInt | None = None
+    optimizer: Literal["fresh", "carried"] = "fresh"
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        step = self.step or self.run.steps
+        if step > self.run.steps:
+            raise SpecError(
+                f"Start: step = {step} is after the end of the run that is started from ({self.run.steps} "
+                f"steps); give a step up to that, or leave it out for the end"
+            )
+        if step < self.run.steps:
+            object.__setattr__(self, "run", self.run.until(step))
+        object.__setattr__(self, "step", step)
+        return self
+
+
 class RunSpec(Spec):
     """Everything that changes the result of one run; its fingerprint names the run's folder.
 
@@ -81,6 +116,8 @@ class RunSpec(Spec):
     seed: int = 0
     document_ids: DocumentIds | None = introduced(None)
     """What stands before every sequence that is trained on; the steps read the same text as without it."""
+    start: Start | None = introduced(None)
+    """The run whose weights this one begins with, of the same vocabulary and shape; None begins afresh."""
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -95,6 +132,8 @@ class RunSpec(Spec):
             )
         object.__setattr__(self, "treatment", treatment)
         object.__setattr__(self, "recipe", self.recipe.edit(horizon=horizon))
+        if self.start is not None:
+            _check_shape(self, self.start.run)
         return self
 
     def until(self, step: int) -> Self:
@@ -102,40 +141,74 @@ class RunSpec(Spec):
         return self.edit(steps=step, treatment=self.treatment.until(step))
 
 
-def run_identity(spec: RunSpec, *, corpus_fingerprint: str) -> dict[str, Any]:
+def ancestry(spec: RunSpec, /) -> Iterator[RunSpec]:
+    """The run, the run that it starts from, the run that that one starts from, and so on."""
+    yield spec
+    while spec.start is not None:
+        spec = spec.start.run
+        yield spec
+
+
+def with_corpora(spec: RunSpec, /, *, shown: Callable[[CorpusSpec], dict[str, Any]]) -> dict[str, Any]:
+    """The spec as JSON types, its corpus and those of its ancestry as `shown` gives them."""
+    values: dict[str, Any] = plain(spec) | {"corpus": shown(spec.corpus)}
+    if spec.start is not None:
+        values["start"] |= {"run": with_corpora(spec.start.run, shown=shown)}
+    return values
+
+
+def run_identity(spec: RunSpec, *, corpus_fingerprint: str, parent: str | None = None) -> dict[str, Any]:
     """What the fingerprint of a run is taken of: spec, content of the corpus, semantics of the code.
 
     Where the text and the file of a tokenizer lie (`source` of both) is left out: their content is in
-    `corpus_fingerprint`, and a corpus that was moved is the same corpus.
+    `corpus_fingerprint`, and a corpus that was moved is the same corpus. A run that starts from another has
+    the fingerprint of that one in it, `parent`, which knows of its corpus.
     """
-    values = plain(spec)
-    del values["corpus"]["source"]
-    values["corpus"]["tokenizer"].pop("source", None)
+    if (parent is None) != (spec.start is None):
+        raise ValueError("a run has the fingerprint of a parent exactly if it starts from one")
     semantics = dict(SEMANTICS)
     if spec.model.objective == "masked":
         semantics["masking"] = MASKING
     if spec.document_ids is not None:
         semantics["document_ids"] = IDS
-    return {"spec": values, "corpus": corpus_fingerprint, "semantics": semantics}
+    identity = {
+        "spec": with_corpora(spec, shown=placeless),
+        "corpus": corpus_fingerprint,
+        "semantics": semantics,
+    }
+    if parent is not None:
+        semantics["start"] = START
+        identity["parent"] = parent
+    return identity
 
 
-def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str) -> str:
+def run_fingerprint(spec: RunSpec, *, corpus_fingerprint: str, parent: str | None = None) -> str:
     """The identity of a run: 64 hex digits."""
-    return fingerprint(run_identity(spec, corpus_fingerprint=corpus_fingerprint))
+    return fingerprint(run_identity(spec, corpus_fingerprint=corpus_fingerprint, parent=parent))
+
+
+def fingerprint_among(spec: RunSpec, *, corpora: Callable[[CorpusSpec], str]) -> str:
+    """`run_fingerprint` where the fingerprint of any corpus can be asked for, those of its parents too."""
+    parent = None if spec.start is None else fingerprint_among(spec.start.run, corpora=corpora)
+    return run_fingerprint(spec, corpus_fingerprint=corpora(spec.corpus), parent=parent)
 
 
 def run_slug(spec: RunSpec) -> str:
-    """A run's name for people: non-embedding parameters, treatment and seed, as in `25k-stream-s0`."""
+    """A run's name for people: non-embedding parameters, treatment and seed, as in `25k-stream-s0`.
+
+    One that starts from another names the treatment of that one first: `25k-passes-then-stream-s0`.
+    """
     n_params = count(spec.model).non_embedding
     scale, unit = (1e6, "m") if n_params >= 999_500 else (1e3, "k") if n_params >= 1000 else (1, "")
     size = f"{n_params / scale:.3g}{unit}"
     ids = "" if spec.document_ids is None else f"-{spec.document_ids.kind}"
-    return f"{size}-{spec.treatment.kind}{ids}-s{spec.seed}"
+    kinds = "-then-".join(reversed([run.treatment.kind for run in ancestry(spec)]))
+    return f"{size}-{kinds}{ids}-s{spec.seed}"
 
 
-def run_path(root: Path, *, spec: RunSpec, corpus_fingerprint: str) -> Path:
+def run_path(root: Path, *, spec: RunSpec, corpus_fingerprint: str, parent: str | None = None) -> Path:
     """The folder in which this run is, or will be."""
-    name = run_fingerprint(spec, corpus_fingerprint=corpus_fingerprint)
+    name = run_fingerprint(spec, corpus_fingerprint=corpus_fingerprint, parent=parent)
     return folder.run_path(root, name, run_slug(spec))
 
 
@@ -145,8 +218,10 @@ def same_start(one: RunSpec, *, other: RunSpec, step: int) -> bool:
         return False
 
     def start(spec: RunSpec) -> dict[str, Any]:
-        values: dict[str, Any] = run_identity(spec, corpus_fingerprint="")["spec"]
-        return values | {"steps": step, "treatment": plain(spec.treatment.until(step))}
+        return with_corpora(spec, shown=placeless) | {
+            "steps": step,
+            "treatment": plain(spec.treatment.until(step)),
+        }
 
     return start(one) == start(other)
 
@@ -190,3 +265,18 @@ def open_ids(spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> RunIds | N
             f"{spec.corpus.length + ids.length}"
         )
     return ids
+
+
+def _check_shape(spec: RunSpec, parent: RunSpec) -> None:
+    """Raises SpecError where weights of `parent` are not weights of this run, or its ids mean other text."""
+    for of, ours, theirs, names in (
+        ("model", spec.model, parent.model, list(ModelConfig.model_fields)),
+        ("corpus.tokenizer", spec.corpus.tokenizer, parent.corpus.tokenizer, ["kind", "vocab_size"]),
+    ):
+        for name in names:
+            mine, given = getattr(ours, name), getattr(theirs, name)
+            if mine != given:
+                raise SpecError(
+                    f"RunSpec: {of}.{name} = {mine} is not what the run it starts from has ({given}), and "
+                    f"weights keep their vocabulary and shape; set it to {given}"
+                )

@@ -1,7 +1,8 @@
 """Measurements that a finished run lacks: from kept checkpoints, else by training it once more."""
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from repetita.journal.folder import Key, final_position, measured, read_journal
 from repetita.journal.records import Event
 from repetita.model import checkpoint
 from repetita.train.recipe import RunSpec
-from repetita.train.run import Due, Options, Run
+from repetita.train.run import Due, Options, Parent, Run
 
 Follow = Callable[[Run, Sequence[Due], int], None]
 """Trains a run to a step, measuring what is due."""
@@ -39,15 +40,16 @@ def measure_missing(
     probes: Sequence[Due],
     options: Options,
     follow: Follow,
+    parent: Parent | None = None,
 ) -> set[Key]:
     """Adds the measurements in `probes` that it lacks to the finished run in `path`.
 
     Steps with a checkpoint are measured there. For others the run is trained again in a folder inside
-    its own, up to its first checkpoint after them, whose weights it must meet bit for bit (else
-    RunFolderError). The journal grows by all or nothing: `done` is renewed last.
+    its own, from `parent` where it starts from one, up to its first checkpoint after them, whose weights it
+    must meet bit for bit (else RunFolderError). The journal grows by all or nothing: `done` is renewed last.
     Returns what failed.
     """
-    run = Run.open(path, spec=spec, corpus=corpus, options=options)
+    run = Run.open(path, spec=spec, corpus=corpus, options=options, parent=parent)
     with run.folder:
         run.folder.truncate(final_position(path))
         probes = lacking(path, probes=probes)  # again, now that no other process can add to it
@@ -61,7 +63,7 @@ def measure_missing(
                 damaged.add(step)
                 continue
             run.updater.model.load_state_dict(found.model)
-            run.step, run.tokens = found.step, found.tokens
+            run.place(found)
             for probe in probes:
                 if step in probe.steps:
                     run.measure(probe)
@@ -71,6 +73,31 @@ def measure_missing(
             _replay(run, rest, options=options, stops=kept, follow=follow)
         run.folder.finish("done")
     return run.failed
+
+
+def regain_optimizer(
+    path: Path,
+    *,
+    spec: RunSpec,
+    corpus: Corpus,
+    options: Options,
+    follow: Follow,
+    parent: Parent | None = None,
+) -> None:
+    """Trains a finished run once more to keep the optimizer that it ended with, where it was not kept.
+
+    Raises RunFolderError where that does not give the run's last weights.
+    """
+    run = Run.open(path, spec=spec, corpus=corpus, options=options, parent=parent)
+    with run.folder:
+        run.folder.truncate(final_position(path))
+        last = checkpoint.load(checkpoint.checkpoint_path(path, step=spec.steps))
+        if last.optimizer is None:
+            with _again(run, options=options) as again:
+                follow(again, (), spec.steps)
+                _must_meet(again, run, step=spec.steps)
+                optimizer = again.updater.optimizer.tensors()
+                checkpoint.save(path, **last._replace(optimizer=optimizer)._asdict())
 
 
 def _replay(
@@ -84,26 +111,39 @@ def _replay(
             f"{run.folder.path}: no intact checkpoint at or after step {last} to check a replay against; "
             f"delete the folder and train again"
         )
-    path = run.folder.path / ".replay"
-    _remove(path)
-    again = Run.open(path, spec=run.spec, corpus=run.corpus, options=options)
-    with again.folder:
-        again.folder.truncate(None)
+    with _again(run, options=options) as again:
         follow(again, probes, stop)
         position = again.folder.commit()
-        expected = checkpoint.load(checkpoint.checkpoint_path(run.folder.path, step=stop)).model
-        state = again.updater.model.state_dict()
-        if any(not torch.equal(state[name].cpu(), tensor) for name, tensor in expected.items()):
-            raise RunFolderError(
-                f"{run.folder.path}: training it again gave other weights at step {stop}, so nothing "
-                f"was added; use the machine and versions in run.json, or delete the folder and train again"
-            )
+        _must_meet(again, run, step=stop)
         done: set[Key] = {(probe.fingerprint, step) for probe in probes for step in probe.steps}
-        run.folder.adopt(path, position=position, measured=done, steps=False)
-        for line in read_journal(path, journal="events"):
+        run.folder.adopt(again.folder.path, position=position, measured=done, steps=False)
+        for line in read_journal(again.folder.path, journal="events"):
             if line["kind"] == "probe_failed":
                 run.folder.write_event(Event(**line))
+
+
+@contextmanager
+def _again(run: Run, *, options: Options) -> Iterator[Run]:
+    """The same run at its step 0 in a folder inside its own, which goes when all went well."""
+    path = run.folder.path / ".replay"
     _remove(path)
+    again = Run.open(path, spec=run.spec, corpus=run.corpus, options=options, parent=run.parent)
+    with again.folder:
+        again.folder.truncate(None)
+        again.begin()
+        yield again
+    _remove(path)
+
+
+def _must_meet(again: Run, run: Run, *, step: int) -> None:
+    """Raises RunFolderError where a run that was trained again has other weights than it had."""
+    expected = checkpoint.load(checkpoint.checkpoint_path(run.folder.path, step=step)).model
+    state = again.updater.model.state_dict()
+    if any(not torch.equal(state[name].cpu(), tensor) for name, tensor in expected.items()):
+        raise RunFolderError(
+            f"{run.folder.path}: training it again gave other weights at step {step}, so nothing was added; "
+            f"use the machine and versions in run.json, or delete the folder and train again"
+        )
 
 
 def _remove(path: Path) -> None:

@@ -12,27 +12,26 @@ from typing import Any, NamedTuple, Self
 
 import repetita
 from repetita.corpus.document_ids import RunIds
-from repetita.corpus.documents import public_source
-from repetita.corpus.pretrained_tokenizer import public_tokenizer
+from repetita.corpus.places import public_corpus
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
-from repetita.errors import DamagedError, SpecError, StorageError
-from repetita.journal.folder import Key, RunFolder, measured, read_header, read_journal
+from repetita.errors import DamagedError, RunFolderError, SpecError, StorageError
+from repetita.journal.folder import Key, RunFolder, check_run, measured, read_header, read_journal
 from repetita.journal.records import Event, Reading, StepRecord
 from repetita.model import checkpoint, device
 from repetita.model.live import LiveSubject
 from repetita.model.transformer import Transformer
-from repetita.spec import canonical_json, plain
+from repetita.spec import canonical_json, fingerprint
 from repetita.subject import Subject
 from repetita.train.optimizer import Optimizer
 from repetita.train.recipe import (
     RunSpec,
     open_ids,
     open_schedule,
-    run_fingerprint,
     run_identity,
     run_slug,
     same_start,
+    with_corpora,
 )
 from repetita.train.spikes import Spikes
 from repetita.train.update import Updater, check_micro_batch
@@ -51,6 +50,15 @@ class Due(NamedTuple):
     """For people, in events."""
     steps: frozenset[int]
     measure: Callable[[Subject], Iterable[Reading]]
+
+
+class Parent(NamedTuple):
+    """The run that another one starts from."""
+
+    fingerprint: str
+    """The whole one."""
+    path: Path
+    """Its folder."""
 
 
 class Options(NamedTuple):
@@ -75,8 +83,11 @@ class Run:
     ids: RunIds | None
     folder: RunFolder
     updater: Updater
+    parent: Parent | None = None
     step: int = 0
     tokens: int = 0
+    tokens_before: int = 0
+    """Tokens that its first weights were trained on, in all runs before it."""
     measured: set[Key] = field(default_factory=set)
     failed: set[Key] = field(default_factory=set)
     spikes: Spikes = field(default_factory=Spikes)
@@ -84,8 +95,10 @@ class Run:
     """Mean loss of the newest batch, in nats a token."""
 
     @classmethod
-    def open(cls, path: Path, *, spec: RunSpec, corpus: Corpus, options: Options) -> Self:
-        """The run in `path` with its initial weights; the folder's journals are not yet at any place.
+    def open(
+        cls, path: Path, *, spec: RunSpec, corpus: Corpus, options: Options, parent: Parent | None = None
+    ) -> Self:
+        """The run in `path` with the weights of a fresh one; the folder's journals are not yet at any place.
 
         Raises SpecError, CorpusError, RunFolderError, StorageError, and DamagedError for a corpus that is not
         as it was built (every byte of it is compared), before anything is computed.
@@ -98,17 +111,54 @@ class Run:
         place = device.setup(options.device, threads=options.threads)
         model = Transformer(spec.model, seed=spec.seed).to(place.torch_device)
         optimizer = Optimizer(model, recipe=spec.recipe)
+        name = parent.fingerprint if parent else None
+        head = header(spec, corpus=corpus, schedule=schedule, place=place, parent=name)
         return cls(
             spec=spec,
             corpus=corpus,
             schedule=schedule,
             ids=ids,
-            folder=RunFolder.open(path, header=header(spec, corpus=corpus, schedule=schedule, place=place)),
+            folder=RunFolder.open(path, header=head),
             updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
+            parent=parent,
         )
+
+    @property
+    def tokens_total(self) -> int | None:
+        """Tokens that its weights were trained on, parents included; None for a run without a parent."""
+        return None if self.parent is None else self.tokens_before + self.tokens
+
+    def begin(self) -> None:
+        """Takes what a run at step 0 has from its parent, where it starts from one.
+
+        Raises RunFolderError where the parent has not come to its end or lacks the optimizer that is to be
+        carried on, DamagedError where its last checkpoint is not as it was written.
+        """
+        start = self.spec.start
+        if start is None or self.parent is None:
+            return
+        path, step = self.parent.path, start.run.steps
+        if step not in checkpoint.steps_on_disk(path):
+            raise RunFolderError(
+                f"{path}: the run that is started from has no checkpoint at step {step}; train it first"
+            )
+        check_run(path, fingerprint=self.parent.fingerprint)
+        found = checkpoint.load(checkpoint.checkpoint_path(path, step=step))
+        if start.optimizer == "carried":
+            if found.optimizer is None:
+                raise RunFolderError(
+                    f"{path}: the optimizer of step {step} was not kept, so it cannot be carried on; train "
+                    f"that run with needs_optimizer, or start with optimizer = 'fresh'"
+                )
+            self.updater.optimizer.load(found.optimizer)
+        self.updater.model.load_state_dict(found.model)
+        self.tokens_before = found.tokens_before + found.tokens
+        message = f"from {path.name} after {step} steps, optimizer {start.optimizer}"
+        self.folder.write_event(Event(0, "started", message))
 
     def record(self, record: StepRecord) -> None:
         """Writes what an update was and counts it."""
+        record = record._replace(tokens_total=self.tokens_total)
         self.folder.write_step(record)
         for message in self.spikes.see(record):
             self.folder.write_event(Event(record.step, "spike", message))
@@ -132,7 +182,11 @@ class Run:
             if not readings:
                 raise ValueError("it yielded no reading; yield one with value None where none is defined")
             self.folder.write_measurements(
-                readings, step=self.step, tokens=self.tokens, probe=probe.fingerprint
+                readings,
+                step=self.step,
+                tokens=self.tokens,
+                tokens_total=self.tokens_total,
+                probe=probe.fingerprint,
             )
         except StorageError:
             raise
@@ -149,6 +203,7 @@ class Run:
             self.folder.path,
             step=self.step,
             tokens=self.tokens,
+            tokens_before=self.tokens_before,
             config=self.spec.model,
             journal=self.folder.commit(),
             model=self.updater.model.state_dict(),
@@ -193,8 +248,9 @@ class Run:
         if not (trunk / "run.json").exists():
             return False
         identity = read_header(trunk)
-        ours = run_identity(self.spec, corpus_fingerprint=self.corpus.fingerprint)
-        if any(identity[name] != ours[name] for name in ("corpus", "semantics")):
+        parent = self.parent.fingerprint if self.parent else None
+        ours = run_identity(self.spec, corpus_fingerprint=self.corpus.fingerprint, parent=parent)
+        if any(identity.get(name) != ours.get(name) for name in ("corpus", "semantics", "parent")):
             return False
         other = RunSpec.from_json(canonical_json(identity["spec"]))
         on_disk = set(checkpoint.steps_on_disk(trunk))
@@ -220,34 +276,36 @@ class Run:
             return True
         return False
 
+    def place(self, found: checkpoint.Checkpoint) -> None:
+        """Counts steps and tokens as of a checkpoint."""
+        self.step, self.tokens, self.tokens_before = found.step, found.tokens, found.tokens_before
+
     def _take(self, found: checkpoint.Checkpoint) -> None:
         """Takes weights, optimizer and place of a checkpoint; the journal is there already."""
         assert found.optimizer is not None
         self.folder.commit()
         self.updater.model.load_state_dict(found.model)
         self.updater.optimizer.load(found.optimizer)
-        self.step, self.tokens = found.step, found.tokens
+        self.place(found)
         self.measured = set(measured(self.folder.path))
         lines = read_journal(self.folder.path, journal="steps")
         self.spikes.recall([StepRecord(**line) for line in lines])
 
 
-def header(spec: RunSpec, *, corpus: Corpus, schedule: Schedule, place: device.Device) -> dict[str, Any]:
+def header(
+    spec: RunSpec, *, corpus: Corpus, schedule: Schedule, place: device.Device, parent: str | None = None
+) -> dict[str, Any]:
     """What `run.json` says; of a corpus or a tokenizer that is a path, the last part only.
 
     `exposure` is what the schedule comes to: realised f and E, slots by lane, and how many sequences of the
     training pool are seen how many times (experiment design, rule 3).
     """
-    values = plain(spec)
-    values["corpus"]["source"] = public_source(spec.corpus.source)
-    if spec.corpus.tokenizer.source is not None:
-        values["corpus"]["tokenizer"]["source"] = public_tokenizer(spec.corpus.tokenizer.source)
+    identity = run_identity(spec, corpus_fingerprint=corpus.fingerprint, parent=parent)
     return {
-        "fingerprint": run_fingerprint(spec, corpus_fingerprint=corpus.fingerprint),
+        "fingerprint": fingerprint(identity),
         "slug": run_slug(spec),
-        "spec": values,
-        "corpus": corpus.fingerprint,
-        "semantics": run_identity(spec, corpus_fingerprint=corpus.fingerprint)["semantics"],
+        **identity,
+        "spec": with_corpora(spec, shown=public_corpus),
         "versions": versions(),
         "git": git_state(),
         "device": device.describe(place),
