@@ -5,6 +5,7 @@ import math
 
 from repetita.fit.claim import Claim
 from repetita.fit.estimate import Estimate
+from repetita.report.coloured import ColouredText, Excerpt
 from repetita.report.figure import Axis, Figure, Layer, Panels, Rule, Series, Style
 from repetita.report.page import Deviation, Report, Table
 
@@ -190,6 +191,31 @@ def bars() -> Figure:
         name="bars", title="Memorized by set", caption="Bars.", n="1 seed", rows=tuple(rows),
         x=Axis(column="set", title="Set", scale="category"), y=Axis(column="m", title="M"),
         series=Series(column="size", title="Size", kind="sequence"), layers=(Layer(kind="bar"),),
+    )  # fmt: skip
+
+
+def coloured(
+    tokens: tuple[str, ...] = (" Mr", " Pot", "ters", "\n", " and", " Pot", "ters", "."),
+) -> ColouredText:
+    """One excerpt with a value a token, an outlier among them; the second name is marked."""
+    values = tuple(None if i == 0 else 0.4 * i - 1.0 for i in range(len(tokens)))
+    return ColouredText(
+        name="loss-by-token", title="Names are copied worse", caption="Loss of the repeated minus the control.",
+        n="2 seeds, 1 text", unit="nats a token", below="better", above="worse",
+        excerpts=(
+            Excerpt(heading="one layer", tokens=tokens, values=values, marks=(len(tokens) - 2,)),
+            Excerpt(heading="two layers", tokens=tokens, values=values[::-1]),
+        ),
+    )  # fmt: skip
+
+
+def hostile_text() -> ColouredText:
+    """Hostile text as tokens, heading and words of a coloured text."""
+    odd = ("\u202eesrever", "\x1b[31m", "\x00", "=cmd()", "\ufeff", "\u4e2d\u6587", "long" * 60, "\ud800")
+    made = coloured((HOSTILE, *odd, "\n", "\t"))
+    return made.edit(
+        title=HOSTILE, caption=HOSTILE, n=HOSTILE, unit=HOSTILE, below=HOSTILE, above=HOSTILE,
+        excerpts=tuple(one.edit(heading=HOSTILE) for one in made.excerpts),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from markupsafe import escape
 from repetita.errors import SpecError
 from repetita.report.legend import palette
 from repetita.report.page import page
+from repetita.report.palette import THEMES
 from tests.report import samples
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -183,6 +184,32 @@ class TestInABrowser:
         for entry in browser.find_elements("css selector", ".entry"):
             browser.execute_script("arguments[0].click()", entry)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        calm(browser)
+
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_coloured_text_is_inert_and_fits_a_phone(self, browser, tmp_path, theme):
+        path = tmp_path / "text.html"
+        texts = (samples.coloured(), samples.hostile_text().edit(name="hostile-text"))
+        path.write_text(page(samples.repetition()._replace(figures=texts)), encoding="utf-8")
+        opened(browser, path, width=390, theme=theme)
+        assert browser.execute_script("return document.querySelectorAll('.drawn').length") == 2
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert browser.execute_script("return document.scripts.length") == 4
+        shown = [span.text for span in browser.find_elements("css selector", "#figure-loss-by-token .tokens")]
+        assert shown[0].split() == [
+            "Mr",
+            "Potters\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}",
+            "and",
+            "Potters.",
+        ]
+        colour = "return getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+        ends = [browser.execute_script(colour, f"#figure-loss-by-token .ramp .t{i}") for i in (0, 10)]
+        wanted = [tuple(int(one[i : i + 2], 16) for i in (1, 3, 5)) for one in THEMES[theme].diverging]
+        assert [tuple(map(int, re.findall(r"\d+", end)))[:3] for end in ends] == wanted
+        token = browser.find_element("css selector", "#figure-loss-by-token .marked")
+        event = "arguments[0].dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))"
+        browser.execute_script(event, token)
+        assert "1.4" in wait(lambda: browser.find_element("id", "tip").text)
         calm(browser)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import vl_convert
 
+from repetita.report.coloured import ColouredText, Drawing, svg_of_text
 from repetita.report.figure import Axis, Cell, Figure, Layer, Row, Rule
 from repetita.report.legend import DASHES, all_drawn, drawn_cell, label, palette, series_dashes
 from repetita.report.palette import THEMES, ThemeName, config
@@ -42,8 +43,10 @@ def chart(figure: Figure) -> "altair.Chart":
     return drawn
 
 
-def svg(figure: Figure, *, theme: ThemeName = "light") -> str:
+def svg(figure: Drawing, *, theme: ThemeName = "light") -> str:
     """The figure as SVG text, without its title and caption; needs neither network nor browser."""
+    if isinstance(figure, ColouredText):
+        return svg_of_text(figure, theme=theme)
     text = str(vl_convert.vegalite_to_svg(static_spec(figure, theme=theme), vl_version=VERSION))
     # Vega numbers clip paths through the life of a process; a figure must not depend on those before.
     first = min((int(number) for number in re.findall(r'id="clip(\d+)"', text)), default=0)

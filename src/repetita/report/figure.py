@@ -22,7 +22,7 @@ MAX_SERIES = 12
 """More series than this cannot be told apart by any palette; draw panels instead."""
 
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
@@ -145,7 +145,7 @@ class Figure(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         where = f"Figure '{self.name}'"
-        if not _NAME.match(self.name):
+        if not NAME.match(self.name):
             raise SpecError(
                 f"{where}: the name must be lower-case words joined by hyphens, like 'loss-by-passes'"
             )

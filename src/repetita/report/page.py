@@ -13,8 +13,9 @@ import jinja2
 from repetita.errors import SpecError
 from repetita.fit.claim import Claim
 from repetita.report import draw, legend
+from repetita.report.coloured import STEPS, ColouredText, Drawing, Shown, tooltip_fields
 from repetita.report.figure import Cell, Figure, csv_text
-from repetita.report.palette import THEMES, config
+from repetita.report.palette import THEMES, config, diverging
 
 GLYPHS = {"supported": "✓", "contradicted": "✕", "inconclusive": "?", "illustrated": "◐"}
 """A sign beside the colour of each verdict, for readers who do not see the colour."""
@@ -57,7 +58,7 @@ class Report(NamedTuple):
     source: str
     """Where the prediction comes from: paper, section or figure."""
     findings: Sequence[Claim] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
     deviations: Sequence[Deviation] = ()
     provenance: Mapping[str, Mapping[str, object]] = {}
@@ -105,7 +106,7 @@ def render(
     template: str,
     *,
     colours: "Colours",
-    figures: Sequence[Figure],
+    figures: Sequence[Drawing],
     tables: Sequence[Table],
     title: str,
     **context: object,
@@ -138,9 +139,13 @@ class Colours:
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[str, str], str] = {}
+        self._behind_text = False
 
-    def take(self, figure: Figure) -> None:
+    def take(self, figure: Drawing) -> None:
         """Know the colours of a figure's legends."""
+        if isinstance(figure, ColouredText):
+            self._behind_text = True
+            return
         for entry in [*legend.legend(figure), *legend.style_legend(figure)]:
             self.name(entry)
 
@@ -151,7 +156,13 @@ class Colours:
     def css(self) -> str:
         """One rule a class; the colours come from the palette, never from a study."""
         pairs = self._pairs.items()
-        return "".join(f".{name}{{stroke:light-dark({light},{dark})}}\n" for (light, dark), name in pairs)
+        rules = [f".{name}{{stroke:light-dark({light},{dark})}}\n" for (light, dark), name in pairs]
+        if self._behind_text:
+            both = zip(*(diverging(2 * STEPS + 1, theme) for theme in ("light", "dark")), strict=True)
+            rules += [
+                f".t{i}{{background:light-dark({light},{dark})}}\n" for i, (light, dark) in enumerate(both)
+            ]
+        return "".join(rules)
 
 
 def _study(
@@ -203,21 +214,25 @@ def shown_claim(claim: Claim, identity: str) -> dict[str, Any]:
     }
 
 
-def shown_figure(figure: Figure, number: int, drawing: str | None) -> dict[str, Any]:
+def shown_figure(figure: Drawing, number: int, drawing: str | None) -> dict[str, Any]:
     """A figure's words, legend and static drawing as the template reads them; "" is no static drawing."""
+    static = draw.svg(figure) if drawing is None else drawing
+    common = {
+        **{key: getattr(figure, key) for key in ("name", "title", "caption", "n")},
+        "number": number,
+        "n_rows": len(figure.rows),
+        "svg": base64.b64encode(static.encode()).decode(),
+    }
+    if isinstance(figure, ColouredText):
+        return common | {"coloured": _coloured(figure), "legends": [], "note": ""}
     off = figure.n_off_log()
     keys = [
         (figure.series, "hidden", legend.legend(figure)),
         (figure.style, "hidden_style", legend.style_legend(figure)),
     ]
     n_panels = len(draw.panel_values(figure))
-    return {
-        "name": figure.name,
-        "number": number,
-        "title": figure.title,
-        "caption": figure.caption,
-        "n": figure.n,
-        "n_rows": len(figure.rows),
+    return common | {
+        "coloured": None,
         "note": f"{off} of {len(figure.rows)} rows lie at or below zero and are not on the log axis."
         if off
         else "",
@@ -228,8 +243,25 @@ def shown_figure(figure: Figure, number: int, drawing: str | None) -> dict[str, 
         ],
         "n_panels": n_panels,
         "n_columns": n_panels if n_panels < 3 else 2 if n_panels == 4 else 3,
-        "svg": base64.b64encode((draw.svg(figure) if drawing is None else drawing).encode()).decode(),
     }
+
+
+def _coloured(text: ColouredText) -> dict[str, Any]:
+    """Tokens with the classes of their shades, numbered through the excerpts, and the scale."""
+
+    def span(at: int, token: Shown) -> dict[str, Any]:
+        shade = [f"t{token.shade + STEPS}"] if token.shade else []
+        classes = " ".join([*shade, *(["marked"] if token.marked else [])])
+        return {"at": at, "classes": classes, "text": token.text, "ends_line": token.ends_line}
+
+    excerpts, at = [], 0
+    for one in text.excerpts:
+        tokens = text.shown(one)
+        spans = [span(at + i, token) for i, token in enumerate(tokens)]
+        excerpts.append({"heading": one.heading, "tokens": spans})
+        at += len(tokens)
+    shades = [f"t{i}" for i in range(2 * STEPS + 1)]
+    return {"excerpts": excerpts, "shades": shades, "ends": text.ends(), "unit": text.unit}
 
 
 def shown_table(table: Table, number: int) -> dict[str, Any]:
@@ -249,7 +281,7 @@ def shown_table(table: Table, number: int) -> dict[str, Any]:
     }
 
 
-def _data(figures: Sequence[Figure], tables: Sequence[Table]) -> dict[str, Any]:
+def _data(figures: Sequence[Drawing], tables: Sequence[Table]) -> dict[str, Any]:
     """What the page's script reads: specs, rows, CSV."""
     return {
         "config": {theme: config(theme) for theme in THEMES},
@@ -258,8 +290,12 @@ def _data(figures: Sequence[Figure], tables: Sequence[Table]) -> dict[str, Any]:
     }
 
 
-def _figure_data(figure: Figure) -> dict[str, Any]:
+def _figure_data(figure: Drawing) -> dict[str, Any]:
     """Specs of all panels in both themes, rows once, and the fields of the tooltip."""
+    if isinstance(figure, ColouredText):
+        columns, rows = figure.columns(), figure.rows
+        words = {"panels": [], "columns": columns, "rows": rows, "fields": tooltip_fields()}
+        return words | {"csv": figure.csv()}
     panels = []
     for value in draw.panel_values(figure):
         specs = {theme: draw.page_spec(figure, theme=theme, panel=value) for theme in THEMES}

@@ -20,6 +20,8 @@ class Theme(NamedTuple):
     """Okabe and Ito's colour-blind-safe set first, adapted to the background."""
     sequence: tuple[str, ...]
     """Stops of the sequential palette, low to high; luminance falls, so that it also reads in grey."""
+    diverging: tuple[str, str]
+    """Ends of the scale behind text: below zero, above zero; ink has a contrast of at least 4.5 with them."""
 
 
 THEMES: dict[ThemeName, Theme] = {
@@ -34,6 +36,7 @@ THEMES: dict[ThemeName, Theme] = {
             "#5b4b9a", "#8c5a2b", "#5f7d16", "#c2334d", "#2b7f8c", "#6b7280",
         ),
         sequence=("#e9a23b", "#d9603f", "#a8327d", "#4b2e91"),
+        diverging=("#5fb0ea", "#f0904f"),
     ),
     "dark": Theme(
         ink="#e4e4df",
@@ -46,6 +49,7 @@ THEMES: dict[ThemeName, Theme] = {
             "#a899f0", "#cf9d6b", "#a9cc55", "#f2788d", "#6cc6d3", "#a3a8b0",
         ),
         sequence=("#ffd07a", "#f59068", "#e075b6", "#9277ee"),
+        diverging=("#1d639c", "#9c4a12"),
     ),
 }  # fmt: skip
 
@@ -54,6 +58,13 @@ def shades(n: int, theme: ThemeName) -> list[str]:
     """`n` colours evenly along the sequential palette, low to high."""
     stops = THEMES[theme].sequence
     return [_between(stops, i / max(1, n - 1)) for i in range(n)]
+
+
+def diverging(n: int, theme: ThemeName) -> list[str]:
+    """`n` colours (an odd number) from below zero to above it; the middle one is the background."""
+    below, above = THEMES[theme].diverging
+    stops = (below, THEMES[theme].background, above)
+    return [_between(stops, i / (n - 1)) for i in range(n)]
 
 
 def _between(stops: Sequence[str], at: float) -> str:

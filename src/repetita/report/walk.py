@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from repetita.errors import SpecError
 from repetita.fit.claim import Claim
-from repetita.report.figure import Figure
+from repetita.report.coloured import Drawing
 from repetita.report.page import (
     Colours,
     Deviation,
@@ -42,10 +42,10 @@ class Step(NamedTuple):
     """Others that are shown at once, descriptive here."""
     more_findings: Sequence[Claim] = ()
     """Folded."""
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Drawing] = ()
     """Shown at once."""
     tables: Sequence[Table] = ()
-    more_figures: Sequence[Figure] = ()
+    more_figures: Sequence[Drawing] = ()
     """Folded; drawn when they are unfolded."""
     more_tables: Sequence[Table] = ()
     deviations: Sequence[Deviation] = ()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from repetita.errors import StorageError
 from repetita.fit.claim import Claim
 from repetita.journal.disk import write_atomic
-from repetita.report.figure import Figure
+from repetita.report.coloured import Drawing
 from repetita.report.legend import label
 from repetita.report.page import Deviation, Table
 from repetita.study.prepare import Bundle
@@ -29,7 +29,7 @@ class Section(NamedTuple):
     """The paper's claim, or the study's prediction."""
     state: str
     claims: Sequence[Claim]
-    figures: Sequence[Figure]
+    figures: Sequence[Drawing]
     tables: Sequence[Table]
     deviations: Sequence[Deviation]
     warnings: Sequence[str]

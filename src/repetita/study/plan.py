@@ -12,7 +12,7 @@ from repetita.train.recipe import RunSpec
 
 if TYPE_CHECKING:  # workers read plans, and reach neither polars, scipy nor altair
     from repetita.fit.claim import Claim
-    from repetita.report.figure import Figure
+    from repetita.report.coloured import Drawing
     from repetita.report.page import Deviation, Table
     from repetita.study.collect import Collected
 
@@ -52,7 +52,7 @@ class Analysis(NamedTuple):
     """What a study concludes from its table."""
 
     claims: Sequence["Claim"] = ()
-    figures: Sequence["Figure"] = ()
+    figures: Sequence["Drawing"] = ()
     tables: Sequence["Table"] = ()
     warnings: Sequence[str] = ()
 

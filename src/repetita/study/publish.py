@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.errors import RepetitaError, UserError
 from repetita.journal.disk import write_atomic
+from repetita.report.coloured import Drawing
 from repetita.report.draw import svg
-from repetita.report.figure import Figure
 from repetita.report.page import Deviation, Report, page
 from repetita.study.collect import Collected, collect
 from repetita.study.manifest import sole_scale, study_path
@@ -84,7 +84,7 @@ def publish(
     return Published(path, tuple(reports), collected, drawings)
 
 
-def write_figures(figures: Sequence[Figure], *, drawings: Mapping[str, str], folder: Path) -> None:
+def write_figures(figures: Sequence[Drawing], *, drawings: Mapping[str, str], folder: Path) -> None:
     """Every figure as SVG and CSV. Raises StorageError."""
     for figure in figures:
         write_atomic(folder / f"{figure.name}.svg", drawings[figure.name].encode())
