@@ -1,0 +1,283 @@
+"""Induction heads: prefix matching, previous token, copying, composition; the in-context score.
+
+Shapes: A samples, B rows, L tokens of a row, Y layers, H heads.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+
+from repetita import seeds
+from repetita.errors import NotApplicable, SpecError
+from repetita.journal.records import Reading
+from repetita.measure.probe import SAMPLE_SEED, EvalSet, Pass, PassProbe
+from repetita.spec import ExactFraction
+from repetita.subject import Attending, Attributing, Circuits, Subject
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+START = 0
+"""The id of the start token, which is also the separator and padding."""
+
+NO_PATTERNS = "not applicable: this subject does not show what its tokens attend to"
+NO_LOGITS = "not applicable: this subject does not say what its heads add to logits"
+NO_WEIGHTS = "not applicable: the circuits of this subject's heads are not known"
+BOTH_WAYS = "not applicable: a masked model reads what follows as well"
+
+
+class PrefixMatch(NamedTuple):
+    """Prefix matching in both normalisations, one value a head."""
+
+    entry_YH: Floats
+    """Mean attention a target: all targets of all queries count alike (Olsson et al. 2022, literally). A
+    perfect head reaches queries / targets, which is 0.5 with four copies."""
+    query_YH: Floats
+    """Mean attention a query to all of its targets together; a perfect head reaches 1."""
+
+
+class InductionProbe(PassProbe):
+    """Scores of every attention head, and their mean, maximum and mean of the `top_k` highest over heads.
+
+    Prefix matching (Olsson et al. 2022; repetition notes 8.1): `n_tokens` distinct tokens drawn at random,
+    `n_copies` times behind the start token, `n_samples` samples; the same ones in every run on this text. Of
+    the ids that occur in the set the share `excluded` is left out at either end, most and least common (their
+    cut-offs are not given; 4% as in a later reproduction). Previous-token score (8.3): mean attention to
+    the token before, on rows of the set. Copying (8.2): on the same random tokens once and without a start
+    token, what the head raises; and from the weights, by eigenvalues. K-composition (8.4): trace of the QK
+    circuit with keys that earlier heads wrote, weighted by their previous-token scores.
+    """
+
+    name: str = "induction"
+    on: tuple[str, ...] = Field(default=("test",), min_length=1)
+    max_sequences: PositiveInt | None = 16
+    n_tokens: int = Field(default=25, ge=2)
+    n_copies: int = Field(default=4, ge=2)
+    n_samples: PositiveInt = 10
+    excluded: ExactFraction = Field(default="1/25", validate_default=True)  # type: ignore[assignment]
+    top_k: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _check_excluded(self) -> Self:
+        if not 0 <= self.excluded * 2 < 1:
+            raise SpecError(
+                f"InductionProbe: excluded = {self.excluded} at either end leaves no token; stay under 1/2"
+            )
+        return self
+
+    def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
+        """See `Probe.cost_tokens`: the rows of the sets, and the samples of each."""
+        drawn = self.n_samples * (1 + self.n_tokens * (self.n_copies + 1))
+        return super().cost_tokens(sets) + drawn * len(self.on)
+
+    def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
+        """For each set, each score with `_mean`, `_max` and `_top` over heads; n counts heads.
+
+        `prefix_query`, `prefix_entry`, `previous_token`, `ov_activation`, `ov_eigen`, `k_composition`.
+        `induction_ov` is the eigenvalue copying of the head with the highest prefix score: an induction head
+        in the strict sense matches and copies. A score that the subject cannot give is one reading without a
+        value, `<score>_max`. Items of `prefix_query_max` are all scores by head (Y, H) and `tokens`, the
+        samples (A, n_tokens).
+        """
+        for over in self.chosen(sets):
+            if subject.mask_id is not None or not isinstance(subject, Attending):
+                why = NO_PATTERNS if subject.mask_id is None else BOTH_WAYS
+                yield Reading("prefix_query_max", over.name, None, 0, {"why": why})
+                continue
+            drawn_AL = random_tokens(
+                over, n_tokens=self.n_tokens, n_samples=self.n_samples, excluded=float(self.excluded)
+            )
+            found, lacking = self._scores(subject, over, drawn_AL)
+            yield from self._readings(over.name, found, drawn_AL)
+            for name, why in lacking.items():
+                yield Reading(f"{name}_max", over.name, None, 0, {"why": why})
+
+    def _scores(
+        self, subject: Attending, over: EvalSet, drawn_AL: Ints
+    ) -> tuple[dict[str, Floats], dict[str, str]]:
+        """Each score by head, and why the others are not there."""
+        length = 1 + self.n_tokens * self.n_copies
+        if length > over.sequences.length:
+            raise SpecError(
+                f"probe '{self.name}': {self.n_copies} copies of {self.n_tokens} tokens behind a start token "
+                f"are {length}, and a sequence has {over.sequences.length}; lower n_copies or n_tokens"
+            )
+        match = prefix_matching(subject, drawn_AL, n_copies=self.n_copies)
+        previous_YH = previous_token(subject, over=over)
+        found = {
+            "prefix_query": match.query_YH,
+            "prefix_entry": match.entry_YH,
+            "previous_token": previous_YH,
+        }
+        lacking = {}
+        try:
+            found["ov_activation"] = ov_by_activation(subject, drawn_AL)
+        except NotApplicable as error:
+            lacking["ov_activation"] = str(error)
+        try:
+            if not isinstance(subject, Circuits):
+                raise NotApplicable(NO_WEIGHTS)
+            found["ov_eigen"] = subject.ov_copying().astype(np.float64)
+            traces_YHYH = subject.k_composition().astype(np.float64)
+            found["k_composition"] = np.einsum("lhmg,mg->lh", traces_YHYH, previous_YH)
+        except NotApplicable as error:
+            lacking["ov_eigen"] = lacking["k_composition"] = str(error)
+        return found, lacking
+
+    def _readings(self, on: str, found: Mapping[str, Floats], drawn_AL: Ints) -> Iterator[Reading]:
+        best = np.unravel_index(int(found["prefix_query"].argmax()), found["prefix_query"].shape)
+        items = {**found, "tokens": drawn_AL}
+        for name, score_YH in found.items():
+            known = np.sort(score_YH[np.isfinite(score_YH)])[::-1]
+            if not len(known):
+                yield Reading(f"{name}_max", on, None, 0, {"why": "no head has this score"})
+                continue
+            at = np.unravel_index(int(np.nanargmax(score_YH)), score_YH.shape)
+            kept = items if name == "prefix_query" else None
+            where = {"layer": int(at[0]), "head": int(at[1])}
+            yield Reading(f"{name}_max", on, float(known[0]), len(known), where, kept)
+            yield Reading(f"{name}_mean", on, float(known.mean()), len(known))
+            yield Reading(f"{name}_top", on, float(known[: self.top_k].mean()), len(known[: self.top_k]))
+        if "ov_eigen" in found and np.isfinite(found["ov_eigen"][best]):
+            where = {"layer": int(best[0]), "head": int(best[1])}
+            yield Reading("induction_ov", on, float(found["ov_eigen"][best]), 1, where)
+
+
+def random_tokens(over: EvalSet, *, n_tokens: int, n_samples: int, excluded: float) -> Ints:
+    """Distinct ids a sample, shape (A, n_tokens), of those that occur in the set but for the extremes.
+
+    Of the occurring ids the share `excluded`, rounded down, is left out at either end of the order by count
+    (ties by id). Raises SpecError where fewer than `n_tokens` are left.
+    """
+    counts = over.sequences.token_counts()
+    ids = np.flatnonzero(counts)
+    ids = ids[ids != START]
+    ids = ids[np.argsort(counts[ids], kind="stable")]
+    out = int(len(ids) * excluded)
+    ids = np.sort(ids[out : len(ids) - out])
+    if len(ids) < n_tokens:
+        raise SpecError(
+            f"the set {over.name} has {len(ids)} tokens that are neither too common nor too rare, and "
+            f"{n_tokens} distinct ones are to be drawn; lower n_tokens or excluded"
+        )
+    key = seeds.key(SAMPLE_SEED, "induction")
+    order = seeds.Permutation(len(ids), key)
+    places = np.arange(n_tokens, dtype=np.int64)
+    return np.stack([ids[order(places, turn=sample)] for sample in range(n_samples)])
+
+
+def prefix_matching(subject: Attending, tokens_AL: Ints, /, *, n_copies: int) -> PrefixMatch:
+    """Attention from each token to those that followed it in the copies before (repetition notes, 8.1).
+
+    With n distinct tokens at positions 1 .. n * n_copies behind the start token, query p of copy m
+    (counted from 0) has the targets p - k n + 1 for k = 1 .. m.
+    """
+    n_tokens = tokens_AL.shape[1]
+    start_A1 = np.full((len(tokens_AL), 1), START, dtype=np.int64)
+    rows_AL = np.concatenate([start_A1, np.tile(tokens_AL, (1, n_copies))], axis=1)
+    target_LL = prefix_targets(n_tokens, n_copies=n_copies)
+    n_entries, n_queries = int(target_LL.sum()), int(target_LL.any(1).sum())
+    mass_YH = np.stack(
+        [
+            np.where(target_LL, pattern_AHLL, 0).sum((0, 2, 3), dtype=np.float64) / len(tokens_AL)
+            for pattern_AHLL in subject.attend(rows_AL)
+        ]
+    )
+    return PrefixMatch(mass_YH / n_entries, mass_YH / n_queries)
+
+
+def prefix_targets(n_tokens: int, *, n_copies: int) -> NDArray[np.bool_]:
+    """[p, t]: whether t is a target of query p, shape (L, L) with L = 1 + n_tokens * n_copies."""
+    length = 1 + n_tokens * n_copies
+    target_LL = np.zeros((length, length), dtype=bool)
+    for p in range(1, length):
+        for k in range(1, (p - 1) // n_tokens + 1):
+            target_LL[p, p - k * n_tokens + 1] = True
+    return target_LL
+
+
+def previous_token(subject: Attending, /, *, over: EvalSet) -> Floats:
+    """Mean attention of a token to the one before it, on the rows of a set, by head (Y, H).
+
+    Separators and padding are no queries. NaN where a set has no text.
+    """
+    rows = over.sequences.rows(over.indices)
+    query_BL = rows.tokens[:, 1:] != START
+    n, found = max(int(query_BL.sum()), 1), []
+    for pattern_BHLL in subject.attend(rows.tokens):
+        before_BHL = np.diagonal(pattern_BHLL, offset=-1, axis1=2, axis2=3)
+        found.append(np.where(query_BL[:, None], before_BHL, 0).sum((0, 2), dtype=np.float64) / n)
+    return np.stack(found) if query_BL.any() else np.full_like(np.stack(found), np.nan)
+
+
+def ov_by_activation(subject: Attending, tokens_AL: Ints, /) -> Floats:
+    """Whether a head raises what it attends to, by head (Y, H), within [-1, 1] (repetition notes, 8.2).
+
+    At each token a head changes the logits by the direct path; raises over the vocabulary's mean count, those
+    of the tokens of the sample. r = raises of the token attended to / (these and the raises of all tokens,
+    itself included), summed over a sample; the score is 4 r - 1, mean over samples. A head that attends to
+    several tokens counts for each by its attention. NaN for a head that raises nothing. Raises NotApplicable
+    where the subject has no direct path.
+    """
+    if not isinstance(subject, Attributing):
+        raise NotApplicable(NO_LOGITS)
+    found = []
+    for pattern_AHLL, added_AHLL in zip(subject.attend(tokens_AL), subject.raises(tokens_AL), strict=True):
+        raise_AHLL = np.maximum(added_AHLL, 0).astype(np.float64)
+        own_AH, all_AH = (pattern_AHLL * raise_AHLL).sum((2, 3)), raise_AHLL.sum((2, 3))
+        ratio_AH = np.full(all_AH.shape, np.nan)
+        np.divide(own_AH, own_AH + all_AH, out=ratio_AH, where=all_AH > 0)
+        found.append(4 * ratio_AH.mean(0) - 1)
+    return np.stack(found)
+
+
+class InContextProbe(PassProbe):
+    """How much further into a sequence tokens are easier: loss at index `late` minus loss at index `early`.
+
+    Olsson et al. 2022 take tokens 500 and 50 of 512 (negative: context helps) and call the choice arbitrary;
+    indices count from 0, so that index i has i tokens and the start token before it. `width` indices from
+    either on are averaged, since one index of a small set is noisy.
+    """
+
+    name: str = "in_context"
+    on: tuple[str, ...] = Field(default=("test",), min_length=1)
+    early: int = Field(default=50, ge=0)
+    late: PositiveInt = 500
+    width: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.early + self.width > self.late:
+            raise SpecError(
+                f"InContextProbe: early = {self.early} with width = {self.width} reaches late = {self.late}; "
+                f"give a later index or a smaller width"
+            )
+        return self
+
+    def readings(self, taken: Pass, /) -> Iterator[Reading]:
+        """`in_context`, in nats; n counts the scored tokens of both windows.
+
+        `detail` holds `loss_early` and `loss_late`; the items `loss` and `n` are the curve (L,), `loss` NaN
+        where nothing is scored. Raises SpecError where a sequence ends before `late` + `width`.
+        """
+        length = len(taken.index_n)
+        if self.late + self.width > length:
+            raise SpecError(
+                f"probe '{self.name}': late = {self.late} with width = {self.width} is beyond a sequence of "
+                f"{length} tokens; give an earlier index"
+            )
+        curve = np.full(length, np.nan)
+        np.divide(taken.index_loss, taken.index_n, out=curve, where=taken.index_n > 0)
+        items = {"loss": curve, "n": taken.index_n}
+        windows = [slice(start, start + self.width) for start in (self.early, self.late)]
+        counts = [int(taken.index_n[window].sum()) for window in windows]
+        if not all(counts):
+            why = {"why": f"no scored token at index {self.early} or {self.late}"}
+            yield Reading("in_context", taken.on, None, 0, why, items)
+            return
+        losses = [float(taken.index_loss[at].sum()) / n for at, n in zip(windows, counts, strict=True)]
+        detail = {"loss_early": losses[0], "loss_late": losses[1]}
+        yield Reading("in_context", taken.on, losses[1] - losses[0], sum(counts), detail, items)
