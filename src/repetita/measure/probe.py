@@ -14,9 +14,11 @@ from repetita import seeds
 from repetita.cadence import Cadence, LogSpaced
 from repetita.corpus.document_ids import split_form
 from repetita.corpus.masking import measuring_masks
+from repetita.corpus.places import placeless
+from repetita.corpus.sequences import CorpusSpec
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
-from repetita.spec import Spec, fingerprint, plain
+from repetita.spec import Spec, fingerprint, introduced, plain
 from repetita.subject import Predicting, Rows, Subject
 
 ROWS_PER_BATCH = 64
@@ -223,6 +225,9 @@ class PassProbe(Spec):
     max_sequences: PositiveInt | None = None
     """Largest number of sequences read of each set: always the same ones. None reads all."""
     cadence: Cadence = LogSpaced(per_decade=6)
+    corpus: CorpusSpec | None = introduced(None)
+    """The corpus whose sets `on` names, where that is not the run's own: encoded by the run's tokenizer (see
+    `CorpusSpec.with_ids_of`), in sequences that the model's context holds."""
 
     @model_validator(mode="after")
     def _check(self) -> "PassProbe":
@@ -234,9 +239,15 @@ class PassProbe(Spec):
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits over the probe's kind, its fields but for the cadence, and its semantics."""
+        """12 hex digits over the probe's kind, its fields but for the cadence, and its semantics.
+
+        Of a corpus it holds how it is cut and dealt out, not where it lies: what lies there is beside the
+        fingerprint in the key of a measurement (`study.expand.measurement_key`).
+        """
         values: dict[str, Any] = dict(plain(self))
         values.pop("cadence", None)
+        if self.corpus is not None:
+            values["corpus"] = placeless(self.corpus)
         return fingerprint({"probe": type(self).__name__, "semantics": self.semantics, **values})[:12]
 
     @property

@@ -17,7 +17,7 @@ from repetita.study.expand import Job, expand, in_run, labels_of, measurement_ke
 from repetita.study.manifest import Manifest, read_manifest
 from repetita.study.plan import Label, PlannedRun
 from repetita.study.prepare import Portion
-from repetita.train.recipe import run_fingerprint
+from repetita.train.recipe import fingerprint_among
 
 
 class Absent(NamedTuple):
@@ -121,7 +121,7 @@ def collect(part: Portion, *, root: Path) -> Collected:
     absent: list[Absent] = []
     frames: dict[str, pl.DataFrame] = {}
     for run in part.planned:
-        job = jobs[run_fingerprint(run.spec, corpus_fingerprint=manifest.corpus(run.spec.corpus))]
+        job = jobs[fingerprint_among(run.spec, corpora=manifest.corpus)]
         labels = labels_of(run)
         missing = _state(job)
         if missing is None and job.fingerprint not in frames:
@@ -132,7 +132,7 @@ def collect(part: Portion, *, root: Path) -> Collected:
         if missing is not None:
             absent.append(Absent(job.path.name, labels, *missing))
             continue
-        arm = _Arm(job, labels, dict(_keys(run)))
+        arm = _Arm(job, labels, dict(_keys(run, manifest)))
         arms.append(arm)
         absent += _incomplete(arm, run)
     names = tuple(dict.fromkeys(name for run in part.planned for name in labels_of(run)))
@@ -159,11 +159,11 @@ def _state(job: Job) -> tuple[Literal["missing", "unfinished", "failed", "damage
         return "damaged", str(error)
 
 
-def _keys(run: PlannedRun) -> Iterator[tuple[str, str]]:
+def _keys(run: PlannedRun, manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Key and name of each probe of a planned run."""
     for probe in run.probes:
         taken = in_run(probe, spec=run.spec)
-        yield measurement_key(taken, spec=run.spec), probe.name
+        yield measurement_key(taken, spec=run.spec, corpora=manifest.corpus), probe.name
 
 
 def _incomplete(arm: _Arm, run: PlannedRun) -> Iterator[Absent]:

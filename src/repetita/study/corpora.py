@@ -1,13 +1,14 @@
 """The corpora of a root folder: each opened once, and built when it is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repetita.corpus.documents import public_source
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec, corpus_fingerprint, open_corpus
 from repetita.corpus.shards import open_shards
-from repetita.errors import UserError
+from repetita.errors import SpecError, UserError
+from repetita.measure.probe import EvalSet
 from repetita.spec import canonical_json
 from repetita.study.sets import RunSets
 from repetita.train.recipe import RunSpec, open_ids, open_schedule
@@ -32,6 +33,7 @@ class Corpora:
         self._progress = progress
         self._open: dict[CorpusSpec, Corpus] = {}
         self._sets: dict[str, RunSets] = {}
+        self._whole: dict[CorpusSpec, Mapping[str, EvalSet]] = {}
         self._tagged: set[CorpusSpec] = set()
 
     def open(self, spec: CorpusSpec) -> Corpus:
@@ -95,3 +97,29 @@ class Corpora:
             ids = open_ids(spec, corpus=corpus, schedule=schedule)
             self._sets[read] = RunSets(spec, corpus=corpus, schedule=schedule, ids=ids)
         return self._sets[read]
+
+    def other_sets(self, spec: CorpusSpec, *, read_by: RunSpec) -> Mapping[str, EvalSet]:
+        """The whole sets of a corpus that a run does not train on, for its probes.
+
+        Raises SpecError where its ids are not the run's, or its sequences are too long for the model.
+        """
+        own, name = read_by.corpus, public_source(spec.source)
+        if spec.with_ids_of(own).tokenizer != spec.tokenizer and (
+            self.open(spec).tokenizer.to_json() != self.open(own).tokenizer.to_json()
+        ):
+            raise SpecError(
+                f"a probe reads {name} by another tokenizer than the run's, so that its ids mean other text; "
+                f"give it corpus = CorpusSpec(...).with_ids_of(CORPUS_OF_THE_RUN)"
+            )
+        if spec.length > read_by.model.context:
+            raise SpecError(
+                f"a probe reads {name} in sequences of {spec.length} tokens, and the model's context is "
+                f"{read_by.model.context}; shorten the length of the probe's corpus"
+            )
+        if spec not in self._whole:
+            self._whole[spec] = self._all_of(spec)
+        return self._whole[spec]
+
+    def _all_of(self, spec: CorpusSpec) -> Mapping[str, EvalSet]:
+        sets = self.open(spec).sets
+        return {name: EvalSet.whole(name, sequences=of) for name, of in sets.items()}

@@ -12,7 +12,7 @@ from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, LocalEngine
-from repetita.study.expand import Job
+from repetita.study.expand import Job, corpora_of
 from repetita.study.expected import plan_corpora
 from repetita.study.ledger import Session, add_session, ledger, write_ledger
 from repetita.study.manifest import study_path, write_manifests
@@ -102,7 +102,7 @@ def execute(
     display = display or Silent()
     began = time.monotonic()
     prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root, say=display.say))
-    for spec in dict.fromkeys(run.spec.corpus for part in portions for run in part.planned):
+    for spec in dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)):
         prepared.corpora.open(spec)  # What is only expected is said to be missing.
     prepared.corpora.verify()
     tag_corpora(prepared)
@@ -156,7 +156,7 @@ class Desk:
         return len(self.done) + len(self.failed) < len(self.jobs)
 
     def take(self) -> str | None:
-        """The run to be given out now: of those whose trunk is there the one with most behind it."""
+        """The run to be given out now: of those whose trunk or parent is there that with most behind it."""
         now = time.monotonic()
         ready = [
             name
@@ -212,7 +212,8 @@ class Desk:
         self.failed[job.fingerprint] = Failure(job.path.name, reason, events if events.exists() else log)
         for fork in self.jobs.values():
             if self.after.get(fork.fingerprint) == job.fingerprint:
-                self._fail(fork, reason=f"its trunk {job.path.name} failed", log=log)
+                what = "trunk" if fork.trunk == job.fingerprint else "parent"
+                self._fail(fork, reason=f"its {what} {job.path.name} failed", log=log)
 
 
 def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:

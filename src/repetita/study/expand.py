@@ -1,8 +1,8 @@
-"""From planned runs to jobs: equal runs once, what forks share as their trunk, trunks before forks."""
+"""From planned runs to jobs: equal runs once, shared starts as trunks, trunks and parents before others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from repetita.cadence import Cadence
 from repetita.corpus.document_ids import split_form
@@ -15,10 +15,16 @@ from repetita.measure.probe import Probe
 from repetita.model.config import count
 from repetita.spec import Spec, fingerprint, plain
 from repetita.study.plan import Label, PlannedRun
-from repetita.train.recipe import RunSpec, run_fingerprint, run_slug
+from repetita.train.recipe import RunSpec, ancestry, fingerprint_among, run_slug
 
 BY_BATCH = ("special", "twin", "placebo")
 """Sets that a run with special batches sees batch by batch, as special/0, special/1, twin/0 ..."""
+
+PARENT = "parent/"
+"""Sets of the run that a run starts from are named so: `parent/repeated` is its repeated subset."""
+
+Role = Literal["planned", "trunk", "parent"]
+"""What a job is there for: a planned run, or only the shared beginning or the first weights of others."""
 
 
 class ProbeSteps(NamedTuple):
@@ -42,41 +48,75 @@ class Job(NamedTuple):
     corpus: str
     """Fingerprint of its corpus."""
     arms: tuple[Mapping[str, Label], ...]
-    """Labels of each planned run that it serves; none for a run that is only a trunk."""
+    """Labels of each planned run that it serves; none for a run that is only a trunk or a parent."""
     probes: tuple[ProbeSteps, ...]
     keep: frozenset[int]
     trunk: str | None
     """Fingerprint of the job whose last state this one starts from."""
     trunk_steps: int = 0
     """Steps that the trunk has made."""
+    parent: str | None = None
+    """Fingerprint of the job whose last weights are the first ones of this one (`RunSpec.start`)."""
+    carried: bool = False
+    """Whether a job carries the optimizer of this one's end on, which is kept for it."""
+    role: Role = "planned"
+
+    @property
+    def before(self) -> str | None:
+        """Fingerprint of the job that has to be done before this one begins."""
+        return self.trunk or self.parent
 
 
 class _Draft:
     """A job while planned runs are added to it."""
 
-    def __init__(self, spec: RunSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: RunSpec, *, corpora: Callable[[CorpusSpec], str]) -> None:
+        self.spec, self._corpora = spec, corpora
         self.arms: list[Mapping[str, Label]] = []
         self.probes: dict[str, ProbeSteps] = {}
         self.keep: set[int] = set()
         self.trunk: str | None = None
+        self.parent: str | None = None
+        self.carried = False
 
     def measure(self, probe: Probe, *, steps: frozenset[int], sets_of: RunSpec) -> None:
-        key = measurement_key(probe, spec=sets_of)
+        key = measurement_key(probe, spec=sets_of, corpora=self._corpora)
         due = self.probes.setdefault(key, ProbeSteps(probe, key, frozenset(), sets_of))
         self.probes[key] = due._replace(steps=due.steps | steps)
 
 
-def measurement_key(probe: Probe, *, spec: RunSpec) -> str:
+def measurement_key(
+    probe: Probe, *, spec: RunSpec, corpora: Callable[[CorpusSpec], str] | None = None
+) -> str:
     """What a measurement is kept under in a run's journal: the probe, and what its sets are in `spec`.
 
     A trunk is measured on sets of forks that it knows nothing of, and these may differ between forks; so what
     a set depends on beyond seed, corpus and the shared start is part of the key. So is that of sets that are
-    read besides, where they depend on anything.
+    read besides, where they depend on anything. Sets of another corpus depend on that alone; `corpora` gives
+    its fingerprint.
     """
+    other = other_corpus(probe)
+    if other is not None:
+        assert corpora is not None
+        return fingerprint([probe.fingerprint, corpora(other)])[:12]
     told = [_depends(name, spec=spec) for name in probe.on]
     more = [_depends(name, spec=spec) for name in read_besides(probe)]
     return fingerprint([probe.fingerprint, told, *([more] if any(more) else [])])[:12]
+
+
+def other_corpus(probe: Probe, /) -> CorpusSpec | None:
+    """The corpus that a probe reads instead of the run's own."""
+    corpus: CorpusSpec | None = getattr(probe, "corpus", None)
+    return corpus
+
+
+def corpora_of(planned: Iterable[PlannedRun], /) -> tuple[CorpusSpec, ...]:
+    """The corpora that runs and their parents train on and that their probes read, each once."""
+    found: dict[CorpusSpec, None] = {}
+    for run in planned:
+        own = [spec.corpus for spec in ancestry(run.spec)]
+        found |= dict.fromkeys([*own, *filter(None, map(other_corpus, run.probes))])
+    return tuple(found)
 
 
 def read_besides(probe: Probe, /) -> tuple[str, ...]:
@@ -86,6 +126,8 @@ def read_besides(probe: Probe, /) -> tuple[str, ...]:
 
 
 def _depends(name: str, *, spec: RunSpec) -> object:
+    if spec.start is not None and (theirs := of_parent(name)) is not None:
+        return _depends(theirs, spec=spec.start.run)
     treatment = spec.treatment
     name, form = split_form(name)
     step = batch_step(name)
@@ -115,19 +157,26 @@ def batch_step(name: str, /) -> int | None:
     return int(step) if kind == "batch" and step.isdecimal() and step == str(int(step)) else None
 
 
+def of_parent(name: str, /) -> str | None:
+    """`repeated` for `parent/repeated`, that set of the run that a run starts from; None for other names."""
+    return name.removeprefix(PARENT) if name.startswith(PARENT) else None
+
+
 def in_run(probe: Probe, *, spec: RunSpec) -> Probe:
     """The probe as this run takes it.
 
     `special`, `twin` and `placebo` become one set a special batch (twin and placebo batches have the size of
-    the special batch with the same number), and a budget becomes a number of sequences.
+    the special batch with the same number), and a budget becomes a number of sequences. The sets of another
+    corpus are whole ones.
     """
-    taken = _by_batch(probe, spec=spec)
+    other = other_corpus(probe)
+    taken = probe if other else _by_batch(probe, spec=spec)
     if not isinstance(taken, BudgetedProbe) or taken.budget is None:
         return taken
     return taken.within(
         training_tokens=spec.steps * spec.batch_size * spec.corpus.length,
         measurements=len(_due_steps(taken.cadence, spec=spec)),
-        length=spec.corpus.length,
+        length=(other or spec.corpus).length,
         objective=spec.model.objective,
     )
 
@@ -164,37 +213,41 @@ def expand(
     root: Path,
     corpora: Callable[[CorpusSpec], str],
 ) -> tuple[Job, ...]:
-    """The jobs behind `planned`, a trunk before its forks, else in the order of the study.
+    """The jobs behind `planned`, trunks and parents before what needs them, else in the order of the study.
 
     `corpora` gives the fingerprint of a corpus. Equal specs are one job with the probes of all. A trunk that
-    a single run would start from is not worth its own folder, so that run is run straight.
+    a single run would start from is not worth its own folder, so that run is run straight. A parent is
+    trained as far as it is needed: where a longer run with the same beginning is planned, it is its trunk.
     """
     drafts: dict[str, _Draft] = {}
 
     def key_of(spec: RunSpec) -> str:
-        return run_fingerprint(spec, corpus_fingerprint=corpora(spec.corpus))
+        return fingerprint_among(spec, corpora=corpora)
 
     trunks: dict[str, dict[str, PlannedRun]] = {}
     for run in planned:
         name = key_of(run.spec)
-        draft = drafts.setdefault(name, _Draft(run.spec))
+        draft = drafts.setdefault(name, _Draft(run.spec, corpora=corpora))
         draft.arms.append(labels_of(run))
         _due(draft, run, until=run.spec.steps)
         trunk = _trunk_spec(run)
         if trunk is not None:
             trunks.setdefault(key_of(trunk), {})[name] = run
 
+    _add_parents(drafts, corpora=corpora)
     for trunk_name, forks in trunks.items():
         if len(forks) < 2 and trunk_name not in drafts:
             continue
         example = next(iter(forks.values()))
         spec = _trunk_spec(example)
         assert spec is not None
-        draft = drafts.setdefault(trunk_name, _Draft(spec))
+        draft = drafts.setdefault(trunk_name, _Draft(spec, corpora=corpora))
         for name, fork in forks.items():
             _due(draft, fork, until=spec.steps)
             drafts[name].trunk = trunk_name
-    _chain(drafts, key_of=key_of)
+    parents = _add_parents(drafts, corpora=corpora)
+    _chain(drafts, parents=parents, key_of=key_of)
+    used = {draft.trunk for draft in drafts.values()}
 
     def job(name: str, draft: _Draft) -> Job:
         corpus = corpora(draft.spec.corpus)
@@ -209,9 +262,12 @@ def expand(
             keep=frozenset(draft.keep),
             trunk=draft.trunk,
             trunk_steps=drafts[draft.trunk].spec.steps if draft.trunk else 0,
+            parent=draft.parent,
+            carried=draft.carried,
+            role="planned" if draft.arms else "trunk" if name in used else "parent",
         )
 
-    return _trunks_first({name: job(name, draft) for name, draft in drafts.items()})
+    return _in_order({name: job(name, draft) for name, draft in drafts.items()})
 
 
 def labels_of(run: PlannedRun) -> dict[str, Label]:
@@ -271,14 +327,32 @@ def _due(draft: _Draft, run: PlannedRun, *, until: int) -> None:
         draft.keep.update(step for step in _due_steps(run.keep, spec=run.spec) if step <= until)
 
 
-def _chain(drafts: dict[str, _Draft], *, key_of: Callable[[RunSpec], str]) -> None:
-    """Lets a trunk start from a shorter trunk of the same run."""
-    used = {draft.trunk for draft in drafts.values() if draft.trunk}
-    for name in used:
-        longer = drafts[name]
+def _add_parents(drafts: dict[str, _Draft], *, corpora: Callable[[CorpusSpec], str]) -> set[str]:
+    """Adds the runs that others start from, and those that these start from; the names of all of them."""
+    parents = set[str]()
+    waiting = list(drafts.values())
+    while waiting:
+        draft = waiting.pop()
+        start = draft.spec.start
+        if start is None:
+            continue
+        draft.parent = fingerprint_among(start.run, corpora=corpora)
+        if draft.parent not in drafts:
+            drafts[draft.parent] = _Draft(start.run, corpora=corpora)
+            waiting.append(drafts[draft.parent])
+        drafts[draft.parent].carried |= start.optimizer == "carried"
+        parents.add(draft.parent)
+    return parents
+
+
+def _chain(drafts: dict[str, _Draft], *, parents: set[str], key_of: Callable[[RunSpec], str]) -> None:
+    """Lets a trunk start from a shorter trunk of the same run, and any run from a parent that it goes on."""
+    used = {draft.trunk for draft in drafts.values() if draft.trunk} | parents
+    for name, longer in list(drafts.items()):
         if longer.trunk is not None:
             continue
-        shorter = [other for other in used if drafts[other].spec.steps < longer.spec.steps]
+        among: Iterable[str] = used if name in used else parents
+        shorter = [other for other in among if drafts[other].spec.steps < longer.spec.steps]
         for other in sorted(shorter, key=lambda other: -drafts[other].spec.steps):
             try:
                 start = longer.spec.until(drafts[other].spec.steps)
@@ -293,12 +367,14 @@ def _chain(drafts: dict[str, _Draft], *, key_of: Callable[[RunSpec], str]) -> No
                 break
 
 
-def _trunks_first(jobs: dict[str, Job]) -> tuple[Job, ...]:
+def _in_order(jobs: dict[str, Job]) -> tuple[Job, ...]:
+    """Trunks and parents before the jobs that need them."""
     ordered: dict[str, Job] = {}
 
     def place(job: Job) -> None:
-        if job.trunk is not None and job.trunk not in ordered:
-            place(jobs[job.trunk])
+        for before in (job.parent, job.trunk):
+            if before is not None and before not in ordered:
+                place(jobs[before])
         ordered.setdefault(job.fingerprint, job)
 
     for job in jobs.values():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.corpus.document_ids import split_form
+from repetita.corpus.pretrained_tokenizer import published_tokenizer
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.shards import open_shards
@@ -17,7 +18,7 @@ from repetita.corpus.splits import Splits
 from repetita.corpus.treatment import Passes, SpecialBatch, Stream
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
-from repetita.spec import fingerprint, plain
+from repetita.spec import fingerprint
 from repetita.study.corpora import Corpora, Hear, Say, quiet
 from repetita.study.expand import batch_step
 from repetita.study.plan import Expected
@@ -70,8 +71,7 @@ class ExpectedSets(RunSets):
         ids = self._spec.document_ids
         longest = ids.longest() if ids is not None and split_form(name)[1] != "plain" else 0
         of = ExpectedSet(self._size(name), length=self._spec.corpus.length + longest)
-        # One number that is read n times: it takes no memory.
-        return EvalSet(name, cast(Any, of), np.broadcast_to(np.int64(0), (len(of),)))
+        return EvalSet(name, cast(Any, of), _zeros(len(of)))
 
     def _size(self, name: str) -> int:
         treatment = self._spec.treatment
@@ -149,6 +149,14 @@ class PlanCorpora(Corpora):
             self._sets[read] = ExpectedSets(spec, corpus=cast(Corpus, expected), schedule=schedule)
         return self._sets[read]
 
+    def _all_of(self, spec: CorpusSpec) -> Mapping[str, EvalSet]:
+        """See `Corpora._all_of`; of an expected text the sizes only."""
+        expected = self._expected(spec)
+        if expected is None:
+            return super()._all_of(spec)
+        sets = expected.sets
+        return {name: EvalSet(name, cast(Any, of), _zeros(len(of))) for name, of in sets.items()}
+
     def _expected(self, spec: CorpusSpec) -> ExpectedCorpus | None:
         if spec not in self._stands_for:
             told = self._told.get(_kind(spec))
@@ -163,7 +171,7 @@ class PlanCorpora(Corpora):
             manifest = json.loads(file.read_bytes())
             card = manifest["card"]
             same = card.get("source") == name and card.get("subset") == spec.subset
-            if same and manifest["tokenizer"] == plain(spec.tokenizer):
+            if same and manifest["tokenizer"] == published_tokenizer(spec.tokenizer):
                 self._open[spec] = Corpus(spec, shards=open_shards(file.parent))
                 return True
         return False
@@ -175,6 +183,11 @@ def plan_corpora(
     """The corpora of a root folder as these portions expect them."""
     expected = [one for part in portions for one in part.found.study.expected]
     return PlanCorpora(root, expected=expected, say=say, progress=progress)
+
+
+def _zeros(n: int) -> Ints:
+    """One number that is read n times: it takes no memory."""
+    return np.broadcast_to(np.int64(0), (n,))
 
 
 def _kind(spec: CorpusSpec) -> str:

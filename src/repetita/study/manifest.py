@@ -10,7 +10,7 @@ from repetita.corpus.sequences import CorpusSpec
 from repetita.errors import DamagedError
 from repetita.journal.disk import write_atomic
 from repetita.spec import fingerprint
-from repetita.study.expand import expand
+from repetita.study.expand import corpora_of, expand
 from repetita.study.find import find_paper, find_study
 from repetita.study.prepare import Portion, Prepared, folder_of
 from repetita.study.text import Text
@@ -32,7 +32,7 @@ class Manifest(NamedTuple):
     corpora: Mapping[str, Mapping[str, Any]]
     """The card of each corpus, its fingerprint among it, by fingerprint of its spec."""
     runs: list[dict[str, Any]]
-    """Fingerprint, folder and labels of each run, and the folder of its trunk (None without one)."""
+    """Fingerprint, folder and labels of each run, and the folders of its trunk and parent (None without)."""
 
     def corpus(self, spec: CorpusSpec) -> str:
         """The fingerprint of a corpus, empty where the study did not have it when it was run.
@@ -85,7 +85,7 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
         repetita=version("repetita"),
         corpora={
             fingerprint(spec): corpora.open(spec).card | {"moved": _wherever(spec)}
-            for spec in dict.fromkeys(run.spec.corpus for run in part.planned)
+            for spec in corpora_of(part.planned)
         },
         runs=[
             {
@@ -93,6 +93,7 @@ def _manifest(part: Portion, *, prepared: Prepared, root: Path) -> Manifest:
                 "folder": job.path.name,
                 "labels": [dict(arm) for arm in job.arms],
                 "trunk": folders[job.trunk] if job.trunk else None,
+                "parent": folders[job.parent] if job.parent else None,
             }
             for job in jobs
         ],
@@ -122,4 +123,7 @@ def _scales(root: Path, *, study: str | Path, text: Text | None) -> Iterator[str
 
 def _wherever(spec: CorpusSpec) -> str:
     """What a corpus is called when only the last part of its path counts."""
-    return fingerprint(spec.edit(source=Path(spec.source).name))
+    tokenizer, text = spec.tokenizer, spec.tokenizer.trained_on
+    if text is not None:
+        tokenizer = tokenizer.edit(trained_on=text.edit(source=Path(text.source).name))
+    return fingerprint(spec.edit(source=Path(spec.source).name, tokenizer=tokenizer))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from repetita.errors import CorpusError, SpecError, nearest
 from repetita.measure.probe import EvalSet
 from repetita.study.corpora import Corpora
-from repetita.study.expand import Job, expand, read_besides
+from repetita.study.expand import Job, expand, other_corpus, read_besides
 from repetita.study.find import Found, FoundPaper, find_paper, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
 
     portions: tuple[Portion, ...]
     jobs: Mapping[str, Job]
-    """By fingerprint, trunks before their forks."""
+    """By fingerprint, trunks and parents before the jobs that need them."""
     states: Mapping[str, JobState]
     costs: Mapping[str, Cost]
     corpora: Corpora
@@ -63,20 +63,27 @@ class Prepared(NamedTuple):
     """What `cost_tokens` counted before."""
 
     def needed(self) -> tuple[Job, ...]:
-        """Jobs with something left to do; of mere trunks those that a fork still has to start from."""
+        """Jobs with something left to do; of mere trunks and parents those that one still starts from."""
         needed: dict[str, Job] = {}
         starting = set[str]()
         for name, job in reversed(list(self.jobs.items())):  # Forks before trunks: these are needed by those.
             state = self.states[name]
-            if (job.arms and not state.complete) or (name in starting and state.status != "done"):
+            if (job.arms and not state.complete) or (name in starting and not state.ready):
                 needed[name] = job
-                if job.trunk is not None and state.status != "done" and not state.steps_done:
-                    starting.add(job.trunk)
+                before = self._waits_for(job)
+                if before is not None:
+                    starting.add(before)
         return tuple(job for name, job in self.jobs.items() if name in needed)
 
     def after(self) -> dict[str, str | None]:
-        """The trunk that each job has to wait for, None where it has none or is beyond it already."""
-        return {name: None if self.states[name].steps_done else job.trunk for name, job in self.jobs.items()}
+        """The trunk or parent that each job waits for, None where it has none or is beyond it already."""
+        return {name: self._waits_for(job) for name, job in self.jobs.items()}
+
+    def _waits_for(self, job: Job) -> str | None:
+        state = self.states[job.fingerprint]
+        if state.replayed:
+            return job.parent  # It is trained again from its first weights.
+        return None if state.steps_done else job.before
 
     def seconds(self, *, processes: int) -> float:
         """Expected wall time of what is needed on this many processes."""
@@ -168,20 +175,25 @@ def cost_tokens(job: Job, *, corpora: Corpora, known: dict[tuple[str, int], int]
 def tag_corpora(prepared: Prepared) -> None:
     """Has the corpora tagged whose parts of speech a probe of a needed run reads, where they are not."""
     for job in prepared.needed():
-        if any(getattr(due.probe, "needs_tags", False) for due in job.probes):
-            prepared.corpora.tag(job.spec.corpus)
+        for due in job.probes:
+            if getattr(due.probe, "needs_tags", False):
+                prepared.corpora.tag(other_corpus(due.probe) or job.spec.corpus)
 
 
 def read_by(job: Job, *, corpora: Corpora) -> dict[str, Mapping[str, EvalSet]]:
     """By key of the measurement, the sets that a job's probes read; SpecError where the run lacks one."""
-    by_spec = {spec: corpora.sets(spec) for spec in {due.sets_of for due in job.probes}}
-    if job.spec not in by_spec:
+    if all(due.sets_of != job.spec or other_corpus(due.probe) for due in job.probes):
         corpora.schedule(job.spec)  # Raises what the run would raise.
+    read: dict[str, Mapping[str, EvalSet]] = {}
     for due in job.probes:
+        other = other_corpus(due.probe)
+        sets = corpora.other_sets(other, read_by=job.spec) if other else corpora.sets(due.sets_of)
         for name in (*due.probe.on, *read_besides(due.probe)):
-            if name not in by_spec[due.sets_of]:
+            if name not in sets:
+                lacking = f"which {'the corpus that it names' if other else 'this run'} lacks"
                 raise SpecError(
-                    f"{job.slug}: probe '{due.probe.name}' reads the set '{name}', which this run lacks; "
-                    f"{nearest(name, by_spec[due.sets_of])}"
+                    f"{job.slug}: probe '{due.probe.name}' reads the set '{name}', {lacking}; "
+                    f"{nearest(name, sets)}"
                 )
-    return {due.key: by_spec[due.sets_of] for due in job.probes}
+        read[due.key] = sets
+    return read

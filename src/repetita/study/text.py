@@ -1,13 +1,15 @@
 """Another text in place of a study's own: the same questions asked of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from repetita.corpus.documents import is_named, public_source
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.source import slug
 from repetita.errors import SpecError
+from repetita.measure.probe import PassProbe, Probe
 from repetita.spec import Spec
+from repetita.study.expand import other_corpus
 from repetita.study.plan import PlannedRun
 
 SUFFIXES = (".gz", ".zst", ".jsonl", ".json", ".parquet", ".txt", ".md")
@@ -63,17 +65,45 @@ def text_of(source: str | Path | None, *, text_field: str = "text", subset: str 
 def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[PlannedRun, ...]:
     """The runs with `text` wherever they read the study's own text, which is that of the first run.
 
-    Runs on another source (a synthetic corpus beside the real one, for example) stay as they are.
+    Runs on another source (a synthetic corpus beside the real one, for example) stay as they are. So do the
+    corpora that probes read beside the run's, but for their ids where these are those of the study's own
+    text. A probe that would then read the run's own text as if it were another is left out.
     """
     if text is None or not planned:
         return tuple(planned)
     own = planned[0].spec.corpus.source
     changed: dict[CorpusSpec, CorpusSpec] = {}
 
-    def other(run: PlannedRun) -> PlannedRun:
-        corpus = run.spec.corpus
-        if corpus.source != own:
-            return run
-        return run._replace(spec=run.spec.edit(corpus=changed.setdefault(corpus, text.instead(corpus))))
+    def other(corpus: CorpusSpec) -> CorpusSpec:
+        if corpus not in changed:
+            changed[corpus] = _with_text(corpus, text, own)
+        return changed[corpus]
 
-    return tuple(map(other, planned))
+    return tuple(
+        run._replace(
+            spec=run.spec.edit(corpus=other(run.spec.corpus)),
+            probes=tuple(_probes(run, other)),
+        )
+        for run in planned
+    )
+
+
+def _with_text(corpus: CorpusSpec, text: Text, own: str) -> CorpusSpec:
+    """A corpus with `text` in place of the source `own`, as the text itself and as that of its ids."""
+    if corpus.source == own:
+        return text.instead(corpus)
+    trained_on = corpus.tokenizer.trained_on
+    if trained_on is None or trained_on.source != own:
+        return corpus
+    # That corpus itself: with_ids_of knows where both texts are now one.
+    alike = CorpusSpec(source=own, tokenizer=corpus.tokenizer.edit(trained_on=None))
+    return corpus.with_ids_of(text.instead(alike))
+
+
+def _probes(run: PlannedRun, other: Callable[[CorpusSpec], CorpusSpec]) -> Iterator[Probe]:
+    for probe in run.probes:
+        corpus = other_corpus(probe)
+        if corpus is None or not isinstance(probe, PassProbe):
+            yield probe
+        elif corpus.text == run.spec.corpus.text or other(corpus).text != other(run.spec.corpus).text:
+            yield probe.edit(corpus=other(corpus))
