@@ -1,5 +1,7 @@
 """Planted heads score their closed forms, and a model's scores equal literal sums over its own patterns."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.induction import InContextProbe, InductionProbe, prefix_matching, random_tokens
 from repetita.measure.planted import PlantedSet, UniformSubject
-from repetita.measure.planted_heads import CurveSubject, HeadsSubject
+from repetita.measure.planted_heads import CurveSubject, HeadsSubject, Kind
 from repetita.measure.probe import EvalSet
 from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject
@@ -15,7 +17,7 @@ from repetita.model.transformer import Transformer
 from repetita.subject import Ablating, Attending, Attributing, Circuits, Rows, Subject
 
 V, L = 120, 128
-KINDS = (("previous", "uniform"), ("induction", "start"))
+KINDS: tuple[tuple[Kind, ...], ...] = (("previous", "uniform"), ("induction", "start"))
 PROBE = InductionProbe()
 
 
@@ -145,7 +147,7 @@ def test_too_few_tokens_or_too_short_rows_are_refused() -> None:
     with pytest.raises(SpecError, match=r"are 101, and a sequence has 60"):
         list(PROBE.measure(planted(), sets))
     with pytest.raises(SpecError, match="stay under 1/2"):
-        InductionProbe(excluded="1/2")
+        InductionProbe(excluded=Fraction(1, 2))
 
 
 def test_a_subject_without_attention_is_not_applicable() -> None:
@@ -156,7 +158,7 @@ def test_a_subject_without_attention_is_not_applicable() -> None:
 
 def test_a_subject_with_patterns_alone_gives_those_scores() -> None:
     class Shows(UniformSubject):
-        def attend(self, tokens: np.ndarray, /):  # type: ignore[no-untyped-def,type-arg]
+        def attend(self, tokens: np.ndarray, /):  # type: ignore[no-untyped-def]
             return planted().attend(tokens)
 
     found = measured(Shows(vocab_size=V))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +15,8 @@ from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject
 from repetita.model.transformer import Block, Transformer
 from repetita.subject import Ablating, Attending, Attributing, Circuits, Rows
+
+Ids = NDArray[np.int64]
 
 N_LAYER, N_HEAD, D, V, L = 3, 2, 16, 23, 11
 CONFIG = ModelConfig(n_layer=N_LAYER, n_head=N_HEAD, d_model=D, vocab_size=V, context=L)
@@ -30,15 +33,15 @@ def made(config: ModelConfig = CONFIG) -> Transformer:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     return model
 
 
-def tokens(n: int = 4) -> np.ndarray:  # type: ignore[type-arg]
+def tokens(n: int = 4) -> Ids:
     return np.random.default_rng(0).integers(1, V, (n, L))
 
 
-def as_rows(read: np.ndarray) -> Rows:  # type: ignore[type-arg]
+def as_rows(read: Ids) -> Rows:
     targets = np.random.default_rng(1).integers(1, V, read.shape)
     return Rows(read, targets, np.ones(read.shape, dtype=bool))
 
@@ -46,7 +49,7 @@ def as_rows(read: np.ndarray) -> Rows:  # type: ignore[type-arg]
 class Taken:
     """A whole forward pass written out head by head with loops, in double precision."""
 
-    def __init__(self, model: Transformer, read: np.ndarray) -> None:  # type: ignore[type-arg]
+    def __init__(self, model: Transformer, read: Ids) -> None:
         self.model = model.double()
         ids = torch.from_numpy(read)
         x = model.embedding(ids)
@@ -84,7 +87,8 @@ class Taken:
         sd = (self.last.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
         out = (part - part.mean(-1, keepdim=True)) / sd * norm.weight
         logits = (out + norm.bias if bias else out) @ self.model.output_weight.T
-        return logits - logits.mean(-1, keepdim=True)
+        less: Tensor = logits - logits.mean(-1, keepdim=True)
+        return less
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -166,8 +170,9 @@ def test_k_composition_equals_the_trace_of_the_whole_circuit() -> None:
     centre, K = np.eye(D) - 1 / D, D // N_HEAD
     embedded = weights["embedding.weight"] @ centre
 
-    def part(layer: int, head: int, which: int) -> np.ndarray:  # type: ignore[type-arg]
-        return weights[f"blocks.{layer}.qkv.weight"][which * D + head * K : which * D + (head + 1) * K]
+    def part(layer: int, head: int, which: int) -> NDArray[np.float64]:
+        read = weights[f"blocks.{layer}.qkv.weight"]
+        return np.asarray(read[which * D + head * K : which * D + (head + 1) * K])
 
     for late, head in [(1, 0), (2, 1)]:
         gain = np.diag(weights[f"blocks.{late}.attention_norm.weight"])
@@ -199,8 +204,8 @@ def test_without_all_heads_of_a_layer_only_the_bias_of_its_attention_is_left() -
 
 def _literally_without(
     model: Transformer,
-    read: np.ndarray,
-    heads: list[tuple[int, int]],  # type: ignore[type-arg]
+    read: Ids,
+    heads: list[tuple[int, int]],
 ) -> Iterator[Tensor]:
     """Final stream of a second pass with the first pass' patterns and these heads' outputs at 0."""
     first = Taken(model, read)
@@ -246,10 +251,11 @@ def test_patterns_equal_those_of_transformers_on_the_same_weights() -> None:
 
     model = made()
     config = GPT2Config(
-        vocab_size=V, n_positions=L, n_embd=D, n_layer=N_LAYER, n_head=N_HEAD, activation_function="gelu",
-        attn_implementation="eager",
-    )  # fmt: skip
-    other = GPT2LMHeadModel(config).eval()
+        vocab_size=V, n_positions=L, n_embd=D, n_layer=N_LAYER, n_head=N_HEAD, activation_function="gelu"
+    )
+    config._attn_implementation = "eager"  # The others do not give their patterns back.
+    other = GPT2LMHeadModel(config)
+    other.eval()  # type: ignore[no-untyped-call]
     names = {
         "attention_norm": "ln_1", "qkv": "attn.c_attn", "attention_out": "attn.c_proj", "mlp_norm": "ln_2",
         "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj",
@@ -260,8 +266,8 @@ def test_patterns_equal_those_of_transformers_on_the_same_weights() -> None:
     for kind in ("weight", "bias"):
         state[f"transformer.ln_f.{kind}"] = getattr(model.final_norm, kind)
         for layer, block in enumerate(model.blocks):
-            for ours, theirs in names.items():
-                value = getattr(getattr(block, ours), kind)
+            for own, theirs in names.items():
+                value = getattr(getattr(block, own), kind)
                 # Their linear layers hold the transposed matrix.
                 turned = value.T if value.ndim == 2 else value
                 state[f"transformer.h.{layer}.{theirs}.{kind}"] = turned

@@ -4,6 +4,7 @@ Shapes: A samples, B rows, L tokens of a row, Y layers, H heads.
 """
 
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -57,7 +58,7 @@ class InductionProbe(PassProbe):
     n_tokens: int = Field(default=25, ge=2)
     n_copies: int = Field(default=4, ge=2)
     n_samples: PositiveInt = 10
-    excluded: ExactFraction = Field(default="1/25", validate_default=True)  # type: ignore[assignment]
+    excluded: ExactFraction = Fraction(1, 25)
     top_k: PositiveInt = 3
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repetita.errors import SpecError
-from repetita.subject import Floats, Head, Pattern, Patterns, Rows, Scores, Tokens
+from repetita.subject import Floats, Pattern, Patterns, Rows, Scores, Tokens
 
 Kind = Literal["induction", "previous", "uniform", "start"]
 """What a head attends to: evenly to the tokens that followed earlier occurrences of the same token (to the
@@ -42,7 +42,7 @@ class HeadsSubject:
         self.copying = np.ones((len(kinds), len(kinds[0])))
         for head, strength in (copying or {}).items():
             self.copying[head] = strength
-        self.worth = {Head(*head): nats for head, nats in (worth or {}).items()}
+        self.worth = dict(worth or {})
 
     def score(self, rows: Rows, /) -> Scores:
         """ln V less the worth of the heads at every scored position; never a hit."""
@@ -90,7 +90,7 @@ class HeadsSubject:
         patterns: Patterns = "frozen",  # noqa: ARG002
     ) -> "HeadsSubject":
         """Their copying and their worth are gone; patterns do not depend on what heads write."""
-        off = {Head(*head) for head in heads}
+        off = set(heads)
         copying = {(y, h): 0.0 if (y, h) in off else float(x) for (y, h), x in np.ndenumerate(self.copying)}
         worth = {head: nats for head, nats in self.worth.items() if head not in off}
         return HeadsSubject(self.kinds, vocab_size=self.vocab_size, copying=copying, worth=worth)
@@ -126,4 +126,4 @@ def _pattern(kind: Kind, tokens: Tokens) -> NDArray[np.float32]:
         weight_BLL[:, :, 1:] = (same_BLL & earlier_LL)[:, :, :-1]
     alone_BL = weight_BLL.sum(-1) == 0
     weight_BLL[:, :, 0] += alone_BL
-    return weight_BLL / weight_BLL.sum(-1, keepdims=True)
+    return np.asarray(weight_BLL / weight_BLL.sum(-1, keepdims=True))
