@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,22 @@ def test_left_censored_edges_count_as_below() -> None:
 def test_a_trend_needs_crossings_that_were_reached() -> None:
     with pytest.raises(SpecError, match="reached"):
         fit_power_trend([1, 2, 3], crossings=[Crossing(None, 9, None, 9)] * 3)
+
+
+def test_groups_share_a_slope_and_each_have_a_level() -> None:
+    """Two fractions at different sizes: pooled, their levels would be taken for a slope."""
+    small, large = np.array([1e4, 2e4, 4e4]), np.array([2e4, 4e4, 8e4])
+    crossings = [Crossing(3e4 * x**-0.5, 1, 2, 1e9) for x in small]
+    crossings += [Crossing(3e5 * x**-0.5, 1, 2, 1e9) for x in large]
+    x, groups = [*small, *large], ["a"] * 3 + ["b"] * 3
+    found = fit_power_trend(x, crossings=crossings, groups=groups)
+    assert found.exponent.value == pytest.approx(-0.5, abs=1e-6)
+    assert found.coefficient == pytest.approx(math.sqrt(3e4 * 3e5), rel=1e-4)
+    pooled = fit_power_trend(x, crossings=crossings)
+    assert pooled.exponent.value is not None
+    assert pooled.exponent.value > 0
+    beyond = [Crossing(None, 9, None, 9), Crossing(None, 9, None, 9)]
+    same = fit_power_trend([*x, 1e3, 2e3], crossings=[*crossings, *beyond], groups=[*groups, "c", "c"])
+    assert same.n == 6
+    with pytest.raises(SpecError, match="at 2 sizes"):
+        fit_power_trend(x, crossings=crossings, groups=list("abcdef"))

@@ -1,7 +1,7 @@
 """Laws: a power law with or without an offset, and a power trend through crossings that may be censored."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -156,39 +156,59 @@ def fit_power_law(
     return PowerLaw(a, alpha, floor, n, float(xs.min()), float(xs.max()), sd, aicc, replicates, solution)
 
 
-def fit_power_trend(x: ArrayLike, *, crossings: Sequence[Crossing], level: float = LEVEL) -> PowerTrend:
+def fit_power_trend(
+    x: ArrayLike,
+    *,
+    crossings: Sequence[Crossing],
+    groups: Sequence[Hashable] | None = None,
+    level: float = LEVEL,
+) -> PowerTrend:
     """Passes, steps or band edges against size; what was not reached counts as beyond `last` (rule 14).
 
     Maximum likelihood of a log-normal scatter with right-censored (x None) and left-censored (x and low None)
     crossings. The exponent's interval is a likelihood profile that is the t interval when nothing is
     censored. Needs 3 crossings that were reached, at 2 different x.
+
+    `groups` (repeated fractions) share the exponent and each have a coefficient of their own; the one of the
+    trend is their geometric mean. A group of which nothing was reached says nothing of the exponent and is
+    left out; there must be one crossing more than parameters, and a group that was reached at 2 different x.
     """
     xs = np.asarray(x, dtype=np.float64).ravel()
-    reached = np.array([crossing.x is not None for crossing in crossings])
-    before = np.array([c.x is None and c.low is None for c in crossings])
+    given: list[Hashable] = [0] * len(xs) if groups is None else list(groups)
+    if not len(xs) == len(crossings) == len(given) or np.any(xs <= 0):
+        raise SpecError("fit_power_trend: one crossing above zero, and one group, for each x above zero")
+    told = {group for group, one in zip(given, crossings, strict=True) if one.x is not None}
+    kept = [i for i, group in enumerate(given) if group in told]
+    xs, crossings = xs[kept], [crossings[i] for i in kept]
+    names = list(dict.fromkeys(given[i] for i in kept))
+    member = np.array([[given[i] == name for name in names] for i in kept], dtype=np.float64)
+    reached = np.array([crossing.x is not None for crossing in crossings], dtype=bool)
+    before = np.array([c.x is None and c.low is None for c in crossings], dtype=bool)
     at = np.array(
         [c.x or (c.high if b else c.last) or math.nan for c, b in zip(crossings, before, strict=True)]
     )
-    if len(xs) != len(crossings) or np.any(xs <= 0) or not np.all(at > 0):
-        raise SpecError("fit_power_trend: one crossing above zero for each x above zero")
-    if reached.sum() < 3 or len(np.unique(xs[reached])) < 2:
+    n, n_seen, k = len(xs), int(reached.sum()), len(names) + 1
+    apart = any(len(np.unique(xs[reached & (column > 0)])) > 1 for column in member.T)
+    if n_seen < k + 1 or not apart:
         raise SpecError(
-            f"fit_power_trend: needs 3 crossings that were reached, at 2 sizes, got {int(reached.sum())}"
+            f"fit_power_trend: needs {max(k + 1, 3)} crossings that were reached, at 2 sizes, got {n_seen}"
         )
+    if not np.all(at > 0):
+        raise SpecError("fit_power_trend: one crossing above zero, and one group, for each x above zero")
     u, v = np.log(xs) - np.log(xs).mean(), np.log(at)
     side = np.where(reached, 0, np.where(before, -1, 1))
-    (a, b, log_sd), best = _censored(u, v, side, None)
-    n, n_seen = len(xs), int(reached.sum())
-    df = n_seen - 2
+    (levels, b, log_sd), best = _censored(member, u, v, side, None)
+    df = n_seen - k
     limit = best + 0.5 * n_seen * math.log1p(t_quantile(level, df) ** 2 / df)
 
     def excess(slope: float) -> float:
-        return _censored(u, v, side, slope)[1] - limit
+        return _censored(member, u, v, side, slope)[1] - limit
 
     low, high = (_root(excess, b, sign * (abs(b) + 1) / 16) for sign in (-1, 1))
     method = "log-normal trend, likelihood profile" + (", censored" if (~reached).any() else "")
+    method += ", a level for each group" if len(names) > 1 else ""
     exponent = Estimate(b, low, high, n, method, level, "scatter about the trend")
-    coefficient = math.exp(a - b * float(np.log(xs).mean()))
+    coefficient = math.exp(float(levels.mean()) - b * float(np.log(xs).mean()))
     return PowerTrend(coefficient, exponent, math.exp(log_sd), n, n - n_seen)
 
 
@@ -246,17 +266,18 @@ def _invert(coefficient: float, exponent: float, offset: float, y: float) -> flo
 
 
 def _censored(
-    u: Floats, v: Floats, side: NDArray[np.int64], slope: float | None
-) -> tuple[tuple[float, float, float], float]:
-    """Parameters (level, slope, ln sd) and negative log likelihood; with `slope` given it is held.
+    member: Floats, u: Floats, v: Floats, side: NDArray[np.int64], slope: float | None
+) -> tuple[tuple[Floats, float, float], float]:
+    """Parameters (levels of the groups, slope, ln sd) and negative log likelihood; `slope` given is held.
 
-    Newton's method in level/sd, slope/sd and 1/sd, in which the likelihood is concave (Olsen 1978).
+    `member` holds 1 where a point (row) is of a group (column). Newton's method in level/sd, slope/sd and
+    1/sd, in which the likelihood is concave (Olsen 1978).
     """
     from scipy.special import log_ndtr
 
-    design = np.stack(
-        [-np.ones_like(u), -u, v] if slope is None else [-np.ones_like(u), v - slope * u], axis=1
-    )
+    free = np.column_stack([member, u]) if slope is None else member
+    target = v if slope is None else v - slope * u
+    design = np.column_stack([-free, target])
     n_seen = int((side == 0).sum())
 
     def value(theta: Floats) -> float:
@@ -264,11 +285,9 @@ def _censored(
         costs = np.where(side == 0, 0.5 * z**2, -log_ndtr(-side * z))
         return float(costs.sum()) - n_seen * math.log(theta[-1]) if theta[-1] > 0 else math.inf
 
-    own, level = np.polyfit(u, v, 1)
-    held = float(own) if slope is None else slope
-    level = float(np.mean(v - held * u))
-    inverse_sd = 1 / max(float(np.std(v - level - held * u)), 1e-9)
-    theta = inverse_sd * np.array([level, held, 1.0] if slope is None else [level, 1.0])
+    start = np.linalg.lstsq(free, target, rcond=None)[0]
+    inverse_sd = 1 / max(float(np.std(target - free @ start)), 1e-9)
+    theta = inverse_sd * np.append(start, 1.0)
     best = value(theta)
     for _ in range(100):
         z = design @ theta
@@ -287,8 +306,8 @@ def _censored(
         if before - best <= 1e-12 * (1 + abs(best)):
             break
     sd = 1 / float(theta[-1])
-    found = float(theta[1]) * sd if slope is None else slope
-    return (float(theta[0]) * sd, found, math.log(sd)), best
+    found = float(theta[-2]) * sd if slope is None else slope
+    return (theta[: member.shape[1]] * sd, found, math.log(sd)), best
 
 
 def _root(excess: Callable[[float], float], start: float, step: float) -> float | None:
