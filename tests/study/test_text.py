@@ -9,6 +9,9 @@ import pytest
 from repetita.corpus.sequences import CorpusSpec
 from repetita.errors import CorpusError, SpecError
 from repetita.journal.folder import read_header
+from repetita.measure.copying import CopyingProbe
+from repetita.measure.passages import Passage
+from repetita.spec import canonical_json
 from repetita.study.execute import execute
 from repetita.study.expected import plan_corpora
 from repetita.study.manifest import sole_scale
@@ -103,6 +106,37 @@ def test_workers_train_on_the_other_text_and_the_page_says_so(place: Place, othe
     page = (place.root / "studies" / part.folder / "page.html").read_text()
     assert other.name in page
     assert str(other.parent) not in page
+
+
+def test_a_passage_is_shown_beside_those_of_the_study_and_is_its_content(
+    place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("One and two, and one and two.")
+    text = text_of(None, passage=tmp_path / "short.txt")
+    assert text is not None and (text.slug, text.options, text.name) == ("text-short", " --text short", "")
+    own = place.portion().planned[0]
+    probe = CopyingProbe(n_copies=3, on=("train",))
+    with_probe = own._replace(probes=(*own.probes, probe))
+    before, after = with_text([own, with_probe], text)
+    assert before == own
+    assert (after.spec, after.probes[:-1]) == (own.spec, with_probe.probes)
+    assert after.probes[-1] == probe.edit(
+        passages=(Passage(name="your short", text="One and two, and one and two."),)
+    )
+    (tmp_path / "short.txt").write_text("Another text.")
+    changed = with_text([with_probe], text_of(None, passage=tmp_path / "short.txt"))
+    assert changed[0].probes[-1].fingerprint != after.probes[-1].fingerprint
+    assert Text.from_json(canonical_json(text)) == text
+
+
+def test_a_passage_where_none_is_shown_is_refused(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("One and two.")
+    for verb in ("plan", "run"):
+        said = repetita(
+            "study", verb, place.study, "--text", tmp_path / "mine.txt", "--root", place.root, cwd=tmp_path
+        )  # fmt: skip
+        assert said.returncode == 2
+        assert "shows models no passage" in said.stderr
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])

@@ -35,6 +35,10 @@ Corpus = Annotated[
 ]
 TextField = Annotated[str, typer.Option("--text-field", help="Field or column of its text.")]
 Subset = Annotated[str | None, typer.Option("--subset", help="Its configuration, for a data set of the hub.")]
+PassageFile = Annotated[
+    Path | None,
+    typer.Option("--text", help="A text file that models are shown beside the study's own passages."),
+]
 Processes = Annotated[
     int | None, typer.Option("--processes", "-p", help="Worker processes. [default: number of cores]")
 ]

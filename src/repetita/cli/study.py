@@ -11,6 +11,7 @@ from repetita.cli.options import (
     ROOT,
     AsJson,
     Corpus,
+    PassageFile,
     Processes,
     Root,
     Scale,
@@ -78,6 +79,7 @@ def plan(
     corpus: Corpus = None,
     text_field: TextField = "text",
     subset: Subset = None,
+    text: PassageFile = None,
     processes: Processes = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Price it on GPUs: v100, a100, h100, h200, b200.")
@@ -96,7 +98,8 @@ def plan(
     from repetita.study.prepare import bundle
     from repetita.study.text import text_of
 
-    whole = bundle(study, scale=scale, text=text_of(corpus, text_field=text_field, subset=subset))
+    given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    whole = bundle(study, scale=scale, text=given)
     show_plan(
         whole,
         root=root,
@@ -136,6 +139,7 @@ def run(
     corpus: Corpus = None,
     text_field: TextField = "text",
     subset: Subset = None,
+    text: PassageFile = None,
     processes: Processes = None,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -145,7 +149,8 @@ def run(
     from repetita.study.text import text_of
     from repetita.study.walkthrough import publish_bundle
 
-    whole = bundle(study, scale=scale, text=text_of(corpus, text_field=text_field, subset=subset))
+    given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    whole = bundle(study, scale=scale, text=given)
     failed = run_portions(
         whole.portions,
         root=root,
@@ -168,6 +173,7 @@ def report(
     corpus: Corpus = None,
     text_field: TextField = "text",
     subset: Subset = None,
+    text: PassageFile = None,
     gallery: Annotated[
         Path | None,
         typer.Option("--gallery", help="Also copy figures, findings and tables into this folder, not runs."),
@@ -183,8 +189,8 @@ def report(
     from repetita.study.text import text_of
     from repetita.study.walkthrough import publish_bundle
 
-    text = text_of(corpus, text_field=text_field, subset=subset)
-    whole = bundle(study, scale=scale or sole_scale(root, study=study, text=text), text=text)
+    given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    whole = bundle(study, scale=scale or sole_scale(root, study=study, text=given), text=given)
     published = publish_bundle(whole, root=root)
     if gallery is not None:
         write_gallery(published, bundle=whole, folder=gallery)

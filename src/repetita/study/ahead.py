@@ -40,6 +40,7 @@ def plan_study(
     corpus: str | Path | None = None,
     text_field: str = "text",
     subset: str | None = None,
+    text: str | Path | None = None,
     root: str | Path = "repetita-out",
     processes: int | None = None,
 ) -> Summary:
@@ -57,7 +58,7 @@ def plan_study(
     0
     """
     root = Path(root)
-    text = text_of(corpus, text_field=text_field, subset=subset)
-    portions = bundle(study, scale=scale, text=text).portions
+    given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    portions = bundle(study, scale=scale, text=given).portions
     prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root))
     return summarise(prepared, processes=processes or os.cpu_count() or 1)

@@ -111,7 +111,7 @@ def collect(part: Portion, *, root: Path) -> Collected:
     manifest = read_manifest(root, folder=part.folder)
     if manifest is None:
         name = part.found.reference
-        of = f" --corpus {part.text.name}" if part.text else ""
+        of = part.text.options if part.text else ""
         raise UserError(
             f"{root} has no study {part.folder}; run it first: repetita study run {name} --scale "
             f"{part.scale}{of}"

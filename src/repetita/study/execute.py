@@ -62,13 +62,15 @@ def run_study(
     corpus: str | Path | None = None,
     text_field: str = "text",
     subset: str | None = None,
+    text: str | Path | None = None,
     root: str | Path = "repetita-out",
     processes: int | None = None,
 ) -> Outcome:
     """Runs what is missing of a study or paper (a built-in name or a path of a file) and says how it went.
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
-    `corpus` is read instead of the study's own text, under the same tokenizer, length and splits. Runs that
+    `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
+    file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
     before anything is trained, and RunStopped after SIGINT or SIGTERM, the state of all runs saved.
 
@@ -77,8 +79,8 @@ def run_study(
     >>> outcome.n_runs, outcome.failed
     (6, ())
     """
-    text = text_of(corpus, text_field=text_field, subset=subset)
-    whole = bundle(study, scale=scale, text=text)
+    given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    whole = bundle(study, scale=scale, text=given)
     return execute(
         whole.portions, root=Path(root), processes=processes, paper=whole.folder if whole.paper else None
     )

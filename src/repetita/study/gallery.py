@@ -100,7 +100,7 @@ def _findings(sections: Sequence[Section], *, bundle: Bundle) -> dict[str, Any]:
         "schema": 1,
         "name": _name(bundle),
         "scale": bundle.scale,
-        "corpus": bundle.text.name if bundle.text else None,
+        "corpus": bundle.text.name or None if bundle.text else None,
         "sections": [
             {
                 "title": section.title,
@@ -120,7 +120,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
 def _text(published: Published, sections: Sequence[Section], *, bundle: Bundle) -> Iterator[str]:
     """The lines of the README."""
     walk = published.walk
-    name, corpus = _name(bundle), f" --corpus {bundle.text.name}" if bundle.text else ""
+    name, corpus = _name(bundle), bundle.text.options if bundle.text else ""
     yield f"# {walk.title if walk else sections[0].title}"
     if walk:
         yield from ("", walk.lead, "", walk.source)

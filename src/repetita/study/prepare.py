@@ -11,7 +11,7 @@ from repetita.study.expand import Job, expand, other_corpus, read_besides
 from repetita.study.find import Found, FoundPaper, find_paper, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
-from repetita.study.text import Text, with_text
+from repetita.study.text import Text, shows_passages, with_text
 
 DEFAULT_SCALE = "laptop"
 
@@ -23,7 +23,7 @@ class Portion(NamedTuple):
     scale: str
     planned: tuple[PlannedRun, ...]
     text: Text | None = None
-    """What is read instead of the study's own text."""
+    """What is read instead of the study's own text, or shown beside its own passages."""
     own: str = ""
     """Source of the study's own text, where another is read."""
 
@@ -107,22 +107,27 @@ def portion(reference: str | Path, *, scale: str | None, text: Text | None = Non
     planned = found.study.runs(scale)
     if not planned:
         raise SpecError(f"study {found.study.name} plans no runs at scale '{scale}'; choose another scale")
-    own = planned[0].spec.corpus.source if text else ""
+    own = planned[0].spec.corpus.source if text and text.source else ""
     return Portion(found, scale, with_text(planned, text), text, own)
 
 
 def bundle(reference: str | Path, *, scale: str | None, text: Text | None = None) -> Bundle:
     """The portions behind a name: that of a study, or of a paper those of all its studies.
 
-    Raises SpecError for an unknown name and for a scale that the study, or one of the paper's, does not have.
+    Raises SpecError for an unknown name, for a scale that the study, or one of the paper's, does not have,
+    and for a passage where models are shown none.
     """
     paper = find_paper(reference)
     if paper is None:
-        part = portion(reference, scale=scale, text=text)
-        return Bundle((part,), part.scale, text)
-    scale = scale or DEFAULT_SCALE
-    names = paper.paper.studies
-    parts = tuple(portion(paper.study(name), scale=scale, text=text) for name in names)
+        parts = (portion(reference, scale=scale, text=text),)
+        scale = parts[0].scale
+    else:
+        scale = scale or DEFAULT_SCALE
+        parts = tuple(portion(paper.study(name), scale=scale, text=text) for name in paper.paper.studies)
+    if text and text.passage and not any(shows_passages(part.planned) for part in parts):
+        raise SpecError(
+            f"--text has no effect on {reference}, which shows models no passage; leave it out"
+        )
     return Bundle(parts, scale, text, paper)
 
 
@@ -142,7 +147,7 @@ def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pre
     try:
         return _prepare(portions, root=root, corpora=corpora)
     except CorpusError as error:
-        text = next((part.text for part in portions if part.text), None)
+        text = next((part.text for part in portions if part.text and part.text.source), None)
         if text is None:
             raise
         raise CorpusError(f"the text {text.name} does not suit this plan: {error}") from None

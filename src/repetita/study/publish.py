@@ -45,6 +45,7 @@ def table(
     corpus: str | Path | None = None,
     text_field: str = "text",
     subset: str | None = None,
+    text: str | Path | None = None,
     root: str | Path = "repetita-out",
 ) -> "pl.DataFrame":
     """All measurements of a study beside the labels of their runs; see `study.collect.Collected`.
@@ -55,9 +56,9 @@ def table(
     >>> loss.select("arm", "seed", "value").shape
     (6, 3)
     """
-    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
-    scale = scale or sole_scale(root, study=study, text=text)
-    return collect(portion(study, scale=scale, text=text), root=root).measurements
+    root, given = Path(root), text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    scale = scale or sole_scale(root, study=study, text=given)
+    return collect(portion(study, scale=scale, text=given), root=root).measurements
 
 
 def publish(
@@ -128,7 +129,11 @@ def report_of(part: Portion, *, collected: Collected) -> Report:
 
 def _of_text(line: Deviation, *, part: Portion) -> Deviation:
     """A study's deviations name its own text; where another was read, they name that."""
-    return line if part.text is None else line._replace(ours=line.ours.replace(part.own, part.text.name))
+    return (
+        line
+        if part.text is None or not part.own
+        else line._replace(ours=line.ours.replace(part.own, part.text.name))
+    )
 
 
 def absence(collected: Collected) -> Iterator[str]:

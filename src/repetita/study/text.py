@@ -7,30 +7,50 @@ from repetita.corpus.documents import is_named, public_source
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.source import slug
 from repetita.errors import SpecError
+from repetita.measure.copying import CopyingProbe
+from repetita.measure.passages import Passage, read_passage
 from repetita.measure.probe import PassProbe, Probe
 from repetita.spec import Spec
 from repetita.study.expand import other_corpus
 from repetita.study.plan import PlannedRun
+from repetita.train.recipe import RunSpec
 
 SUFFIXES = (".gz", ".zst", ".jsonl", ".json", ".parquet", ".txt", ".md")
 """Ends of file names that say nothing of the text."""
 
 
 class Text(Spec):
-    """A source as `CorpusSpec` takes it; a path is absolute, so that any process finds it."""
+    """A source as `CorpusSpec` takes it, and a passage that models are shown beside the study's own.
 
-    source: str
+    A path is absolute, so that any process finds it; the passage is its text, whatever becomes of the file.
+    Without a source the study keeps its own.
+    """
+
+    source: str | None = None
     text_field: str = "text"
     subset: str | None = None
+    passage: Passage | None = None
 
     @property
     def name(self) -> str:
-        """What others may read: a name, or the last part of a path."""
-        return public_source(self.source)
+        """What others may read of the source: a name, or the last part of a path; "" without one."""
+        return "" if self.source is None else public_source(self.source)
+
+    @property
+    def options(self) -> str:
+        """What a command line says for it, a space before each option."""
+        given = {"--corpus": self.name, "--text": self.passage.name if self.passage else ""}
+        return "".join(f" {option} {name}" for option, name in given.items() if name)
 
     @property
     def slug(self) -> str:
         """The text's name as a part of a folder's name."""
+        named = [self.source_slug] if self.source else []
+        return slug("-".join((*named, *(["text", self.passage.name] if self.passage else []))))
+
+    @property
+    def source_slug(self) -> str:
+        """The part of `slug` that is of the source."""
         name = self.name
         while (
             shorter := next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
@@ -40,6 +60,8 @@ class Text(Spec):
 
     def instead(self, corpus: CorpusSpec) -> CorpusSpec:
         """The corpus with this text: tokenizer of the same kind and size, same length, breaks and splits."""
+        if self.source is None:
+            return corpus
         return corpus.edit(
             source=self.source,
             text_field=self.text_field,
@@ -50,16 +72,26 @@ class Text(Spec):
         )
 
 
-def text_of(source: str | Path | None, *, text_field: str = "text", subset: str | None = None) -> Text | None:
-    """The text that a user names, None for none; SpecError for a part that then has no effect."""
+def text_of(
+    source: str | Path | None,
+    *,
+    text_field: str = "text",
+    subset: str | None = None,
+    passage: str | Path | None = None,
+) -> Text | None:
+    """The text that a user names, None for none; `passage` is a file, which is read.
+
+    SpecError for a part that has no effect, and for a passage that cannot be read.
+    """
+    shown = None if passage is None else read_passage(passage)
     if source is None:
         for name, value in (("text_field", text_field != "text"), ("subset", subset)):
             if value:
                 raise SpecError(f"{name} has no effect without a corpus; name one, or leave it out")
-        return None
+        return None if shown is None else Text(passage=shown)
     named = str(source)
     place = named if is_named(named) or not named.strip() else str(Path(named).expanduser().absolute())
-    return Text(source=place, text_field=text_field, subset=subset)
+    return Text(source=place, text_field=text_field, subset=subset, passage=shown)
 
 
 def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[PlannedRun, ...]:
@@ -67,9 +99,15 @@ def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[Planned
 
     Runs on another source (a synthetic corpus beside the real one, for example) stay as they are. So do the
     corpora that probes read beside the run's, but for their ids where these are those of the study's own
-    text. A probe that would then read the run's own text as if it were another is left out.
+    text. A probe that would then read the run's own text as if it were another is left out. Where models are
+    shown passages, they are shown the text's passage as well, by a probe of its own: the others stay as they
+    were.
     """
     if text is None or not planned:
+        return tuple(planned)
+    if text.passage is not None:
+        planned = tuple(_shown(run, text.passage) for run in planned)
+    if text.source is None:
         return tuple(planned)
     own = planned[0].spec.corpus.source
     changed: dict[CorpusSpec, CorpusSpec] = {}
@@ -81,11 +119,19 @@ def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[Planned
 
     return tuple(
         run._replace(
-            spec=run.spec.edit(corpus=other(run.spec.corpus)),
+            spec=_reading(run.spec, other),
             probes=tuple(_probes(run, other)),
         )
         for run in planned
     )
+
+
+def _reading(spec: RunSpec, other: Callable[[CorpusSpec], CorpusSpec]) -> RunSpec:
+    """A run on another corpus, and so the runs before it."""
+    changes: dict[str, object] = {"corpus": other(spec.corpus)}
+    if spec.start is not None:
+        changes["start"] = spec.start.edit(run=_reading(spec.start.run, other))
+    return spec.edit(**changes)
 
 
 def _with_text(corpus: CorpusSpec, text: Text, own: str) -> CorpusSpec:
@@ -107,3 +153,19 @@ def _probes(run: PlannedRun, other: Callable[[CorpusSpec], CorpusSpec]) -> Itera
             yield probe
         elif corpus.text == run.spec.corpus.text or other(corpus).text != other(run.spec.corpus).text:
             yield probe.edit(corpus=other(corpus))
+
+
+def shows_passages(planned: Sequence[PlannedRun]) -> bool:
+    """Whether models are shown passages in any of the runs."""
+    return any(isinstance(probe, CopyingProbe) for run in planned for probe in run.probes)
+
+
+def _shown(run: PlannedRun, passage: Passage) -> PlannedRun:
+    """The run with one more probe where it has a CopyingProbe, which shows the passage as that one does."""
+    given = next((probe for probe in run.probes if isinstance(probe, CopyingProbe)), None)
+    if given is None:
+        return run
+    taken = {shown.name for shown in given.passages}
+    name = passage.name if passage.name not in taken else f"your {passage.name}"
+    more = given.edit(passages=(passage.edit(name=name),))
+    return run._replace(probes=(*run.probes, more))

@@ -36,6 +36,7 @@ def report_study(
     corpus: str | Path | None = None,
     text_field: str = "text",
     subset: str | None = None,
+    text: str | Path | None = None,
     root: str | Path = "repetita-out",
 ) -> Published:
     """Judges the claims of a study or paper on what `root` holds of it and writes its page.
@@ -47,9 +48,9 @@ def report_study(
     >>> [claim.name for claim in published.reports[0].findings]
     ['repetition costs', 'the subset is memorized']
     """
-    root, text = Path(root), text_of(corpus, text_field=text_field, subset=subset)
-    scale = scale or sole_scale(root, study=study, text=text)
-    return publish_bundle(bundle(study, scale=scale, text=text), root=root)
+    root, given = Path(root), text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    scale = scale or sole_scale(root, study=study, text=given)
+    return publish_bundle(bundle(study, scale=scale, text=given), root=root)
 
 
 def publish_bundle(whole: Bundle, *, root: Path) -> Published:
@@ -68,7 +69,7 @@ def publish_bundle(whole: Bundle, *, root: Path) -> Published:
             drawings |= published.drawings
             told[name] = Told(part, published.reports[0], published.collected[0])
     if not told:
-        of = f" --corpus {whole.text.name}" if whole.text else ""
+        of = whole.text.options if whole.text else ""
         raise UserError(
             f"{root} has nothing of {whole.folder}; run it first: repetita study run {whole.paper.reference} "
             f"--scale {whole.scale}{of}"
@@ -86,7 +87,7 @@ def _walk(whole: Bundle, *, paper: Paper, told: Mapping[str, Told], root: Path) 
     headlines = _headlines(paper, told=told)
     kept = read_ledger(root, folder=whole.folder)
     sessions = read_sessions(root, folder=whole.folder)
-    text = f" All studies read {whole.text.name} here." if whole.text else ""
+    text = f" All studies read {whole.text.name} here." if whole.text and whole.text.source else ""
     return Walk(
         title=paper.title,
         lead=f"{paper.lead} Scale: {whole.scale}.{text}",
