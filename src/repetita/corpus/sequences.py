@@ -45,11 +45,11 @@ SEQUENCE_FIELDS = ("tokenizer", "length", "breaks", "units", "splits")
 class CorpusSpec(Spec):
     """Which text, how it becomes ids, how ids become sequences, and who gets which documents.
 
-    `source` is a built-in name (sotu, python-stdlib, synthetic); a data set of the Hugging Face hub as
-    `hf:NAME` or `hf:NAME@REVISION`; or a path: a text file, JSON lines (plain, .gz, .zst), a Parquet file,
-    a folder of files of one of these kinds, or a folder that `save_to_disk` of `datasets` wrote. Rows have
-    their text in `text_field`; `name`, `id` or `title`, `date` or `year`, and `source` are read where they
-    have them. `subset` is the configuration of a data set of the hub, `split` (default: train) its split or
+    `source` is a built-in name (sotu, python-stdlib, synthetic, wikipedia-en, -es or -fr); a data set of the
+    Hugging Face hub as `hf:NAME` or `hf:NAME@REVISION`; or a path: a text file, JSON lines (plain, .gz,
+    .zst), a Parquet file, a folder of files of one of these kinds, or a folder that `save_to_disk` of
+    `datasets` wrote. Rows have their text in `text_field`; `name`, `id` or `title`, `date` or `year`, and
+    `source` are read where they have them. `subset` is the configuration of a data set of the hub, `split` (default: train) its split or
     that of a saved DatasetDict; neither may be given where it has no effect.
 
     `length` is L, the tokens of a sequence. `breaks` says where sequences may end: `packed` anywhere,
