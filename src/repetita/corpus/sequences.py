@@ -49,8 +49,8 @@ class CorpusSpec(Spec):
     Hugging Face hub as `hf:NAME` or `hf:NAME@REVISION`; or a path: a text file, JSON lines (plain, .gz,
     .zst), a Parquet file, a folder of files of one of these kinds, or a folder that `save_to_disk` of
     `datasets` wrote. Rows have their text in `text_field`; `name`, `id` or `title`, `date` or `year`, and
-    `source` are read where they have them. `subset` is the configuration of a data set of the hub, `split` (default: train) its split or
-    that of a saved DatasetDict; neither may be given where it has no effect.
+    `source` are read where they have them. `subset` is the configuration of a data set of the hub, `split`
+    (default: train) its split or that of a saved DatasetDict; neither may be given where it has no effect.
 
     `length` is L, the tokens of a sequence. `breaks` says where sequences may end: `packed` anywhere,
     documents joined by a separator; `document` never across documents; `sentence` several whole sentences
