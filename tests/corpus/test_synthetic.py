@@ -17,6 +17,7 @@ from repetita.corpus.synthetic import (
     lexicon,
     source_entropy,
     synthetic_documents,
+    unseen_text,
     word_probabilities,
 )
 from repetita.errors import SpecError
@@ -145,3 +146,17 @@ def test_facts_and_canaries_are_distinct_and_whole() -> None:
 
 def test_every_word_has_four_letters() -> None:
     assert {len(word) for word in lexicon(len(synthetic.SYLLABLES) ** 2)} == {4}
+
+
+def test_unseen_text_is_of_the_source_and_in_no_document() -> None:
+    spec = SyntheticSpec(n_documents=6, n_words=80, vocabulary=40, burst_rate=0.05, sentence_words=0)
+    text = unseen_text(spec, n_words=30)
+    words = text.split()
+    assert len(words) == 30
+    assert set(words) <= set(lexicon(40))
+    assert all(" ".join(words[:12]) not in document for _, document in synthetic_documents(spec))
+    longer = list(synthetic_documents(spec.edit(n_documents=8, burst_rate=0.0)))
+    assert longer[6][1].startswith(text)
+    assert longer[7][1].startswith(unseen_text(spec, n_words=30, document=1))
+    with pytest.raises(SpecError, match="81 words"):
+        unseen_text(spec, n_words=81)

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repetita.corpus.synthetic import SyntheticSpec, lexicon
 from repetita.corpus.tokenizer import ByteTokenizer
 from repetita.errors import SpecError
 from repetita.measure.passages import (
@@ -11,6 +12,7 @@ from repetita.measure.passages import (
     Passage,
     continuations,
     found_names,
+    in_words_of,
     occurrences,
     read_passage,
 )
@@ -71,3 +73,12 @@ def test_a_file_is_a_passage_and_a_bad_one_is_refused(tmp_path: Path) -> None:
         Passage(name="x", text="one", names=("two",))
     with pytest.raises(SpecError, match="no name for a passage"):
         Passage(name="a/b", text="one")
+
+
+def test_a_passage_in_the_words_of_a_synthetic_corpus_encodes_alike_in_every_copy() -> None:
+    spec = SyntheticSpec(n_documents=5, n_words=50, vocabulary=30, sentence_words=0)
+    passage = in_words_of(spec, name="words", n_words=12)
+    assert set(passage.text.split()) <= set(lexicon(30)) and len(passage.text.split()) == 12
+    assert passage.text.startswith(" ") and passage.separator == ""
+    assert occurrences(passage) == ()
+    assert passage != in_words_of(spec, name="words", n_words=12, document=1)

@@ -117,6 +117,19 @@ def synthetic_documents(spec: SyntheticSpec) -> Iterator[tuple[str, str]]:
             yield f"zipf-{document}", _text(vocabulary[ranks].tolist(), spec.sentence_words)
 
 
+def unseen_text(spec: SyntheticSpec, *, n_words: int, document: int = 0) -> str:
+    """The first words of a document behind the last one: of the same source, without bursts, and nowhere in
+    the corpus.
+
+    Raises SpecError for more words than a document has.
+    """
+    if n_words > spec.n_words:
+        raise SpecError(f"unseen_text: {n_words} words, and a document has {spec.n_words}; ask for fewer")
+    ranks = _ranks(spec.edit(burst_rate=0.0), np.array([spec.n_documents + document]))[0, :n_words]
+    vocabulary = np.array(lexicon(spec.vocabulary, seed=spec.seed))
+    return _text(vocabulary[ranks].tolist(), spec.sentence_words)
+
+
 def lexicon(n: int, *, seed: int = 0) -> list[str]:
     """n distinct two-syllable words, most frequent first."""
     pairs = seeds.Permutation(len(SYLLABLES) ** 2, seeds.key(seed, "lexicon"))(np.arange(n))

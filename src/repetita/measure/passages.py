@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
+from repetita.corpus.synthetic import SyntheticSpec, unseen_text
 from repetita.errors import SpecError
 from repetita.spec import ExactFraction, Spec
 
@@ -125,6 +126,15 @@ def continuations(passage: Passage, /, *, token_bytes: Ints) -> dict[Kind, Ints]
         first, last = (len(passage.text[:at].encode()) for at in (one.start, one.stop))
         found[one.kind] += np.flatnonzero((starts < last) & (ends > first))[1:].tolist()
     return {kind: np.array(places, dtype=np.int64) for kind, places in found.items()}
+
+
+def in_words_of(spec: SyntheticSpec, /, *, name: str, n_words: int, document: int = 0) -> Passage:
+    """A passage in the words of a synthetic corpus, which stands nowhere in it.
+
+    Each copy begins with a space, so that its first word is the token that it is inside the text.
+    """
+    text = unseen_text(spec, n_words=n_words, document=document)
+    return Passage(name=name, text=f" {text}", separator="", names=())
 
 
 def read_passage(file: str | Path, /) -> Passage:

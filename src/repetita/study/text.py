@@ -8,12 +8,16 @@ from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.source import slug
 from repetita.errors import SpecError
 from repetita.measure.copying import CopyingProbe
+from repetita.measure.names import NamesProbe
 from repetita.measure.passages import Passage, read_passage
 from repetita.measure.probe import PassProbe, Probe
 from repetita.spec import Spec
 from repetita.study.expand import other_corpus
 from repetita.study.plan import PlannedRun
 from repetita.train.recipe import RunSpec
+
+SHOWING = (CopyingProbe, NamesProbe)
+"""Probes that show a model passages."""
 
 SUFFIXES = (".gz", ".zst", ".jsonl", ".json", ".parquet", ".txt", ".md")
 """Ends of file names that say nothing of the text."""
@@ -99,7 +103,7 @@ def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[Planned
 
     Runs on another source (a synthetic corpus beside the real one, for example) stay as they are. So do the
     corpora that probes read beside the run's, but for their ids where these are those of the study's own
-    text. A probe that would then read the run's own text as if it were another is left out. Where models are
+    text, and labels that name the study's own text name the other. A probe that would then read the run's own text as if it were another is left out. Where models are
     shown passages, they are shown the text's passage as well, by a probe of its own: the others stay as they
     were.
     """
@@ -120,6 +124,7 @@ def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[Planned
     return tuple(
         run._replace(
             spec=_reading(run.spec, other),
+            labels={name: text.name if value == own else value for name, value in run.labels.items()},
             probes=tuple(_probes(run, other)),
         )
         for run in planned
@@ -157,15 +162,15 @@ def _probes(run: PlannedRun, other: Callable[[CorpusSpec], CorpusSpec]) -> Itera
 
 def shows_passages(planned: Sequence[PlannedRun]) -> bool:
     """Whether models are shown passages in any of the runs."""
-    return any(isinstance(probe, CopyingProbe) for run in planned for probe in run.probes)
+    return any(isinstance(probe, SHOWING) for run in planned for probe in run.probes)
 
 
 def _shown(run: PlannedRun, passage: Passage) -> PlannedRun:
-    """The run with one more probe where it has a CopyingProbe, which shows the passage as that one does."""
-    given = next((probe for probe in run.probes if isinstance(probe, CopyingProbe)), None)
-    if given is None:
-        return run
-    taken = {shown.name for shown in given.passages}
-    name = passage.name if passage.name not in taken else f"your {passage.name}"
-    more = given.edit(passages=(passage.edit(name=name),))
-    return run._replace(probes=(*run.probes, more))
+    """The run with one more probe for each kind of probe that shows passages, which shows this one."""
+    more: dict[type, Probe] = {}
+    for probe in run.probes:
+        if isinstance(probe, SHOWING) and type(probe) not in more:
+            taken = {shown.name for shown in probe.passages}
+            name = passage.name if passage.name not in taken else f"your {passage.name}"
+            more[type(probe)] = probe.edit(passages=(passage.edit(name=name),))
+    return run._replace(probes=(*run.probes, *more.values()))
