@@ -103,9 +103,8 @@ def with_text(planned: Sequence[PlannedRun], text: Text | None) -> tuple[Planned
 
     Runs on another source (a synthetic corpus beside the real one, for example) stay as they are. So do the
     corpora that probes read beside the run's, but for their ids where these are those of the study's own
-    text. Labels that name the study's own text name the other. A probe that would then read the run's own
-    text as if it were another is left out. Where models are shown passages, they are shown the text's passage
-    as well, by a probe of its own: the others stay as they were.
+    text. A probe that would then read the run's own text as if it were another is left out. Where models are
+    shown passages, they are shown the text's as well, by probes of its own: the others stay as they were.
     """
     if text is None or not planned:
         return tuple(planned)
