@@ -51,14 +51,8 @@ class Written(NamedTuple):
     names: Mapping[Kind, Ints] | None = None
     """Places in a copy of the tokens that go on with a name; None where the tokenizer cannot tell."""
 
-    @property
-    def length(self) -> int:
-        """Tokens of all copies with what stands between them."""
-        n_tokens = int(self.ids.shape[1])
-        return self.copies * n_tokens + max(0, self.copies - 1) * len(self.separator)
-
     def rows(self) -> tuple[Rows, Ints]:
-        """All copies behind the start token, and where each copy begins, shapes (S, length) and (K,)."""
+        """All copies behind the start token, and where each copy begins, shapes (S, L) and (K,)."""
         n_samples, n_tokens = self.ids.shape
         between = np.broadcast_to(self.separator, (n_samples, len(self.separator)))
         parts = [self.ids, *[between, self.ids] * (self.copies - 1)]
@@ -96,10 +90,10 @@ class CopyingProbe(PassProbe):
         return self
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """See `Probe.cost_tokens`: all copies of the passages that fit."""
-        over = self._named(sets)[0]
-        written = [write(one, over=over, n_copies=self.n_copies) for one in self.passages]
-        return sum(one.ids.shape[0] * one.length for one in written if one.copies >= FEWEST_COPIES)
+        """See `Probe.cost_tokens`: at most, for copies fill a sequence of the set or less of it."""
+        length = self._named(sets)[0].sequences.length
+        samples = sum(one.n_samples if isinstance(one, RandomTokens) else 1 for one in self.passages)
+        return samples * length
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """For each passage, the readings of `copying_readings` on its name; see there."""
