@@ -36,7 +36,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 def test_one_row_a_measurement(runs: list[Path]) -> None:
     frame = table.measurements(runs)
-    assert frame.shape == (4, 10)
+    assert frame.shape == (4, 11)
     assert frame["run"].to_list() == ["aa" * 32] * 2 + ["bb" * 32] * 2
     assert frame["value"].to_list() == [2.5, None] * 2
     assert frame["detail"][0] == '{"k": [1]}'
@@ -72,7 +72,7 @@ def test_events_and_items(runs: list[Path]) -> None:
 
 
 def test_no_folder_gives_an_empty_table() -> None:
-    assert table.measurements([]).shape == (0, 10)
+    assert table.measurements([]).shape == (0, 11)
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -166,7 +166,9 @@ def print_summary(summary: "Summary", *, whole: bool) -> None:
             for probe in summary.probes
         ]
         print_table(lines, right=("times", "tokens", "of the time"))
-    trunks = f" ({summary.n_trunks} only as shared trunks)" if summary.n_trunks else ""
+    only = {"shared trunks": summary.n_trunks, "parents": summary.n_parents}
+    listed = ", ".join(f"{n} only as {what}" for what, n in only.items() if n)
+    trunks = f" ({listed})" if listed else ""
     typer.echo(
         f"\n{summary.n_runs} runs{trunks}, {summary.n_present} complete already\n"
         f"left: {count_text(summary.training_tokens)} tokens of training, "

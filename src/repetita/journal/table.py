@@ -17,6 +17,7 @@ Row = tuple[Any, ...]
 _RUN = {"run": pl.String, "path": pl.String, "step": pl.Int64}
 _MEASUREMENTS = _RUN | {
     "tokens": pl.Int64,
+    "tokens_total": pl.Int64,
     "probe": pl.String,
     "metric": pl.String,
     "on": pl.String,
@@ -26,6 +27,7 @@ _MEASUREMENTS = _RUN | {
 }
 _STEPS = _RUN | {
     "tokens": pl.Int64,
+    "tokens_total": pl.Int64,
     "learning_rate": pl.Float64,
     "gradient_norm": pl.Float64,
     "seconds": pl.Float64,
@@ -48,11 +50,13 @@ def measurements(paths: Iterable[Path]) -> pl.DataFrame:
     """One row a measurement of the runs in these folders, finished or not.
 
     Columns: run (whole fingerprint), path, step (updates made before), tokens (scored tokens trained on
-    before), probe (fingerprint), metric, on (the set), value (null: not applicable), n, detail (JSON
-    text or null). Raises DamagedError naming file and line.
+    before), tokens_total (those of the runs that it started from included), probe (fingerprint), metric, on
+    (the set), value (null: not applicable), n, detail (JSON text or null). Raises DamagedError naming file
+    and line.
     """
 
     def rows(line: dict[str, Any]) -> Iterator[Row]:
+        line = {"tokens_total": line["tokens"]} | line
         detail = None if line["detail"] is None else json.dumps(line["detail"], sort_keys=True)
         yield (*(line[name] for name in list(_MEASUREMENTS)[2:-1]), detail)
 
@@ -66,7 +70,8 @@ def steps(paths: Iterable[Path]) -> pl.DataFrame:
     """
 
     def rows(line: dict[str, Any]) -> Iterator[Row]:
-        common = tuple(line[name] for name in list(_STEPS)[2:7])
+        line = {"tokens_total": line["tokens"]} | line
+        common = tuple(line[name] for name in list(_STEPS)[2:8])
         for lane, (loss_sum, hits, n) in line["sets"].items():
             yield (*common, lane, loss_sum, int(hits), int(n))
         if not line["sets"]:

@@ -28,6 +28,10 @@ SAMPLE_SEED = 0
 """Root seed of the rows that a probe reads: the same in every run, so that runs pair by sequence."""
 
 
+PARENT = "parent/"
+"""Sets of the run that a run starts from are named so: `parent/repeated` is its repeated subset."""
+
+
 class Sequences(Protocol):
     """What a probe needs of a `corpus.sequences.SequenceSet`."""
 
@@ -78,14 +82,22 @@ class EvalSet(NamedTuple):
         """The same `max_sequences` rows at every evaluation and in every run, sorted by index.
 
         A prefix of a keyed permutation of the set: a larger sample holds every smaller one. With another
-        document ID, or without, a set's rows are the same.
+        document ID, or without, a set's rows are the same, and so in a run that starts from this one.
         """
         n = len(self.indices)
         if max_sequences is None or n <= max_sequences:
             return self
-        order = seeds.Permutation(n, key=seeds.key(SAMPLE_SEED, f"sample/{split_form(self.name)[0]}"))
+        own, _ = split_form(own_name(self.name))
+        order = seeds.Permutation(n, key=seeds.key(SAMPLE_SEED, f"sample/{own}"))
         chosen = np.sort(order(np.arange(max_sequences, dtype=np.int64)))
         return self._replace(indices=self.indices[chosen])
+
+
+def own_name(name: str, /) -> str:
+    """`repeated` for `parent/repeated`: rows and masks of a set are drawn by the name that it has at home."""
+    while name.startswith(PARENT):
+        name = name.removeprefix(PARENT)
+    return name
 
 
 class Probe(Protocol):
@@ -186,7 +198,7 @@ def scored_batches(subject: Subject, *, over: EvalSet, predict: bool = False) ->
         rows = over.sequences.rows(indices)
         asked = [rows]
         if subject.mask_id is not None:
-            asked = measuring_masks(rows, mask_id=subject.mask_id, name=over.name, indices=indices)
+            asked = measuring_masks(rows, mask_id=subject.mask_id, name=own_name(over.name), indices=indices)
         loss_BL, hit_BL = np.zeros(rows.scored.shape), np.zeros_like(rows.scored)
         predicted_BL = np.zeros(rows.scored.shape, np.int64) if predict else None
         for question in asked:

@@ -51,7 +51,8 @@ class Collected:
     """One row a planned run that is there: folder, run (fingerprint), path, and its labels."""
     measurements: pl.DataFrame
     """One row a measurement and planned run: the labels, folder, run, step, tokens (trained on before),
-    probe (its name), key, metric, on, set and batch (of `special/3`: special and 3), value, n, detail."""
+    tokens_total (with those of the runs that it started from), probe (its name), key, metric, on, set and
+    batch (of `special/3`: special and 3), value, n, detail."""
     absent: tuple[Absent, ...]
     manifest: Manifest
 
@@ -211,6 +212,7 @@ def _measurements(
             "run",
             "step",
             "tokens",
+            "tokens_total",
             "probe",
             "key",
             "metric",

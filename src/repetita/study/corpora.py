@@ -1,6 +1,7 @@
 """The corpora of a root folder: each opened once, and built when it is missing."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from repetita.corpus.documents import public_source
@@ -11,7 +12,7 @@ from repetita.errors import SpecError, UserError
 from repetita.measure.probe import EvalSet
 from repetita.spec import canonical_json
 from repetita.study.sets import RunSets
-from repetita.train.recipe import RunSpec, open_ids, open_schedule
+from repetita.train.recipe import RunSpec, ancestry, open_ids, open_schedule
 
 Say = Callable[[str], None]
 Hear = Callable[[str, float], None]
@@ -91,22 +92,39 @@ class Corpora:
         parts: list[object] = [spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed]
         if spec.document_ids is not None:
             parts += [spec.document_ids, spec.model]
+        if spec.start is not None:
+            parts.append(spec.start)
         read = canonical_json(parts)
         if read not in self._sets:
             corpus, schedule = self.open(spec.corpus), self.schedule(spec)
             ids = open_ids(spec, corpus=corpus, schedule=schedule)
-            self._sets[read] = RunSets(spec, corpus=corpus, schedule=schedule, ids=ids)
+            self._sets[read] = RunSets(spec, corpus=corpus, schedule=schedule, ids=ids, sets_of=self.sets)
         return self._sets[read]
+
+    def check_start(self, spec: RunSpec) -> None:
+        """Raises SpecError where the ids of a run are not those of the runs that it starts from."""
+        for run, parent in pairwise(ancestry(spec)):
+            if not self._same_ids(run.corpus, parent.corpus):
+                name, theirs = public_source(run.corpus.source), public_source(parent.corpus.source)
+                raise SpecError(
+                    f"RunSpec: corpus {name} has another tokenizer than {theirs}, on which the run that it "
+                    f"starts from was trained, so that its ids mean other text; give it corpus = "
+                    f"CorpusSpec(...).with_ids_of(CORPUS_OF_THAT_RUN)"
+                )
+
+    def _same_ids(self, one: CorpusSpec, other: CorpusSpec) -> bool:
+        """Whether two corpora have one tokenizer, which is opened only where their specs do not say it."""
+        if one.with_ids_of(other).tokenizer == one.tokenizer:
+            return True
+        return self.open(one).tokenizer.to_json() == self.open(other).tokenizer.to_json()
 
     def other_sets(self, spec: CorpusSpec, *, read_by: RunSpec) -> Mapping[str, EvalSet]:
         """The whole sets of a corpus that a run does not train on, for its probes.
 
         Raises SpecError where its ids are not the run's, or its sequences are too long for the model.
         """
-        own, name = read_by.corpus, public_source(spec.source)
-        if spec.with_ids_of(own).tokenizer != spec.tokenizer and (
-            self.open(spec).tokenizer.to_json() != self.open(own).tokenizer.to_json()
-        ):
+        name = public_source(spec.source)
+        if not self._same_ids(spec, read_by.corpus):
             raise SpecError(
                 f"a probe reads {name} by another tokenizer than the run's, so that its ids mean other text; "
                 f"give it corpus = CorpusSpec(...).with_ids_of(CORPUS_OF_THE_RUN)"

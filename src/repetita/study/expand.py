@@ -11,7 +11,7 @@ from repetita.corpus.treatment import Insertions, Passes, RepeatedSubset, Specia
 from repetita.errors import SpecError
 from repetita.journal.folder import run_path
 from repetita.measure.budget import BudgetedProbe
-from repetita.measure.probe import Probe
+from repetita.measure.probe import PARENT, Probe
 from repetita.model.config import count
 from repetita.spec import Spec, fingerprint, plain
 from repetita.study.plan import Label, PlannedRun
@@ -19,9 +19,6 @@ from repetita.train.recipe import RunSpec, ancestry, fingerprint_among, run_slug
 
 BY_BATCH = ("special", "twin", "placebo")
 """Sets that a run with special batches sees batch by batch, as special/0, special/1, twin/0 ..."""
-
-PARENT = "parent/"
-"""Sets of the run that a run starts from are named so: `parent/repeated` is its repeated subset."""
 
 Role = Literal["planned", "trunk", "parent"]
 """What a job is there for: a planned run, or only the shared beginning or the first weights of others."""
@@ -294,6 +291,7 @@ RESERVED = frozenset(
         "path",
         "step",
         "tokens",
+        "tokens_total",
         "probe",
         "metric",
         "on",

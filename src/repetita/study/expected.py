@@ -20,7 +20,7 @@ from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
 from repetita.spec import fingerprint
 from repetita.study.corpora import Corpora, Hear, Say, quiet
-from repetita.study.expand import batch_step
+from repetita.study.expand import batch_step, of_parent
 from repetita.study.plan import Expected
 from repetita.study.prepare import Portion
 from repetita.study.sets import RunSets
@@ -68,6 +68,8 @@ class ExpectedSets(RunSets):
     def __getitem__(self, name: str) -> EvalSet:
         if name not in self:
             raise KeyError(name)
+        if (theirs := of_parent(name)) is not None:
+            return self._parent()[theirs]._replace(name=name)
         ids = self._spec.document_ids
         longest = ids.longest() if ids is not None and split_form(name)[1] != "plain" else 0
         of = ExpectedSet(self._size(name), length=self._spec.corpus.length + longest)
@@ -141,12 +143,13 @@ class PlanCorpora(Corpora):
         expected = self._expected(spec.corpus)
         if expected is None:
             return super().sets(spec)
-        read = fingerprint(
-            [spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed, spec.document_ids]
-        )
+        parts = [spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.seed]
+        read = fingerprint([*parts, spec.document_ids, spec.start])
         if read not in self._sets:
             schedule = self.schedule(spec)
-            self._sets[read] = ExpectedSets(spec, corpus=cast(Corpus, expected), schedule=schedule)
+            self._sets[read] = ExpectedSets(
+                spec, corpus=cast(Corpus, expected), schedule=schedule, sets_of=self.sets
+            )
         return self._sets[read]
 
     def _all_of(self, spec: CorpusSpec) -> Mapping[str, EvalSet]:

@@ -104,7 +104,7 @@ def ledger(
             parts[taker].append(part._replace(training_tokens=0, seconds=part.seconds - training.seconds))
     seconds = makespan(
         {name: one.seconds for name, one in whole.items()},
-        after={name: job.trunk for name, job in prepared.jobs.items()},
+        after={name: job.before for name, job in prepared.jobs.items()},
         processes=processes,
     )
     lines = [

@@ -63,27 +63,12 @@ class Prepared(NamedTuple):
     """What `cost_tokens` counted before."""
 
     def needed(self) -> tuple[Job, ...]:
-        """Jobs with something left to do; of mere trunks and parents those that one still starts from."""
-        needed: dict[str, Job] = {}
-        starting = set[str]()
-        for name, job in reversed(list(self.jobs.items())):  # Forks before trunks: these are needed by those.
-            state = self.states[name]
-            if (job.arms and not state.complete) or (name in starting and not state.ready):
-                needed[name] = job
-                before = self._waits_for(job)
-                if before is not None:
-                    starting.add(before)
-        return tuple(job for name, job in self.jobs.items() if name in needed)
+        """See `needed`."""
+        return needed(self.jobs, states=self.states)
 
     def after(self) -> dict[str, str | None]:
         """The trunk or parent that each job waits for, None where it has none or is beyond it already."""
-        return {name: self._waits_for(job) for name, job in self.jobs.items()}
-
-    def _waits_for(self, job: Job) -> str | None:
-        state = self.states[job.fingerprint]
-        if state.replayed:
-            return job.parent  # It is trained again from its first weights.
-        return None if state.steps_done else job.before
+        return {name: _waits_for(job, self.states[name]) for name, job in self.jobs.items()}
 
     def seconds(self, *, processes: int) -> float:
         """Expected wall time of what is needed on this many processes."""
@@ -93,6 +78,23 @@ class Prepared(NamedTuple):
             after=self.after(),
             processes=processes,
         )
+
+
+def needed(jobs: Mapping[str, Job], *, states: Mapping[str, JobState]) -> tuple[Job, ...]:
+    """Jobs with something left to do; of mere trunks and parents those that one still starts from."""
+    found, starting = set[str](), set[str | None]()
+    for name, job in reversed(list(jobs.items())):  # Forks before trunks: these are needed by those.
+        state = states[name]
+        if (job.arms and not state.complete) or (name in starting and not state.ready):
+            found.add(name)
+            starting.add(_waits_for(job, state))
+    return tuple(job for name, job in jobs.items() if name in found)
+
+
+def _waits_for(job: Job, state: JobState) -> str | None:
+    if state.replayed:
+        return job.parent  # It is trained again from its first weights.
+    return None if state.steps_done else job.before
 
 
 def folder_of(name: str, *, scale: str, text: Text | None) -> str:
@@ -119,15 +121,13 @@ def bundle(reference: str | Path, *, scale: str | None, text: Text | None = None
     """
     paper = find_paper(reference)
     if paper is None:
-        parts = (portion(reference, scale=scale, text=text),)
+        parts: tuple[Portion, ...] = (portion(reference, scale=scale, text=text),)
         scale = parts[0].scale
     else:
         scale = scale or DEFAULT_SCALE
         parts = tuple(portion(paper.study(name), scale=scale, text=text) for name in paper.paper.studies)
     if text and text.passage and not any(shows_passages(part.planned) for part in parts):
-        raise SpecError(
-            f"--text has no effect on {reference}, which shows models no passage; leave it out"
-        )
+        raise SpecError(f"--text has no effect on {reference}, which shows models no passage; leave it out")
     return Bundle(parts, scale, text, paper)
 
 
@@ -189,6 +189,7 @@ def read_by(job: Job, *, corpora: Corpora) -> dict[str, Mapping[str, EvalSet]]:
     """By key of the measurement, the sets that a job's probes read; SpecError where the run lacks one."""
     if all(due.sets_of != job.spec or other_corpus(due.probe) for due in job.probes):
         corpora.schedule(job.spec)  # Raises what the run would raise.
+    corpora.check_start(job.spec)
     read: dict[str, Mapping[str, EvalSet]] = {}
     for due in job.probes:
         other = other_corpus(due.probe)

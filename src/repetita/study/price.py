@@ -41,12 +41,19 @@ class JobState(NamedTuple):
     missing: Mapping[str, frozenset[int]]
     """By key of the measurement, the due steps that a finished run lacks."""
     replayed: int
-    """Steps that have to be trained again for them, where no checkpoint was kept."""
+    """Steps that have to be trained again for them, where no checkpoint was kept, or for the optimizer."""
+    lacks_optimizer: bool = False
+    """Whether a finished run that another one carries on ended without its optimizer being kept."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.status == "done" and not self.missing
+
+    @property
+    def ready(self) -> bool:
+        """Whether others can start from its end."""
+        return self.status == "done" and not self.lacks_optimizer
 
 
 class Measuring(NamedTuple):
@@ -100,7 +107,10 @@ def job_state(job: Job) -> JobState:
     wanted = {step for lacking in missing.values() for step in lacking} - steps
     # One replay serves all: from the last checkpoint before the first wanted step to the last wanted step.
     start = max((step for step in steps if wanted and step <= min(wanted)), default=0)
-    return JobState(how, job.spec.steps, missing, max(wanted) - start if wanted else 0)
+    replayed = max(wanted) - start if wanted else 0
+    if job.carried and job.spec.steps not in _checkpoints(job.path, file="optimizer.safetensors"):
+        return JobState(how, job.spec.steps, missing, job.spec.steps, lacks_optimizer=True)
+    return JobState(how, job.spec.steps, missing, replayed)
 
 
 def job_cost(job: Job, *, state: JobState, tokens: Mapping[str, int], rates: "Rates") -> Cost:
@@ -210,9 +220,9 @@ def chains(seconds: Mapping[str, float], *, after: Mapping[str, str | None]) -> 
     return {name: chain(name) for name in seconds}
 
 
-def _checkpoints(path: Path) -> set[int]:
-    """Steps of the checkpoints that were finished."""
-    folders = (path / "checkpoints").glob("*/position.json")
+def _checkpoints(path: Path, *, file: str = "position.json") -> set[int]:
+    """Steps of the checkpoints that were finished, or that have this file."""
+    folders = (path / "checkpoints").glob(f"*/{file}")
     return {int(file.parent.name) for file in folders if file.parent.name.isdigit()}
 
 

@@ -3,7 +3,7 @@
 Shapes: B slots of a batch, L tokens of a sequence.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from repetita.corpus.treatment import Insertions, Passes, SpecialBatch
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
 from repetita.seeds import Permutation, key
-from repetita.study.expand import BY_BATCH, batch_step
+from repetita.study.expand import BY_BATCH, batch_step, of_parent
 from repetita.subject import Rows
 from repetita.train.recipe import RunSpec
 
@@ -38,21 +38,33 @@ class RunSets(Mapping[str, EvalSet]):
     In a run with document IDs a set that it reads whole is read as it was trained on, behind its IDs, and any
     other as it is; `train/plain` is without IDs, and `train/drawn` or `test/drawn` has an ID that
     was trained on with other text. These are not listed either.
+
+    Where a run starts from another one, `parent/repeated` is the set `repeated` of that one, and so for any
+    of its sets; these are not listed.
     """
 
     def __init__(
-        self, spec: RunSpec, *, corpus: Corpus, schedule: Schedule, ids: RunIds | None = None
+        self,
+        spec: RunSpec,
+        *,
+        corpus: Corpus,
+        schedule: Schedule,
+        ids: RunIds | None = None,
+        sets_of: Callable[[RunSpec], Mapping[str, EvalSet]] | None = None,
     ) -> None:
         self._spec = spec
         self._corpus = corpus
         self._schedule = schedule
         self._ids = ids
+        self._sets_of = sets_of
         self._names = tuple(self._valid())
         self._batches: dict[str, list[NDArray[np.int64]]] = {}
 
     def __getitem__(self, name: str) -> EvalSet:
         if name not in self:
             raise KeyError(name)
+        if (theirs := of_parent(name)) is not None:
+            return self._parent()[theirs]._replace(name=name)
         if self._ids is None:
             return self._text(name)
         text, form = split_form(name)
@@ -78,7 +90,14 @@ class RunSets(Mapping[str, EvalSet]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def _parent(self) -> Mapping[str, EvalSet]:
+        """The sets of the run that this one starts from; none where it starts from none."""
+        start = self._spec.start
+        return {} if start is None or self._sets_of is None else self._sets_of(start.run)
+
     def __contains__(self, name: object) -> bool:
+        if isinstance(name, str) and (theirs := of_parent(name)) is not None:
+            return theirs in self._parent()
         if self._spec.document_ids is not None and isinstance(name, str):
             name, _ = split_form(name)
         step = batch_step(name) if isinstance(name, str) else None

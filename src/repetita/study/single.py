@@ -15,6 +15,8 @@ from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
 from repetita.study.expand import expand, in_run
 from repetita.study.plan import PlannedRun
+from repetita.study.prepare import needed
+from repetita.study.price import job_state
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
 from repetita.train.recipe import RunSpec
@@ -43,8 +45,8 @@ def train_run(
 ) -> Trained:
     """Brings one run to its end in this process, building its corpus when that is missing.
 
-    Without `probes`, loss and M(f) are measured on the test set and on what the run repeats. Raises what
-    `train.loop.train` raises.
+    A run that it starts from is trained first, as far as it is needed. Without `probes`, loss and M(f) are
+    measured on the test set and on what the run repeats. Raises what `train.loop.train` raises.
 
     >>> from repetita import CorpusSpec, Passes, Recipe, RunSpec, TokenizerSpec, ladder, train_run
     >>> text = CorpusSpec(
@@ -69,8 +71,12 @@ def train_run(
         on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
         probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
     planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes))
-    (job,) = expand([planned], root=root, corpora=corpora.fingerprint)
-    outcome = bring_to_end(job, jobs={}, corpora=corpora, root=root, options=options)
+    jobs = {job.fingerprint: job for job in expand([planned], root=root, corpora=corpora.fingerprint)}
+    for job in needed(jobs, states={name: job_state(job) for name, job in jobs.items()}):
+        if not job.arms:
+            bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options)
+    job = next(job for job in jobs.values() if job.arms)
+    outcome = bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options)
     names = {due.key: due.probe.name for due in job.probes}
     last = [
         {"probe": names[line["probe"]]}

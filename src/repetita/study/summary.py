@@ -49,6 +49,8 @@ class Summary(NamedTuple):
     n_runs: int
     n_trunks: int
     """Of them, runs that only serve as the shared beginning of others."""
+    n_parents: int
+    """Of them, runs that only give others their first weights."""
     n_present: int
     training_tokens: int
     measuring_tokens: int
@@ -89,12 +91,13 @@ def summarise(prepared: Prepared, *, processes: int) -> Summary:
         groups=groups,
         probes=_probes(left),
         n_runs=len(prepared.jobs),
-        n_trunks=sum(not job.arms for job in prepared.jobs.values()),
+        n_trunks=sum(job.role == "trunk" for job in prepared.jobs.values()),
+        n_parents=sum(job.role == "parent" for job in prepared.jobs.values()),
         n_present=sum(group.n_present for group in groups),
         training_tokens=sum(group.training_tokens for group in groups),
         measuring_tokens=sum(group.measuring_tokens for group in groups),
         measuring_share=_share(left),
-        replayed_steps=sum(state.replayed for state in prepared.states.values()),
+        replayed_steps=sum(prepared.states[name].replayed for name in needed),
         seconds=prepared.seconds(processes=processes),
         processes=processes,
         memory=sum(sorted((cost.memory for cost in costs), reverse=True)[:workers]),
@@ -149,7 +152,7 @@ def _share(left: Sequence[Cost]) -> float | None:
 def group_of(job: Job) -> str:
     """The line of a plan that a job belongs to."""
     if not job.arms:
-        return "shared trunks"
+        return "shared trunks" if job.role == "trunk" else "parents"
     found: list[Label] = [job.arms[0][label] for label in GROUPED_BY if label in job.arms[0]]
     if found:
         return " ".join(str(value) for value in found)

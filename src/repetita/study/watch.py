@@ -59,7 +59,10 @@ class Place(NamedTuple):
     study: str = ""
     labels: tuple[Mapping[str, Any], ...] = ()
     trunk: str = ""
-    """Name of the folder of the run that it starts from."""
+    """Name of the folder of the run that it waits for: its trunk, or else its parent."""
+
+    before: str = "trunk"
+    """Which of the two that is."""
 
 
 def watch_runs(
@@ -119,11 +122,11 @@ def watch_runs(
 
 
 def _end_forks(watched: Mapping[Path, "Watched"]) -> None:
-    """Ends the waiting runs whose trunk failed; a manifest has a trunk before its forks."""
+    """Ends the waiting runs whose trunk or parent failed; a manifest has these before the runs."""
     for path, one in watched.items():
         trunk = watched.get(path.parent / one.place.trunk) if one.place.trunk else None
         if trunk is not None and trunk.ended and trunk.seen().state != "done":
-            one.give_up(f"its trunk {one.place.trunk} failed")
+            one.give_up(f"its {one.place.before} {one.place.trunk} failed")
 
 
 def find_runs(places: Iterable[str | Path], *, root: Path) -> list[Place]:
@@ -174,7 +177,8 @@ def _runs_of_study(path: Path) -> list[Place]:
                 path.name,
                 tuple(run["labels"]),
                 # A manifest of an older version does not say it.
-                run.get("trunk") or "",
+                run.get("trunk") or run.get("parent") or "",
+                "trunk" if run.get("trunk") else "parent",
             )
             for run in runs
         ]

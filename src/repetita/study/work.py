@@ -19,7 +19,7 @@ from repetita.study.expected import plan_corpora
 from repetita.study.prepare import Portion, portion, read_by
 from repetita.study.progress import ProgressFile, Sight, State
 from repetita.study.text import Text
-from repetita.train.loop import Due, Options, Outcome, Progress, train
+from repetita.train.loop import Due, Options, Outcome, Parent, Progress, train
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ def bring_to_end(
         options=(options or Options())._replace(retry_failed=True),
         trunk=jobs[job.trunk].path if job.trunk else None,
         forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
+        parent=Parent(job.parent, jobs[job.parent].path) if job.parent else None,
+        needs_optimizer=job.carried,
         on_progress=report,
     )
     write_names(job.path, names=names)
