@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli import corpus, demo, measure, new, study, train, watch, work
+from repetita.cli import corpus, demo, fit, measure, new, study, train, watch, work
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,7 @@ app.command("train")(train.train)
 app.command("measure")(measure.measure)
 study.app.command("new")(new.new)
 app.add_typer(study.app, name="study")
+app.command("fit")(fit.fit)
 app.command("watch")(watch.watch)
 app.command("work", hidden=True)(work.work)
 

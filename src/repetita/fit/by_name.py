@@ -1,15 +1,21 @@
 """Laws by name, fitted to the columns of a table; every number that comes back carries its interval."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from repetita.errors import SpecError, nearest
+from repetita.fit import band, decay_fit
+from repetita.fit.columns import Chosen, Columns, Rows, chosen, columns_of, to_numbers
 from repetita.fit.estimate import Estimate
-from repetita.fit.forgetting import FORMS, Decay, Forgetting, Form, forgetting
-from repetita.fit.laws import PowerLaw, fit_power_law
+from repetita.fit.fitted_law import FittedLaw
+from repetita.fit.forgetting import FORMS, Forgetting, Form, forgetting
+from repetita.fit.laws import fit_power_law
+from repetita.fit.loss_fit import N_REPLICATES, fit_loss_law
+from repetita.fit.loss_laws import FORMS as LOSS_FORMS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,43 +29,49 @@ LawName = Literal[
     "logarithmic-decay",
 ]
 LAWS: tuple[LawName, ...] = get_args(LawName)
+"""Laws of two columns, x and y."""
 
-Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
-Rows = Iterable[Mapping[str, Any]]
-
-
-class FittedLaw(NamedTuple):
-    """A law and its parameters."""
-
-    law: LawName
-    formula: str
-    values: Mapping[str, Estimate]
-    """Each parameter of the formula; a bound that the data do not give is open."""
-    n: int
-    """Points of a power law (runs), curves of a decay (seeds)."""
-    fit: PowerLaw | Decay
-    """The fit itself, with what else is known of it (AICc, scatter, range)."""
-
-    def predict(self, x: ArrayLike, /) -> NDArray[np.float64]:
-        """y of the law at x."""
-        return self.fit.predict(x)
+TableLawName = Literal["chinchilla", "data-constrained", "forgetting", "band"]
+ROLES: dict[str, tuple[str, ...]] = (
+    {name: (*form.inputs, "loss") for name, form in LOSS_FORMS.items()}
+    | dict.fromkeys(("forgetting", *decay_fit.FORMULAS), ("step", "value"))
+    | {"band": (*band.INPUTS, "excess")}
+)
+"""By law the columns that it reads, what is explained last."""
 
 
 def fit_law(
-    law: LawName, *, table: "pl.DataFrame | Columns | Rows", x: str, y: str, by: str = "seed"
+    law: LawName | TableLawName,
+    *,
+    table: "pl.DataFrame | Columns | Rows | Path | str",
+    x: str | None = None,
+    y: str | None = None,
+    by: str = "seed",
+    columns: Mapping[str, str] | None = None,
+    drop_worst: int = 0,
+    fix: Mapping[str, float] | None = None,
+    tie: Iterable[str] = (),
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> FittedLaw:
-    """A law through the columns `x` and `y` of a table: a polars frame, columns by name, or rows.
+    """A law through the columns of a table: a polars frame, columns by name, rows, or a file of them.
 
-    `power` is y = coefficient x^-exponent and `power-with-offset` adds an offset; each row is a point (loss
-    against parameters, say); see `fit.laws.fit_power_law`.
+    Laws of loss over runs: `power` loss = A / params^alpha, `power-with-offset` E + A / params^alpha,
+    `chinchilla` E + A / params^alpha + B / tokens^beta, `data-constrained` the same of effective parameters
+    and data, with R_D and R_N, from `unique_tokens`. What is minimised is Huber's loss (delta 1e-3) of ln
+    loss, summed, from many starts. `forgetting` is value over step in the decay of least AICc; `band` the
+    edges of damaging repetition, k and alpha on either side, from params, passes, fraction and excess.
+    `columns` names columns that are called otherwise, as in {"params": "n_params"}. The `drop_worst` rows of
+    highest loss are left out; `fix` holds parameters, `tie` ("alpha=beta") makes two one. Intervals come from
+    `bootstrap` refits to rows drawn with replacement (0: none); see `fit.loss_fit`, `fit.decay_fit`,
+    `fit.band`.
 
-    The decays are forgetting curves, x the steps since the exposure (above 0) and y what is remembered:
-    `exponential-decay` is floor + height exp(-rate x), `power-decay` floor + height x^-rate,
-    `power-to-zero-decay` height x^-rate, `logarithmic-decay` height - rate ln x. Rows that share a value of
-    the column `by` (without such a column, all rows) are one curve, and all curves need the same x. The floor
-    has an interval, height and rate have none; see `fit.forgetting.forgetting`.
+    With `x` and `y` a law of two columns is fitted as claims of studies do: `power` is y = coefficient
+    x^-exponent with a delta of its own (`fit.laws`), a decay has floor, height and rate, and rows that share
+    a value of `by` are one curve (`fit.forgetting`).
 
-    Rows without x or y are left out. Raises SpecError for an unknown law or column, and for too few points.
+    Rows that lack a number are left out. Raises SpecError for an unknown law, column or parameter, for a cell
+    that is no number, and for too few points.
 
     >>> from repetita import fit_law
     >>> params = [1_000, 3_000, 10_000, 30_000, 100_000]
@@ -71,14 +83,66 @@ def fit_law(
     '0.11 [0.11, 0.12]'
     >>> float(found.predict(300_000).round(2))
     2.91
+    >>> found = fit_law("power", table={"n_params": params, "loss": loss}, columns={"params": "n_params"})
+    >>> found.formula, round(found.values["alpha"].value, 2)
+    ('loss = A / params^alpha', 0.11)
     """
+    names = dict.fromkeys((*LAWS, *ROLES))
+    if law not in names:
+        raise SpecError(f"there is no law '{law}'; {nearest(str(law), names)}")
+    read = columns_of(table)
+    if x is not None or y is not None:
+        if columns or drop_worst or fix or tuple(tie) or bootstrap is not None:
+            raise SpecError("columns, drop_worst, fix, tie and bootstrap have no effect with x and y")
+        return _of_two(law, read, x=x, y=y, by=by)
+    roles = _roles(law, columns or {})
+    signed = {"value", "excess"}
+    rows = chosen(
+        read, roles=roles, positive=[role for role in roles if role not in signed], drop_worst=drop_worst
+    )
+    found = _of_roles(law, rows, read.get(by), fix, tuple(tie), bootstrap, seed)
+    return found._replace(warnings=(*rows.warnings, *found.warnings))
+
+
+def _roles(law: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The column of each role that the law reads; SpecError for a role that it does not."""
+    for role in columns:
+        if role not in ROLES[law]:
+            raise SpecError(f"the law '{law}' reads no {role}; {nearest(role, ROLES[law])}")
+    return {role: columns.get(role, role) for role in ROLES[law]}
+
+
+def _of_roles(
+    law: str,
+    rows: Chosen,
+    groups: Sequence[Any] | NDArray[Any] | None,
+    fix: Mapping[str, float] | None,
+    tie: tuple[str, ...],
+    bootstrap: int | None,
+    seed: int,
+) -> FittedLaw:
+    if bootstrap is not None and bootstrap < 0:
+        raise SpecError(f"bootstrap is a number of refits, got {bootstrap}")
+    if law in LOSS_FORMS:
+        n_replicates = N_REPLICATES if bootstrap is None else bootstrap
+        return fit_loss_law(law, columns=rows.numbers, fix=fix, tie=tie, n_replicates=n_replicates, seed=seed)
+    if law == "band":
+        return band.fit_band(columns=rows.numbers, fix=fix, tie=tie, n_replicates=bootstrap, seed=seed)
+    own = None if groups is None else [groups[row] for row in rows.rows.tolist()]
+    return decay_fit.fit_decay_law(
+        law, columns=rows.numbers, groups=own, fix=fix, tie=tie, n_replicates=bootstrap, seed=seed
+    )
+
+
+def _of_two(law: str, columns: Columns, *, x: str | None, y: str | None, by: str) -> FittedLaw:
     if law not in LAWS:
-        raise SpecError(f"there is no law '{law}'; {nearest(str(law), LAWS)}")
-    columns = _columns(table)
+        raise SpecError(f"the law '{law}' reads {', '.join(ROLES[law])}; name them with columns, not x and y")
+    if x is None or y is None:
+        raise SpecError("give both x and y, the names of two columns")
     for name in (x, y):
         if name not in columns:
             raise SpecError(f"the table has no column '{name}'; {nearest(name, columns)}")
-    xs, ys = _numbers(columns[x], name=x), _numbers(columns[y], name=y)
+    xs, ys = to_numbers(columns[x], name=x), to_numbers(columns[y], name=y)
     there = np.isfinite(xs) & np.isfinite(ys)
     if law in ("power", "power-with-offset"):
         return _power(law, xs[there], ys[there], x=x, y=y)
@@ -87,7 +151,7 @@ def fit_law(
     return _decay(law, curves, x=x, y=y)
 
 
-def _power(law: LawName, xs: NDArray[np.float64], ys: NDArray[np.float64], *, x: str, y: str) -> FittedLaw:
+def _power(law: str, xs: NDArray[np.float64], ys: NDArray[np.float64], *, x: str, y: str) -> FittedLaw:
     fitted = fit_power_law(xs, y=ys, offset="none" if law == "power" else "fitted")
     values = fitted.estimates()
     offset = "offset + " if law == "power-with-offset" else ""
@@ -97,7 +161,7 @@ def _power(law: LawName, xs: NDArray[np.float64], ys: NDArray[np.float64], *, x:
 
 
 def _decay(
-    law: LawName, curves: Mapping[Any, tuple[NDArray[np.float64], NDArray[np.float64]]], *, x: str, y: str
+    law: str, curves: Mapping[Any, tuple[NDArray[np.float64], NDArray[np.float64]]], *, x: str, y: str
 ) -> FittedLaw:
     if not curves:
         raise SpecError(f"fit_law: no row has both {x} and {y}; give at least 5 points")
@@ -122,24 +186,6 @@ def _decay(
         for name, value in (("height", decay.height), ("rate", decay.rate))
     }
     return FittedLaw(law, formula, ({"floor": decay.floor} if decay.floor else {}) | free, n, decay)
-
-
-def _columns(table: "pl.DataFrame | Columns | Rows") -> Columns:
-    """The table as columns by name."""
-    if hasattr(table, "get_columns"):
-        return {column.name: column.to_list() for column in table.get_columns()}
-    if isinstance(table, Mapping):
-        return table
-    rows = list(table)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _numbers(column: Sequence[Any] | NDArray[Any], *, name: str) -> NDArray[np.float64]:
-    try:
-        return np.array([np.nan if value is None else float(value) for value in column], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise SpecError(f"the column '{name}' holds something that is no number; leave it out") from None
 
 
 def _rows_by(groups: NDArray[Any], there: NDArray[np.bool_]) -> dict[Any, NDArray[np.int64]]:

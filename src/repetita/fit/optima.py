@@ -1,0 +1,165 @@
+"""Every optimum of a law that is nearly as good as the best, from many starts, and its spread over runs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repetita import seeds
+from repetita.errors import SpecError
+from repetita.fit.estimate import LEVEL, t_quantile
+from repetita.fit.parameters import Space
+from repetita.fit.solve import huber, minimise, refine
+
+Floats = NDArray[np.float64]
+
+NEARLY = 1.05
+"""An optimum is nearly as good when its objective is at most this many times the best."""
+
+SAME = 0.01
+"""Optima that differ by less in every coordinate (an exponent, or the logarithm of the rest) are one."""
+
+_MOST = 8
+"""Optima that are listed; where a valley is flat there is no end to them."""
+
+_WORK = 250_000
+"""Values of a law held at a time."""
+
+
+class Problem(NamedTuple):
+    """What is minimised: the Huber losses of model minus y, summed."""
+
+    model: Callable[[Floats], tuple[Floats, Floats]]
+    """From parameters (R, K) on the search's scale to values (R, n) and slopes (R, n, K)."""
+    y: Floats
+    space: Space
+    delta: float
+    same: float = SAME
+
+    def at(self, phi: Floats, /) -> tuple[Floats, Floats]:
+        """Values (R, n) and slopes (R, n, P) at free coordinates (R, P)."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            fitted, slopes = self.model(self.space.eta(phi))
+            return fitted, slopes @ self.space.matrix
+
+    def objective(self, phi: Floats, /) -> tuple[float, Floats]:
+        """The summed Huber loss over delta squared at one point (P,), and its gradient."""
+        fitted, slopes = self.at(phi[None, :])
+        value, slope = huber(fitted[0] - self.y, delta=self.delta)
+        return value, slope @ slopes[0]
+
+
+class Optimum(NamedTuple):
+    """A place from which nothing near is better."""
+
+    phi: Floats
+    objective: float
+    """Summed Huber loss, not divided by anything: comparable with published ones."""
+
+
+def optima(problem: Problem, *, starts: Floats) -> list[Optimum]:
+    """The distinct optima nearly as good as the best, best first, from starts (K, P) inside the box.
+
+    Damped Gauss-Newton from all starts at once; the best of them go on, and what is left is searched by
+    L-BFGS to tight tolerances.
+    """
+    n = len(problem.y)
+    points = starts
+    for n_steps, room in ((12, _WORK // n // 3), (30, _WORK // n // 12), (60, _WORK // n // 12)):
+        points = _refined(problem, points, n_steps=n_steps)
+        costs = _costs(problem, points)
+        order = np.argsort(costs)[: max(room, 24)]
+        points = points[order[np.isfinite(costs[order])]]
+        if not len(points):
+            raise SpecError("the fit found no finite value from any start; check the columns")
+    costs = _costs(problem, points)
+    found: list[Optimum] = []
+    for phi in _apart(points[costs <= NEARLY**2 * costs[0] + _least(n)], problem.same):
+        solution = minimise(problem.objective, starts=phi, box=problem.space.box)
+        found.append(Optimum(solution.x, solution.value * problem.delta**2))
+    found.sort(key=lambda one: one.objective)
+    limit = NEARLY * found[0].objective + _least(n) * problem.delta**2
+    near = [one for one in found if one.objective <= limit]
+    kept: list[Optimum] = []
+    for one in near:
+        if all(_distinct(one.phi, other.phi, problem.same) for other in kept) and len(kept) < _MOST:
+            kept.append(one)
+    return kept
+
+
+def resampled(problem: Problem, *, found: list[Optimum], n_replicates: int, seed: int) -> Floats:
+    """Free coordinates (R, P) of the law refitted to runs drawn with replacement.
+
+    Each draw starts from every listed optimum and keeps the better end.
+    """
+    n = len(problem.y)
+    if not n_replicates:
+        return np.empty((0, len(found[0].phi)))
+    counts = seeds.generator(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_replicates)
+    counts = counts.astype(np.float64)
+    best = np.full(n_replicates, np.inf)
+    ends = np.tile(found[0].phi, (n_replicates, 1))
+    for one in found[:3]:
+        start = np.tile(one.phi, (n_replicates, 1))
+        tried = _refined(problem, start, n_steps=40, counts=counts)
+        costs = _costs(problem, tried, counts)
+        ends[costs < best] = tried[costs < best]
+        best = np.minimum(best, costs)
+    return ends
+
+
+def tails(n: int, *, n_free: int, level: float = LEVEL) -> tuple[float, float]:
+    """Shares of draws under and over the interval, widened as t widens the normal."""
+    from scipy.special import ndtr
+
+    tail = float(ndtr(-t_quantile(level, max(1, n - n_free))))
+    return tail, 1 - tail
+
+
+def _least(n: int) -> float:
+    """What rounding leaves of an objective (over delta squared) that is zero."""
+    return 1e-12 * n
+
+
+def _refined(problem: Problem, points: Floats, *, n_steps: int, counts: Floats | None = None) -> Floats:
+    """Points (R, P) moved downhill, a few at a time to keep the arrays small."""
+    chunk = max(1, _WORK // len(problem.y))
+    parts = []
+    for i in range(0, len(points), chunk):
+        own = points[i : i + chunk]
+        parts.append(
+            refine(
+                problem.at,
+                y=np.broadcast_to(problem.y, (len(own), len(problem.y))),
+                start=own,
+                delta=problem.delta,
+                n_steps=n_steps,
+                weights=None if counts is None else counts[i : i + chunk],
+                box=problem.space.box,
+            )
+        )
+    return np.concatenate(parts)
+
+
+def _costs(problem: Problem, points: Floats, counts: Floats | None = None) -> Floats:
+    """Summed Huber loss over delta squared at points (R, P)."""
+    found = []
+    for i, phi in enumerate(points):
+        residual = np.abs(problem.at(phi[None, :])[0][0] - problem.y) / problem.delta
+        each = np.where(residual <= 1, 0.5 * residual**2, residual - 0.5)
+        found.append(float(each.sum() if counts is None else each @ counts[i]))
+    return np.array(found)
+
+
+def _apart(points: Floats, same: float) -> list[Floats]:
+    """Points that differ from all before them."""
+    kept: list[Floats] = []
+    for phi in points:
+        if len(kept) < 3 * _MOST and all(_distinct(phi, other, same) for other in kept):
+            kept.append(phi)
+    return kept
+
+
+def _distinct(one: Floats, other: Floats, same: float) -> bool:
+    return bool(np.abs(one - other).max() > same)
