@@ -22,6 +22,7 @@ from repetita.subject import Rows, Subject
 Ints = NDArray[np.int64]
 
 MASKED = {"why": "not applicable: a masked model reads both sides, so that no occurrence comes first"}
+DIGITS = 5
 OTHER = -1
 """Code of a token that does not go on with a name; the others are places in `passages.KINDS`."""
 
@@ -55,8 +56,9 @@ class NamesProbe(PassProbe):
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """For each passage, on its name: `passage_loss`, and `name_probability_<kind>` of KINDS.
 
-        `passage_loss`: nats a token; its detail holds `tokens`, their texts, and how many of all are
-        `shown`; its items the loss of each, `loss` (T,), and what it goes on with, `kind` (T,).
+        `passage_loss`: nats a token; its detail holds how many of all tokens are `shown` and, for each of
+        them, its text (`tokens`), its loss (`losses`) and what it goes on with (`kinds`: OTHER, or a place in
+        KINDS); None for texts of a tokenizer that is not lossless.
         `name_probability_first`, `_exact`, `_inflected` and `_embedded`: mean probability of the tokens that
         go on with a name where it stands for the first time, and later as the kind says; n counts tokens.
         """
@@ -79,10 +81,14 @@ def _readings(subject: Subject, passage: Passage, sequences: Sequences) -> Itera
     for code, name in enumerate(KINDS):
         there = np.zeros(0, dtype=np.int64) if places is None else places[name]
         kind[there[there < len(ids)]] = code
-    detail: dict[str, Any] = {"shown": len(ids), "of": len(whole)}
-    detail["tokens"] = None if places is None else texts(passage.text, token_bytes=token_bytes)[: len(ids)]
-    items = {"loss": loss.astype(np.float32), "kind": kind}
-    yield Reading("passage_loss", passage.name, float(loss.mean()), len(loss), detail, items)
+    detail: dict[str, Any] = {
+        "shown": len(ids),
+        "of": len(whole),
+        "tokens": None if places is None else texts(passage.text, token_bytes=token_bytes)[: len(ids)],
+        "losses": [round(float(one), DIGITS) for one in loss],
+        "kinds": kind.tolist(),
+    }
+    yield Reading("passage_loss", passage.name, float(loss.mean()), len(loss), detail)
     for code, name in enumerate(KINDS):
         chance = np.exp(-loss[kind == code])
         value, why = (float(chance.mean()), None) if len(chance) else (None, dict(NO_NAME))
