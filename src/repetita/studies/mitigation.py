@@ -27,6 +27,8 @@ from repetita.study.plan import Analysis, PlannedRun, Study
 if TYPE_CHECKING:
     from repetita.fit.claim import Claim
     from repetita.report.figure import Cell as TableCell
+    from repetita.report.figure import Figure
+    from repetita.report.page import Table
     from repetita.studies._arms import Arm
     from repetita.studies._grid import Grid, Labels, Losses
     from repetita.study.collect import Collected
@@ -218,7 +220,8 @@ def analyse(collected: "Collected") -> Analysis:
     shorter = _arms.controls(measured, plan=plan, variant=DEDUPLICATED)
     scan = _arms.scan_of(plain)
     claims: list[Claim] = []
-    figures, tables = [], []
+    figures: list[Figure] = []
+    tables: list[Table] = []
     for place, size in enumerate(_arms.sizes(plan)):
         found = _arms.arms(measured, plan=plan, size=size)
         word = "mitigation" if place == 0 else f"mitigation-{size.lower().replace('.', '-')}"

@@ -26,6 +26,8 @@ from repetita.study.plan import Analysis, Expected, PlannedRun, Study
 
 if TYPE_CHECKING:
     from repetita.fit.claim import Claim
+    from repetita.report.figure import Figure
+    from repetita.report.page import Table
     from repetita.studies._arms import Arm
     from repetita.study.collect import Collected
 
@@ -200,7 +202,8 @@ def analyse(collected: "Collected") -> Analysis:
     plan = planned_labels(collected)
     scan = _arms.scan_of(_arms.controls(measured, plan=plan, variant=NAMES[REFERENCE]))
     claims: list[Claim] = []
-    figures, tables = [], []
+    figures: list[Figure] = []
+    tables: list[Table] = []
     for place, size in enumerate(_arms.sizes(plan)):
         found = _arms.arms(measured, plan=plan, size=size)
         word = "unit" if place == 0 else f"unit-{size.lower().replace('.', '-')}"
