@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from repetita.corpus.treatment import RepeatedSubset, Stream
@@ -190,7 +191,18 @@ def test_the_shorter_run_has_what_deduplication_leaves() -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
-    report = trained("mitigation", root=tmp_path, report_after=7).report
+    there = trained("mitigation", root=tmp_path, report_after=7)
+    report, table = there.report, there.collected.measurements
+    before = table.filter(
+        (pl.col("probe") == "curve") & (pl.col("metric") == "loss") & (pl.col("step") <= 10)
+    )
+    start = {
+        name: before.filter((pl.col("variant") == name) & (pl.col("arm") == arm) & (pl.col("size") == "1.9k"))
+        .sort("seed", "step").get_column("value").to_list()
+        for name, arm in ((PLAIN, "control"), (LATE, "repeated"), (EARLY, "repeated"))
+    }  # fmt: skip
+    assert start[LATE] == start[PLAIN]
+    assert start[EARLY] != start[PLAIN]
     expected = {"mitigation-damage", "mitigation-by-passes", "mitigation-over-training"}
     assert expected <= {one.name for one in report.figures}
     assert {claim.name for claim in report.findings} >= set(CLAIMS)
