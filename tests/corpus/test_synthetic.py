@@ -66,6 +66,7 @@ def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
     """Against brute force: P(text) summed over all choices of where bursts begin."""
     lag = data.draw(st.integers(length, 3))
     lag_max = data.draw(st.none() | st.integers(lag, 4))
+    echo = data.draw(st.sampled_from([0.0, 0.4]))
     spec = SyntheticSpec(
         n_documents=1,
         n_words=9,
@@ -74,15 +75,19 @@ def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
         burst_length=length,
         lag=lag,
         lag_max=lag_max,
+        echo=echo,
         sentence_words=0,
     )
     words, last = lexicon(3), spec.lags[-1]
     ranks = [words.index(word) for word in next(synthetic_documents(spec))[1].split()]
-    p = word_probabilities(spec)
+    after = synthetic._echoes(spec)
+    plain = word_probabilities(spec)[ranks]
+    for t in range(2, 9):
+        plain[t] = (1 - echo) * plain[t] + echo * (ranks[t] == after[ranks[t - 2]])
     # None: no burst begins at this word; else the lag of the one that does.
     total = 0.0
     for begins in itertools.product([None, *spec.lags], repeat=9 - last):
-        probability, left, of = float(np.prod(p[ranks[:last]])), 0, lag
+        probability, left, of = float(np.prod(plain[:last])), 0, lag
         for t, begin in enumerate(begins, start=last):
             if left:
                 probability *= (begin is None) * (ranks[t] == ranks[t - of])
@@ -91,7 +96,7 @@ def test_bayes_loss_is_the_sum_over_every_way_of_bursting(
                 probability *= rate / len(spec.lags) * (ranks[t] == ranks[t - begin])
                 left, of = length - 1, begin
             else:
-                probability *= (1 - rate) * p[ranks[t]]
+                probability *= (1 - rate) * plain[t]
         total += probability
     assert bayes_loss(spec).with_copying * 9 == pytest.approx(-math.log(total))
 
@@ -103,6 +108,19 @@ def test_bursts_copy_and_make_the_text_easier() -> None:
     text = next(synthetic_documents(spec))[1].split()
     same = [a == b for a, b in zip(text[32:], text, strict=False)]
     assert max(len(list(run)) for value, run in itertools.groupby(same) if value) >= 16
+
+
+def test_words_echo_those_two_before() -> None:
+    spec = SyntheticSpec(n_documents=20, n_words=500, vocabulary=50, exponent=0.0, echo=0.3, sentence_words=0)
+    words, after = lexicon(50), synthetic._echoes(spec)
+    same = total = 0
+    for _, text in synthetic_documents(spec):
+        ranks = np.array([words.index(word) for word in text.split()])
+        same, total = same + int((after[ranks[:-2]] == ranks[2:]).sum()), total + len(ranks) - 2
+    assert same / total == pytest.approx(0.3 + 0.7 / 50, abs=0.02)
+    loss = bayes_loss(spec)
+    assert loss.with_copying == pytest.approx(loss.without_copying)
+    assert loss.without_copying < source_entropy(spec).nats_per_word - 0.5
 
 
 def test_contradictory_bursts_are_refused() -> None:

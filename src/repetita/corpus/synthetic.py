@@ -25,9 +25,11 @@ class SyntheticSpec(Spec):
     design, rule 22): where none is under way, one begins before a word with probability `burst_rate`,
     and the next `burst_length` words copy those `lag` words earlier. With `lag_max` each burst draws its own
     lag, evenly from `lag` to `lag_max`: a place cannot tell then what is copied, only the words can, and no
-    burst begins before word `lag_max` of a document. Sentences of `sentence_words` words (0: no punctuation)
-    are laid over the words and carry no information. `facts` and `canaries`: one to a document, see `Fact`
-    and `Canary`.
+    burst begins before word `lag_max` of a document. With `echo` that share of the words that are not copied
+    is decided by the word two before (by a fixed permutation of the vocabulary), so that a model gains by
+    looking one token back before there is anything to match. Sentences of `sentence_words` words (0: no
+    punctuation) are laid over the words and carry no information. `facts` and `canaries`: one to a document,
+    see `Fact` and `Canary`.
     """
 
     kind: Literal["zipf", "facts", "canaries"] = "zipf"
@@ -39,6 +41,7 @@ class SyntheticSpec(Spec):
     burst_length: PositiveInt = 16
     lag: PositiveInt = 32
     lag_max: PositiveInt | None = introduced(None)
+    echo: float = introduced(0.0, ge=0, lt=1)
     sentence_words: int = Field(default=12, ge=0)
     seed: int = 0
 
@@ -67,7 +70,7 @@ class SyntheticSpec(Spec):
 
 
 class SourceEntropy(NamedTuple):
-    """Entropy of the word source, without bursts; a lower bound for the loss of any model."""
+    """Entropy of words drawn by their frequency; without bursts and echo no model's loss is below it."""
 
     nats_per_word: float
     bytes_per_word: float
@@ -81,7 +84,7 @@ class BayesLoss(NamedTuple):
     with_copying: float
     """Of one who also knows that bursts occur, how often, how long and at which lag."""
     without_copying: float
-    """Of one who knows the word frequencies only."""
+    """Of one who knows the word frequencies and the echo only."""
     n_words: int
 
 
@@ -161,7 +164,10 @@ def bayes_loss(spec: SyntheticSpec, *, n_documents: int | None = None) -> BayesL
     """
     chosen = np.arange(spec.n_documents if n_documents is None else min(n_documents, spec.n_documents))
     ranks, p = _ranks(spec, chosen), word_probabilities(spec)
-    lags = np.array(spec.lags)
+    lags, after = np.array(spec.lags), _echoes(spec)
+    plain = p[ranks]
+    if spec.echo:
+        plain[:, 2:] = (1 - spec.echo) * plain[:, 2:] + spec.echo * (ranks[:, 2:] == after[ranks[:, :-2]])
     idle = np.ones(len(chosen))
     left = np.zeros((len(chosen), len(lags), spec.burst_length))
     """Mass of each lag and of 1 .. burst_length words still to be copied."""
@@ -171,18 +177,18 @@ def bayes_loss(spec: SyntheticSpec, *, n_documents: int | None = None) -> BayesL
             # A burst that begins here has all of its words to copy, this one too.
             starting = idle * spec.burst_rate
             left[:, :, -1] += starting[:, None] / len(lags)
-            idle = (idle - starting) * p[ranks[:, t]]
+            idle = (idle - starting) * plain[:, t]
             left *= (ranks[:, t, None] == ranks[:, t - lags])[:, :, None]
             idle += left[:, :, 0].sum(axis=1)
             left[:, :, :-1] = left[:, :, 1:]
             left[:, :, -1] = 0.0
         else:
-            idle = idle * p[ranks[:, t]]
+            idle = idle * plain[:, t]
         predictive = idle + left.sum(axis=(1, 2))
         total -= float(np.log(predictive).sum())
         idle, left = idle / predictive, left / predictive[:, None, None]
     n = ranks.size
-    return BayesLoss(total / n, float(-np.log(p[ranks]).mean()), n)
+    return BayesLoss(total / n, float(-np.log(plain).mean()), n)
 
 
 def facts(n: int, *, seed: int = 0) -> list[Fact]:
@@ -225,19 +231,31 @@ def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
     drawn = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "words")).reshape(shape)
     edges = np.cumsum(word_probabilities(spec))[:-1]
     ranks = np.searchsorted(edges, _unit_interval(drawn), side="right").astype(np.int64)
-    if spec.burst_rate:
-        starts = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "bursts")).reshape(shape)
-        begins = _unit_interval(starts) < spec.burst_rate
-        chosen = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "lags")).reshape(shape)
-        lags = spec.lag + np.floor(_unit_interval(chosen) * len(spec.lags)).astype(np.int64)
-        left, lag = np.zeros(len(documents), dtype=np.int64), lags[:, 0]
-        rows = np.arange(len(documents))
-        for t in range(spec.lags[-1], spec.n_words):
+    if not spec.burst_rate and not spec.echo:
+        return ranks
+
+    def draws(name: str) -> NDArray[np.float64]:
+        return _unit_interval(seeds.words(counters.ravel(), key=seeds.key(spec.seed, name))).reshape(shape)
+
+    begins, echoed, after = draws("bursts") < spec.burst_rate, draws("echo") < spec.echo, _echoes(spec)
+    lags = spec.lag + np.floor(draws("lags") * len(spec.lags)).astype(np.int64)
+    left, lag = np.zeros(len(documents), dtype=np.int64), lags[:, 0]
+    rows = np.arange(len(documents))
+    for t in range(min(2, spec.lags[-1]), spec.n_words):
+        if t >= 2:
+            ranks[:, t] = np.where(echoed[:, t], after[ranks[:, t - 2]], ranks[:, t])
+        if t >= spec.lags[-1]:
             fresh = (left == 0) & begins[:, t]
             left, lag = np.where(fresh, spec.burst_length, left), np.where(fresh, lags[:, t], lag)
             ranks[:, t] = np.where(left > 0, ranks[rows, t - lag], ranks[:, t])
             left = np.maximum(left - 1, 0)
     return ranks
+
+
+def _echoes(spec: SyntheticSpec) -> Ints:
+    """The rank that each rank is echoed by, two words later, shape (vocabulary,)."""
+    order = seeds.Permutation(spec.vocabulary, seeds.key(spec.seed, "echoes"))
+    return np.asarray(order(np.arange(spec.vocabulary, dtype=np.int64)))
 
 
 def _unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
