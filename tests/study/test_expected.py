@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.tokenizer import TokenizerSpec
 from repetita.corpus.treatment import Passes, SpecialBatch, Stream
 from repetita.errors import CorpusError
 from repetita.spec import fingerprint
@@ -93,6 +95,27 @@ def test_where_it_was_built_it_is_real(place: Place, offline: None) -> None:
     corpora = plan(place)
     assert corpora.is_here(HUB)
     assert corpora.open(HUB).pools() == built.pools()
+
+
+def test_a_text_with_the_ids_of_one_that_is_not_here_is_expected_too(place: Place, offline: None) -> None:
+    hub = HUB.edit(tokenizer=TokenizerSpec(vocab_size=280))
+    code = CorpusSpec(source="python-stdlib", limit_documents=9, length=16).with_ids_of(hub)
+    told = (Expected(hub, POOLS), Expected(code, {"train": 90, "test": 7}))
+    corpora = PlanCorpora(place.root, expected=told)
+    spec = run(Stream()).edit(corpus=hub)
+    assert len(corpora.other_sets(code, read_by=spec)["test"].indices) == 7
+    with pytest.raises(CorpusError, match="fetch it by repetita corpus build hf:owner/name --vocab-size 280"):
+        corpora.open(code)
+    # Once that one is here, all that it takes is here.
+    built = Corpora(place.root).open(
+        hub.edit(source=str(place.study.parent / "corpus"), tokenizer=hub.tokenizer)
+    )
+    file = built.path / "manifest.json"
+    values = json.loads(file.read_text())
+    values["card"]["source"] = "hf:owner/name"
+    del values["sha256"]
+    file.write_text(json.dumps(values | {"sha256": fingerprint(values)}))
+    assert PlanCorpora(place.root, expected=told).is_here(code)
 
 
 @pytest.mark.parametrize("name", PAPER_SCALES)

@@ -9,12 +9,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from repetita.corpus.built_in import BUILT_IN
 from repetita.corpus.document_ids import split_form
 from repetita.corpus.pretrained_tokenizer import published_tokenizer
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.shards import open_shards
 from repetita.corpus.splits import Splits
+from repetita.corpus.tokenizer import TokenizerSpec
+from repetita.corpus.training_text import TrainingText
 from repetita.corpus.treatment import Passes, SpecialBatch, Stream
 from repetita.errors import CorpusError
 from repetita.measure.probe import EvalSet
@@ -115,10 +118,12 @@ class PlanCorpora(Corpora):
         """See `Corpora.open`; CorpusError that says what to do where the text is only expected."""
         if self.is_here(spec):
             return super().open(spec)
-        subset = f" --subset {spec.subset}" if spec.subset else ""
+        # A text with another one's ids is built as soon as that one is here.
+        text = spec.tokenizer.trained_on or spec.text
+        subset = f" --subset {text.subset}" if text.subset else ""
         raise CorpusError(
-            f"the text {spec.source} is not in this root folder, so it can only be planned with; fetch it by "
-            f"repetita corpus build {spec.source}{subset} --vocab-size {spec.tokenizer.vocab_size}, or name "
+            f"the text {text.source} is not in this root folder, so it can only be planned with; fetch it by "
+            f"repetita corpus build {text.source}{subset} --vocab-size {spec.tokenizer.vocab_size}, or name "
             f"a text that is here with --corpus"
         )
 
@@ -163,21 +168,34 @@ class PlanCorpora(Corpora):
     def _expected(self, spec: CorpusSpec) -> ExpectedCorpus | None:
         if spec not in self._stands_for:
             told = self._told.get(_kind(spec))
-            here = told is None or self._built(spec)
+            here = told is None or self._built(spec) or self._can_be_built(spec)
             self._stands_for[spec] = None if here or told is None else ExpectedCorpus(spec, told=told)
         return self._stands_for[spec]
 
     def _built(self, spec: CorpusSpec) -> bool:
         """Opens the corpus where it was built of this very source, without asking where its text lies."""
-        name = spec.source.partition("@")[0]
+        folder = self._folder(spec.text, spec.tokenizer)
+        if folder is not None:
+            self._open[spec] = Corpus(spec, shards=open_shards(folder))
+        return folder is not None
+
+    def _can_be_built(self, spec: CorpusSpec) -> bool:
+        """Whether it lacks only to be encoded: a built-in text, by ids that are here."""
+        tokenizer = spec.tokenizer
+        if tokenizer.trained_on is None or spec.source not in BUILT_IN:
+            return False
+        return self._folder(tokenizer.trained_on, tokenizer.edit(trained_on=None)) is not None
+
+    def _folder(self, text: TrainingText, tokenizer: TokenizerSpec) -> Path | None:
+        """Where a text was built with a tokenizer."""
+        name = text.source.partition("@")[0]
         for file in sorted(self._cache.glob("*/manifest.json")):
             manifest = json.loads(file.read_bytes())
             card = manifest["card"]
-            same = card.get("source") == name and card.get("subset") == spec.subset
-            if same and manifest["tokenizer"] == published_tokenizer(spec.tokenizer):
-                self._open[spec] = Corpus(spec, shards=open_shards(file.parent))
-                return True
-        return False
+            same = card.get("source") == name and card.get("subset") == text.subset
+            if same and manifest["tokenizer"] == published_tokenizer(tokenizer):
+                return file.parent
+        return None
 
 
 def plan_corpora(
