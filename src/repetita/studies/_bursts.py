@@ -26,10 +26,10 @@ BURSTS = CorpusSpec(
     tokenizer=TokenizerSpec(kind="bpe", vocab_size=480),
     length=64,
 )
-"""64 words, each one token and equally frequent. Chosen on controls alone, by pilots of one or two seeds: at one
-fixed lag, or with lags that end below the distance of the score's copies, heads find what is copied by its
-place; without the echo, which pays for looking one token back, they match at other offsets, and what is read is
-then not what follows; with rows of 128 tokens nothing formed in 3.3M tokens (docs/log.md)."""
+"""64 words, each one token and equally frequent. Chosen on controls alone, by pilots of one or two seeds: at
+one fixed lag, or with lags that end below the distance of the score's copies, heads find what is copied by
+its place; without the echo, which pays for looking one token back, they match at other offsets, and what is
+read is then not what follows; with rows of 128 tokens nothing formed in 3.3M tokens (docs/log.md)."""
 
 BURSTS_TINY = CorpusSpec(
     source="synthetic",
@@ -59,8 +59,8 @@ SIZES = tuple(WIDTHS)
 """Models are named by their width."""
 
 RATES = {"32": 0.008, "48": 0.006, "64": 0.004}
-"""Peak learning rate by width. 32 and 64 are those of the pilots that grew a head, the only ones tried on this
-corpus; 48 lies between them."""
+"""Peak learning rate by width. 32 and 64 are those of the pilots that grew a head, the only ones tried on
+this corpus; 48 lies between them."""
 
 
 def config(
