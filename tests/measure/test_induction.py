@@ -7,7 +7,14 @@ import pytest
 
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
-from repetita.measure.induction import InContextProbe, InductionProbe, prefix_matching, random_tokens
+from repetita.measure import induction
+from repetita.measure.induction import (
+    InContextProbe,
+    InductionProbe,
+    prefix_matching,
+    previous_token,
+    random_tokens,
+)
 from repetita.measure.planted import PlantedSet, UniformSubject
 from repetita.measure.planted_heads import CurveSubject, HeadsSubject, Kind
 from repetita.measure.probe import EvalSet
@@ -76,6 +83,14 @@ def test_separators_are_no_queries() -> None:
     subject = HeadsSubject((("previous",),), vocab_size=V)
     readings = {r.metric: r for r in InductionProbe(max_sequences=None).measure(subject, sets)}
     assert readings["previous_token_max"].value == pytest.approx(1.0)
+
+
+def test_rows_asked_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ModelConfig(n_layer=2, n_head=2, d_model=16, vocab_size=V, context=L)
+    subject, over = LiveSubject(Transformer(config, seed=0)), text()["test"]
+    whole = previous_token(subject, over=over)
+    monkeypatch.setattr(induction, "PATTERN_ENTRIES", 5 * L * L)
+    np.testing.assert_allclose(previous_token(subject, over=over), whole, rtol=1e-6)
 
 
 def test_copying_scores_of_planted_heads() -> None:

@@ -21,6 +21,9 @@ from repetita.subject import Attending, Attributing, Circuits, Subject
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+PATTERN_ENTRIES = 1 << 22
+"""Entries of a head's patterns that are asked for at once: 16 MiB a head."""
+
 START = 0
 """The id of the start token, which is also the separator and padding."""
 
@@ -203,15 +206,20 @@ def prefix_targets(n_tokens: int, *, n_copies: int) -> NDArray[np.bool_]:
 def previous_token(subject: Attending, /, *, over: EvalSet) -> Floats:
     """Mean attention of a token to the one before it, on the rows of a set, by head (Y, H).
 
-    Separators and padding are no queries. NaN where a set has no text.
+    Separators and padding are no queries. Raises SpecError where a set has no text.
     """
-    rows = over.sequences.rows(over.indices)
-    query_BL = rows.tokens[:, 1:] != START
-    n, found = max(int(query_BL.sum()), 1), []
-    for pattern_BHLL in subject.attend(rows.tokens):
-        before_BHL = np.diagonal(pattern_BHLL, offset=-1, axis1=2, axis2=3)
-        found.append(np.where(query_BL[:, None], before_BHL, 0).sum((0, 2), dtype=np.float64) / n)
-    return np.stack(found) if query_BL.any() else np.full_like(np.stack(found), np.nan)
+    tokens_BL = over.sequences.rows(over.indices).tokens
+    query_BL = tokens_BL[:, 1:] != START
+    size, total = max(1, PATTERN_ENTRIES // tokens_BL.shape[1] ** 2), None
+    for start in range(0, len(tokens_BL), size):
+        part, found = slice(start, start + size), []
+        for pattern_BHLL in subject.attend(tokens_BL[part]):
+            before_BHL = np.diagonal(pattern_BHLL, offset=-1, axis1=2, axis2=3)
+            found.append(np.where(query_BL[part, None], before_BHL, 0).sum((0, 2), dtype=np.float64))
+        total = np.stack(found) if total is None else total + np.stack(found)
+    if total is None or not query_BL.any():
+        raise SpecError(f"the set {over.name} has no text in the rows that are read; give it more sequences")
+    return np.asarray(total / query_BL.sum())
 
 
 def ov_by_activation(subject: Attending, tokens_AL: Ints, /) -> Floats:
