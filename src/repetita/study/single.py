@@ -66,6 +66,7 @@ def train_run(
     """
     root = Path(root)
     corpora = Corpora(root, say=say)
+    corpora.check_start(spec)
     if probes is None:
         there = corpora.sets(spec)
         on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
