@@ -6,6 +6,7 @@ from pathlib import Path
 from repetita.corpus.documents import is_named, public_source
 from repetita.corpus.sequences import CorpusSpec
 from repetita.corpus.source import slug
+from repetita.corpus.training_text import TrainingText
 from repetita.errors import SpecError
 from repetita.measure.copying import CopyingProbe
 from repetita.measure.names import NamesProbe
@@ -155,8 +156,15 @@ def _probes(run: PlannedRun, other: Callable[[CorpusSpec], CorpusSpec]) -> Itera
         corpus = other_corpus(probe)
         if corpus is None or not isinstance(probe, PassProbe):
             yield probe
-        elif corpus.text == run.spec.corpus.text or other(corpus).text != other(run.spec.corpus).text:
+        elif _whole(corpus) == _whole(run.spec.corpus) or _whole(other(corpus)) != _whole(
+            other(run.spec.corpus)
+        ):
             yield probe.edit(corpus=other(corpus))
+
+
+def _whole(corpus: CorpusSpec) -> TrainingText:
+    """Which text it is, however much of it is taken."""
+    return corpus.text.edit(limit_documents=None)
 
 
 def shows_passages(planned: Sequence[PlannedRun]) -> bool:
