@@ -45,16 +45,17 @@ class Plant:
             treated = labels["arm"] == "repeated"
             # The damage is greatest at the middle passes.
             share = {9: 0.5, 80: 0.5, 5: 0.5, 1: 0.5}.get(labels["subset"], 1.0) if treated else 0.0
-            own = noise(metric, labels["seed"], labels["size"], labels["arm"], labels["passes"], sd=self.sd)
+            keys = (labels["seed"], labels["size"], labels["arm"], labels["passes"])
+            own = noise(metric, *keys, sd=self.sd)
             size = math.log(labels["non_embedding"])
             if metric == "loss":
-                return 5 * math.exp(-EXPONENT * (size - share * self.on_loss)) + own
+                return float(5 * math.exp(-EXPONENT * (size - share * self.on_loss)) + own)
             if metric == "in_context":
                 return -0.4 + 0.2 * share + own
             if metric == SCORE:
                 if self.step:
-                    return 0.02 + 0.9 * (labels["size"] == "3.8k") - 0.01 * share + own
-                return SLOPE * (size - share * self.on_score) - 0.3 + own
+                    return float(0.02 + 0.9 * (labels["size"] == "3.8k") - 0.01 * share + own)
+                return float(SLOPE * (size - share * self.on_score) - 0.3 + own)
             if metric == BEST:
                 formed = self.forms * (self.late if treated else 1.0) * labels["steps"]
                 return 0.9 + own if step >= formed else 0.05

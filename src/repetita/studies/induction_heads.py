@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 AT_THE_END = At(at=())
 POINTS = 30
 """States at which heads are looked for, even in the logarithm of the step: neighbours differ by 14%."""
-TINY_TOKENS = 12
-"""Distinct tokens of a sample of bytes, of which the test's text has twenty."""
+TOKENS, BYTES = 25, 12
+"""Distinct tokens of a sample; fewer where four copies do not fit, or where tokens are bytes, of which the
+text of the tests has twenty."""
 
 
-def measured(runs: Iterable[PlannedRun], *, n_tokens: int = 25) -> Iterator[PlannedRun]:
+def measured(runs: Iterable[PlannedRun], /) -> Iterator[PlannedRun]:
     """The runs with what this study measures: heads during training, loss and its course at the end."""
     for run in runs:
         length, first = run.spec.corpus.length, Fraction(max(1, run.spec.steps // 80))
         width = max(1, length // 16)
+        most = BYTES if run.spec.corpus.tokenizer.kind == "bytes" else TOKENS
+        n_tokens = min(most, (length - 1) // 4)
         heads = InductionProbe(name="heads", n_tokens=n_tokens, cadence=LogSpaced(k=POINTS, first=first))
         context = InContextProbe(
             early=length // 10, late=length - width, width=width, max_sequences=TEST_SEQUENCES,
@@ -42,8 +45,7 @@ def measured(runs: Iterable[PlannedRun], *, n_tokens: int = 25) -> Iterator[Plan
 
 def runs_of(scale: str) -> Sequence[PlannedRun]:
     """The runs of the study of copying at this scale, which are trained once for both."""
-    tokens = {"n_tokens": TINY_TOKENS} if scale == "tiny" else {}
-    return tuple(measured(_copying_runs.SCALES[scale](), **tokens))
+    return tuple(measured(_copying_runs.SCALES[scale]()))
 
 
 def analyse(collected: "Collected") -> Analysis:
