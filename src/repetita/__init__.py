@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from repetita.cadence import Every as Every
     from repetita.cadence import LogSpaced as LogSpaced
     from repetita.cadence import Several as Several
+    from repetita.corpus.bases import Passes as Passes
+    from repetita.corpus.bases import RepeatedSubset as RepeatedSubset
+    from repetita.corpus.bases import Stream as Stream
     from repetita.corpus.document_ids import DocumentIds as DocumentIds
     from repetita.corpus.pretrained_tokenizer import hf_tokenizer_spec as hf_tokenizer_spec
     from repetita.corpus.sequences import CorpusSpec as CorpusSpec
@@ -16,10 +19,7 @@ if TYPE_CHECKING:
     from repetita.corpus.tokenizer import TokenizerSpec as TokenizerSpec
     from repetita.corpus.treatment import Insertion as Insertion
     from repetita.corpus.treatment import Insertions as Insertions
-    from repetita.corpus.treatment import Passes as Passes
-    from repetita.corpus.treatment import RepeatedSubset as RepeatedSubset
     from repetita.corpus.treatment import SpecialBatch as SpecialBatch
-    from repetita.corpus.treatment import Stream as Stream
     from repetita.errors import RepetitaError as RepetitaError
     from repetita.errors import UserError as UserError
     from repetita.fit.by_name import fit_law as fit_law
@@ -64,7 +64,8 @@ _HOMES = {
         "corpus.splits": "Splits",
         "corpus.synthetic": "SyntheticSpec",
         "corpus.tokenizer": "TokenizerSpec",
-        "corpus.treatment": "Insertion Insertions Passes RepeatedSubset SpecialBatch Stream",
+        "corpus.bases": "Passes RepeatedSubset Stream",
+        "corpus.treatment": "Insertion Insertions SpecialBatch",
         "errors": "RepetitaError UserError",
         "fit.by_name": "fit_law",
         "fit.claim": "Claim directional equivalent from_estimate undecided",

@@ -60,8 +60,8 @@ SIZES = tuple(WIDTHS)
 
 RATES = {"32": 0.008, "48": 0.006, "64": 0.004}
 """Peak learning rate by width: those of the attention-only pilots that grew a head (after 2,400 and 1,600
-steps at 32 and 64), the only ones tried on this corpus; 48 lies between them. With an MLP width 64 has the loss of
-copying from 2,800 steps on, and no head that reaches 0.5 by step 3,200."""
+steps at 32 and 64), the only ones tried on this corpus; 48 lies between them. With an MLP width 64 has the
+loss of copying from 2,800 steps on, and no head that reaches 0.5 by step 3,200."""
 
 
 def config(
