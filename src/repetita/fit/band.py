@@ -272,7 +272,7 @@ def _least_squares(design: Floats, y: Floats, where: Space) -> tuple[Floats, Flo
     phi = np.linalg.lstsq(free, rest, rcond=None)[0]
     df = max(len(y) - len(phi), 1)
     residual = rest - free @ phi
-    return phi, np.linalg.pinv(free.T @ free) * float(residual @ residual) / df
+    return np.asarray(phi), np.linalg.pinv(free.T @ free) * float(residual @ residual) / df
 
 
 def _bootstrapped(

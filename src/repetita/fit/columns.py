@@ -140,7 +140,7 @@ def _separated(path: Path, text: str) -> Columns:
 
 
 def _json_lines(path: Path, text: str) -> Columns:
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for i, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

@@ -227,7 +227,7 @@ def _over_rows(
     best: _Form, phi: Floats, draws: Floats, params: Mapping[str, float], fix: Mapping[str, float]
 ) -> dict[str, Estimate]:
     where, n = best.problem.space, len(best.problem.y)
-    spread = where.natural(phi + (draws - phi) * math.sqrt(n / (n - len(phi))))
+    spread = where.natural(draws)
     ends = tails(n, n_free=len(phi))
     found = {}
     for name, value in params.items():

@@ -29,8 +29,8 @@ N_REPLICATES = 400
 _FEW_A_PARAMETER = 3
 _FEW_REPLICATES = 100
 
-_PUBLISHED = ((-1, -0.5, 0, 0.5, 1), (0, 5, 10, 15, 20, 25), (0, 5, 10, 15, 20, 25), (0, 0.5, 1, 1.5, 2))
-"""Starts of ln E, ln A, ln B and of either exponent (Hoffmann et al. 2022)."""
+_PUBLISHED = (-1, -0.5, 0, 0.5, 1), (0, 5, 10, 15, 20, 25), (0, 0.5, 1, 1.5, 2)
+"""Starts of ln E, of ln A and ln B, and of either exponent (Hoffmann et al. 2022)."""
 
 _EXPONENTS = (0.08, 0.2, 0.35, 0.55, 0.9, 1.5)
 _RATES = (0.5, 3.0, 10.0, 40.0)
@@ -155,11 +155,12 @@ def _check_inputs(columns: Mapping[str, Floats], where: Space) -> None:
 def _starts(law: str, at: Points, losses: Floats, where: Space) -> Floats:
     """The published grid, and the best terms for each of a grid of exponents and rates."""
     rates: Sequence[float] = _RATES if law == "data-constrained" else (1.0,)
-    e, a, b, exponents = _PUBLISHED
-    if law == "data-constrained":
-        e, a, b, exponents = e[::2], a[1:5], b[1:5], (0.5, 1.0)
-    rough = (math.log(3.0), math.log(20.0)) if law == "data-constrained" else (0.0,)
-    published = grid(e, a, b, exponents, exponents, rough, rough)
+    floors, coefficients, exponents = map(list[float], _PUBLISHED)
+    rough = [0.0]
+    if law == "data-constrained":  # Two more parameters: a coarser grid of the others.
+        floors, coefficients, exponents = floors[::2], coefficients[1:5], exponents[1:3]
+        rough = [math.log(3.0), math.log(20.0)]
+    published = grid(floors, coefficients, coefficients, exponents, exponents, rough, rough)
     fitted = [
         [*_terms(at, losses, alpha, beta, rate), math.log(rate_n)]
         for alpha, beta, rate, rate_n in itertools.product(_EXPONENTS, _EXPONENTS, rates, rates)
@@ -184,9 +185,7 @@ def _terms(at: Points, losses: Floats, alpha: float, beta: float, rate: float) -
 def _estimates(problem: Problem, best: Floats, draws: Floats, shown: Sequence[str]) -> dict[str, Estimate]:
     where, n = problem.space, len(problem.y)
     n_free = len(where.owner)
-    # As in the jackknife of residuals, refits to n runs scatter by n - P where truth scatters by n.
-    wide = best + (draws - best) * math.sqrt(n / (n - n_free))
-    values, spread = where.natural(best), where.natural(wide)
+    values, spread = where.natural(best), where.natural(draws)
     low_tail, high_tail = tails(n, n_free=n_free)
     flat = ~(np.abs(problem.at(best[None, :])[1][0]).max(axis=0) > 1e-9)
     margin = 1e-9 * (where.box[1] - where.box[0])

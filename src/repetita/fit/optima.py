@@ -96,8 +96,8 @@ def resampled(problem: Problem, *, found: list[Optimum], n_replicates: int, seed
     n = len(problem.y)
     if not n_replicates:
         return np.empty((0, len(found[0].phi)))
-    counts = seeds.generator(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_replicates)
-    counts = counts.astype(np.float64)
+    drawn = seeds.generator(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_replicates)
+    counts = drawn.astype(np.float64)
     best = np.full(n_replicates, np.inf)
     ends = np.tile(found[0].phi, (n_replicates, 1))
     for one in found[:3]:
