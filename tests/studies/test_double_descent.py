@@ -11,10 +11,15 @@ import pytest
 from repetita.corpus.treatment import RepeatedSubset
 from repetita.errors import UserError
 from repetita.fit.claim import MAX_PRIMARY, Claim
+from repetita.report.figure import Figure
 from repetita.spec import canonical_json
 from repetita.studies._damage import damages
+from repetita.studies._damage_laws import law_excess
+from repetita.studies._damage_runs import SCALES
+from repetita.studies._damage_size import stored
 from repetita.studies._grid import Grid
-from repetita.studies.double_descent import SCALES, STUDY
+from repetita.studies._repeated_scale import GPU_TEXT, TEXT
+from repetita.studies.double_descent import STUDY
 from repetita.study.collect import Collected, collect
 from repetita.study.corpora import Corpora
 from repetita.study.manifest import write_manifests
@@ -34,13 +39,13 @@ def control(labels: Labels, *, seed_sd: float = 0.01) -> float:
     return level + noise("seed", labels["seed"], labels["corpus"], sd=seed_sd)
 
 
-def bump(labels: Labels, *, peak: float) -> float:
-    """Interference over ln passes; the peak moves as N^-0.5 from its place at 25k."""
-    at = peak * (labels["non_embedding"] / 25_472) ** -0.5
+def bump(labels: Labels, *, peak: float, falls: float = 0.5) -> float:
+    """Interference over ln passes; the peak moves as N^-falls from its place at 25k."""
+    at = peak * (labels["non_embedding"] / 25_472) ** -falls
     return HEIGHT * math.exp(-((math.log(labels["passes"] / at) / WIDTH) ** 2))
 
 
-def humps(peak: float = 200.0, *, height: float = 1.0, run_sd: float = 0.003) -> Value:
+def humps(peak: float = 200.0, *, height: float = 1.0, run_sd: float = 0.003, falls: float = 0.5) -> Value:
     """A value function: control + starvation + interference, and a subset memorized at the peak."""
 
     def value(labels, probe, on, step):
@@ -49,7 +54,7 @@ def humps(peak: float = 200.0, *, height: float = 1.0, run_sd: float = 0.003) ->
             if probe == "subset":
                 at = peak * (labels["non_embedding"] / 25_472) ** -0.5
                 return 0.4 * (labels["passes"] / at) ** -1.0
-            level += STARVED * height + height * bump(labels, peak=peak)
+            level += STARVED * height + height * bump(labels, peak=peak, falls=falls)
         if labels["arm"] == "starved":
             level += STARVED * height
         if probe == "curve":
@@ -105,7 +110,8 @@ def test_starvation_and_interference_add_up(overnight: Analysis) -> None:
     parts: dict[tuple[object, ...], dict[object, Any]] = {}
     for row in figure.rows:
         parts.setdefault((row["line"], row["passes"]), {})[row["part"]] = row["loss"]
-    assert len(parts) == 9 * 6
+    # Three shares at three sizes, two more at two sizes, the smallest at one.
+    assert len(parts) == 9 * 6 + 2 * (5 + 6) + 4
     for part in parts.values():
         assert part["total damage"] == pytest.approx(part["starvation"] + part["interference"], abs=1e-9)
         assert part["starvation"] == pytest.approx(STARVED, abs=0.01)
@@ -121,8 +127,76 @@ def test_control_law_is_recovered_and_excess_has_the_size_it_stands_for(overnigh
     assert row["multiplier"] == pytest.approx(((level + excess) / level) ** (-1 / EXPONENT), rel=0.1)
 
 
+def test_headline_comes_first_and_has_the_size_that_was_planted(overnight: Analysis) -> None:
+    claim = overnight.claims[0]
+    assert claim.name == "half-size"
+    assert claim.statement.startswith("N = 100k, f = 0.1, 80 passes")
+    at = {"non_embedding": 100_096, "passes": 80.0}
+    level = COEFFICIENT * 100_096**-EXPONENT
+    ratio = (level + STARVED + bump(at, peak=200.0)) / level
+    assert effect(claim) == pytest.approx(ratio ** (-1 / EXPONENT), rel=0.1)
+    assert claim.verdict == "supported"
+
+
+def test_headline_with_a_loss_that_no_control_has_is_an_open_bound() -> None:
+    claim = named(analysis(planted(STUDY, scale="overnight", value=humps(height=4.0))))["half-size"]
+    assert claim.estimate is not None
+    assert claim.estimate.value is None
+    assert claim.estimate.high is not None
+    assert claim.estimate.high < 0.01
+    assert claim.leaning == "supported"
+    unbroken = named(analysis(planted(STUDY, scale="laptop", value=humps(height=0.0))))["half-size"]
+    assert unbroken.verdict == "contradicted"
+    without = planted(STUDY, scale="laptop", value=humps(), there=lambda labels: labels["fraction"] != 0.1)
+    unfinished = named(analysis(without))["half-size"]
+    assert (unfinished.verdict, unfinished.note) == ("inconclusive", "not run yet")
+    assert unfinished.primary
+
+
+def test_edges_of_the_band_fall_as_planted(overnight: Analysis) -> None:
+    claim = named(overnight)["band-falls"]
+    assert claim.verdict == "supported"
+    assert effect(claim) == pytest.approx(-0.5, abs=0.1)
+    caption = next(table.caption for table in overnight.tables if table.name == "band")
+    assert all(f"{side} edge: exponent -0." in caption for side in ("left", "right"))
+    rows = next(table.rows for table in overnight.tables if table.name == "band")
+    assert {row[1] for row in rows if row[6] == "no"} == {"0.01"}
+    still = named(analysis(planted(STUDY, scale="overnight", value=humps(falls=0.0))))["band-falls"]
+    assert still.verdict != "supported"
+    assert still.estimate is None or still.estimate.holds(0.0)
+    one = named(analysis(planted(STUDY, scale="laptop", value=humps())))["band-falls"]
+    assert one.verdict == "illustrated"
+
+
+def test_the_data_constrained_law_rises_with_passes_and_stays_under_starvation(overnight: Analysis) -> None:
+    figure = next(figure for figure in overnight.figures if figure.name == "law-data-constrained")
+    lines: dict[object, list[tuple[float, float]]] = {}
+    for row in figure.rows:
+        if row["of"] == "data-constrained law":
+            lines.setdefault(row["line"], []).append((float(row["passes"] or 0), float(row["loss"] or 0)))
+    assert len(lines) == 9 + 4 + 1
+    for points in lines.values():
+        losses = [loss for _, loss in sorted(points)]
+        assert losses == sorted(losses)
+        assert 0 < losses[0] < losses[-1] < STARVED * 1.2
+    one = Grid({"25k": {0: 4.0}}, {("25k", 0.5): {0: 4.1}}, {}, {}, {"25k": 25_472}, 1024, 1e6)
+    assert law_excess(one, ("25k", 0.5), 1.0) == pytest.approx(0)
+    assert law_excess(one, ("100k", 0.5), 8.0) is None
+
+
+def test_stored_bits_by_hand() -> None:
+    """1,000 tokens read 500 times; 2 nats each of them, over 25,472 parameters."""
+    line = ("25k", 0.5)
+    one = Grid(
+        {"25k": {0: 4.0}}, {}, {line: {500.0: {0: 4.5}}}, {line: {500.0: {0: 2.0}}}, {"25k": 25_472}, 9, 1e6
+    )
+    assert stored(one, line, 500.0) == pytest.approx(1000 * 2 / math.log(2) / 25_472)
+    assert stored(one, line, 8.0) is None
+
+
 def test_flat_grid_has_no_hump() -> None:
     found = analysis(planted(STUDY, scale="overnight", value=humps(height=0.0)))
+    assert named(found)["band-falls"].verdict == "inconclusive"
     verdicts = {name: claim.verdict for name, claim in named(found).items() if claim.primary}
     assert "supported" not in {v for name, v in verdicts.items() if name.startswith(("hump", "interference"))}
 
@@ -233,6 +307,7 @@ def test_scale(scale: str) -> None:
     assert 0 < len(primary) <= MAX_PRIMARY
     assert primary == set(STUDY.detectable(scale))
     for figure in found.figures:
+        assert isinstance(figure, Figure)
         assert len(figure.rows) < 5000
         assert len(figure.series_values()) <= 12
     assert len({figure.name for figure in found.figures}) == len(found.figures)
@@ -263,15 +338,18 @@ def test_plan(scale: str) -> None:
             assert labels["passes"] == float(passes)
             assert passes >= 20 or passes.denominator == 1
             if labels["curve"] == "cosine" and (labels["corpus"], labels["rate_scale"]) in (
-                ("sotu", 1.0), ("synthetic", 1.0),
+                ("sotu", 1.0), ("synthetic", 1.0), (GPU_TEXT.source, 1.0),
             ):  # fmt: skip
                 arms["repeated"].add((*key, labels["fraction"]))
     assert {key for key in arms["repeated"] if len(key) == 5} <= arms["control"]
-    assert {key for key in arms["repeated"] if len(key) == 6} == arms["starved"]
+    if scale == "paper":  # The paper has none, and each costs what a treated run costs.
+        assert {key[:2] for key in arms["starved"]} == {(TEXT.source, "42M"), (TEXT.source, "805M")}
+    else:
+        assert {key for key in arms["repeated"] if len(key) == 6} == arms["starved"]
     assert all(len(found) == 1 for found in recipes.values())
 
 
-@pytest.mark.parametrize("scale", SOTU_SCALES)
+@pytest.mark.parametrize("scale", [*SOTU_SCALES, "gpu", "paper"])
 def test_control_ladder_reaches_far_below_the_smallest_treated_size(scale: str) -> None:
     labels = [said(run) for run in STUDY.runs(scale)]
     treated = min(one["non_embedding"] for one in labels if one["arm"] == "repeated")

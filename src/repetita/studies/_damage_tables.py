@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from repetita.fit.effective_size import ControlScan, effective_size, profitable_multiplier, stored_bits
+from repetita.fit.effective_size import ControlScan, effective_size, profitable_multiplier
 from repetita.fit.estimate import Estimate, t_interval
 from repetita.report.figure import Cell
 from repetita.report.page import Table
 from repetita.studies._damage import SHARES, Damage
 from repetita.studies._damage_claims import crossing_text
 from repetita.studies._damage_figures import count_text
-from repetita.studies._grid import Curve, Grid, Line, Losses, mean
+from repetita.studies._damage_size import stored
+from repetita.studies._grid import Curve, Grid, Losses
 
 
 def tables(
@@ -65,7 +66,7 @@ def _cells(grid: Grid, scan: ControlScan | None) -> Table:
             rows.append([
                 line[0], f"{line[1]:g}", f"{passes:g}", _text(losses), _text(subset),
                 _text(grid.excess(line, passes)), *_multipliers(scan, losses, grid.n_params[line[0]]),
-                _bits(grid, line, passes), len(losses),
+                None if (bits := stored(grid, line, passes)) is None else f"{bits:.2g}", len(losses),
             ])  # fmt: skip
     return Table(
         "cells", "Every cell",
@@ -74,7 +75,7 @@ def _cells(grid: Grid, scan: ControlScan | None) -> Table:
         "Stored bits: control's test loss minus the loss on the subset, over all tokens of the subset.",
         count_text(grid),
         ("N", "f", "passes E", "test loss", "subset loss", "excess, nats", "effective size / size",
-         "by the law",         "stored bits / parameter", "seeds"),
+         "by the law", "stored bits / parameter", "seeds"),
         rows,
     )  # fmt: skip
 
@@ -118,21 +119,6 @@ def _multipliers(scan: ControlScan | None, losses: Losses, n_params: int) -> tup
     found = effective_size(scan, n_params=n_params, losses=losses, method="interpolation")
     law = None if found.extrapolated is None else f"{found.extrapolated / n_params:.2g}"
     return found.multiplier.text(digits=2) + (f" ({found.note})" if found.note else ""), law
-
-
-def _bits(grid: Grid, line: Line, passes: float) -> str | None:
-    """Bits stored about the subset per parameter (rule 27), by the seeds that have all three losses."""
-    control, subset = grid.control.get(line[0], {}), grid.subset.get(line, {}).get(passes, {})
-    seeds = sorted(set(control) & set(subset), key=str)
-    if not seeds:
-        return None
-    n_tokens = line[1] * grid.tokens / passes
-    _, each = stored_bits(
-        control_loss_sum=mean([control[seed] for seed in seeds]) * n_tokens,
-        repeated_loss_sum=mean([subset[seed] for seed in seeds]) * n_tokens,
-        n_params=grid.n_params[line[0]],
-    )
-    return f"{each:.2g}"
 
 
 def _text(losses: Losses) -> str | None:

@@ -1,6 +1,8 @@
 """The cells of a double-descent study as numbers: final losses by arm, size, fraction, passes and seed."""
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.study.plan import Label
@@ -20,6 +22,11 @@ Losses = dict[Hashable, float]
 
 MAIN_FRACTION = 0.5
 """Primary claims are made at the planned share nearest to this one."""
+
+HEADLINE = 0.1, 100.0
+"""Share and passes of the paper's headline."""
+HEADLINE_WITHIN = 2.0
+"""The headline is judged at a planned share within this factor of the paper's."""
 
 
 class Curve(NamedTuple):
@@ -50,6 +57,8 @@ class Grid(NamedTuple):
     vocab_size: int
     tokens: float
     """Training tokens of a run up to where its loss was read."""
+    n_total: Mapping[str, int] = MappingProxyType({})
+    """All parameters by size, embeddings included."""
 
     def lines(self) -> list[Line]:
         """Lines by fraction, then size."""
@@ -85,9 +94,11 @@ def grid(
     )
     vocab_size = int(chosen["vocab_size"].max() or 2) if len(chosen) else 2  # type: ignore[arg-type]
     tokens = float(chosen["tokens"].max() or 0) if len(chosen) else 0.0  # type: ignore[arg-type]
-    found = Grid({}, {}, {}, {}, {}, vocab_size, tokens)
+    totals: dict[str, int] = {}
+    found = Grid({}, {}, {}, {}, {}, vocab_size, tokens, totals)
     for row in chosen.iter_rows(named=True):
         found.n_params[row["size"]] = row["non_embedding"]
+        totals[row["size"]] = row["total_params"]
         line, seed = (row["size"], row["fraction"]), row["seed"]
         if row["probe"] == "subset":
             found.subset.setdefault(line, {}).setdefault(row["passes"], {})[seed] = row["value"]
@@ -118,10 +129,11 @@ def curves(table: "pl.DataFrame", *, corpus: str) -> list[Curve]:
         & pl.col("value").is_not_null()
     ).sort("step")
     keys = ("arm", "size", "fraction", "passes", "seed", "curve")
-    runs: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    runs: dict[tuple[Any, ...], dict[float, float]] = {}
     for row in chosen.iter_rows(named=True):
-        runs.setdefault(tuple(row[key] for key in keys), []).append((row["tokens"], row["value"]))
-    found = [Curve(*key, *zip(*points, strict=True)) for key, points in runs.items()]
+        # A run that is planned twice (on a corpus that another took the place of) is there twice.
+        runs.setdefault(tuple(row[key] for key in keys), {})[row["tokens"]] = row["value"]
+    found = [Curve(*key, tuple(points), tuple(points.values())) for key, points in runs.items()]
     return sorted(found, key=lambda one: (one.size, one.fraction or 0, one.passes or 0, one.seed, one.arm))
 
 
@@ -161,6 +173,28 @@ def main_lines(planned: Sequence[Labels]) -> list[Line]:
         if labels["fraction"] == share
     }
     return [(sizes[n_params], share) for n_params in dict.fromkeys((min(sizes), max(sizes)))]
+
+
+def headline_cell(planned: Sequence[Labels]) -> tuple[Line, float] | None:
+    """The planned cell nearest to the paper's headline: the largest size at the share nearest to a tenth, at
+    the passes nearest to 100; None where no share is near.
+
+    Chosen among what is planned, as `main_lines`.
+    """
+    cells = [
+        (float(labels["fraction"] or 0), int(labels["non_embedding"] or 0), float(labels["passes"] or 0),
+         str(labels["size"]))
+        for labels in standard(planned)
+        if labels["arm"] == "repeated"
+    ]  # fmt: skip
+    far = lambda value, wanted: abs(math.log(value / wanted))  # noqa: E731
+    near = [cell for cell in cells if far(cell[0], HEADLINE[0]) <= math.log(HEADLINE_WITHIN)]
+    if not near:
+        return None
+    share, _, passes, size = min(
+        near, key=lambda cell: (far(cell[0], HEADLINE[0]), -cell[1], far(cell[2], HEADLINE[1]))
+    )
+    return (size, share), passes
 
 
 def line_text(line: Line, /) -> str:

@@ -45,6 +45,10 @@ SIZES = ("1.57M", "5.3M", "13M", "42M", "101M", "200M", "340M", "805M")
 """Non-embedding parameters, 12 L (128 L)^2, smallest first (section 2.4). All eight are the family's; which
 of the middle ones the paper ran is not in its text."""
 
+BELOW = {"25k": (2, 32, 1), "104k": (2, 64, 1), "0.40M": (2, 128, 2)}
+"""(layers, width, heads) of controls under the family: the law must reach 30 times below the smallest treated
+size (experiment design, rule 23), where the paper extrapolates."""
+
 BATCH_SIZE = 128
 """Sequences of 8,192 tokens: 2^20 tokens a step, that of the same code base (Olsson et al. 2022)."""
 STEPS = 93_750
@@ -64,7 +68,13 @@ TEST_SEQUENCES = 1_200
 
 def config(size: str, *, kind: Kind = "mlp") -> ModelConfig:
     """The model of a size name: d = 128 L, heads of 64, full attention (the paper's are partly banded)."""
-    model = ladder("hernandez", vocab_size=VOCAB_SIZE, context=CONTEXT)[size]
+    if size in BELOW:
+        n_layer, d_model, n_head = BELOW[size]
+        model = ModelConfig(
+            n_layer=n_layer, d_model=d_model, n_head=n_head, vocab_size=VOCAB_SIZE, context=CONTEXT
+        )
+    else:
+        model = ladder("hernandez", vocab_size=VOCAB_SIZE, context=CONTEXT)[size]
     return model if kind == "mlp" else model.edit(d_mlp=0)
 
 
@@ -79,7 +89,7 @@ def attention_only(n_layer: int, *, vocab_size: int = VOCAB_SIZE, context: int =
 def rate(model: ModelConfig) -> float:
     """Peak learning rate: 0.003239 - 0.0001395 ln N (Kaplan et al. 2020, appendix D.6).
 
-    The paper states none; this one was fitted to models of the same family of sizes.
+    The paper states none; this one was fitted to models of this range of sizes.
     """
     return round(0.003239 - 0.0001395 * math.log(count(model).formula_12ld2), 6)
 

@@ -1,240 +1,98 @@
 """What does repeated data cost? Double descent over passes and in time (repeated-data paper, Figs. 1-4)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
-from itertools import product
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from repetita.cadence import At, LogSpaced
-from repetita.corpus.sequences import CorpusSpec
-from repetita.corpus.treatment import RepeatedSubset, Stream
-from repetita.measure.memorization import ScoreProbe
-from repetita.measure.probe import Probe
 from repetita.model.config import count
 from repetita.report.page import Deviation
-from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
+from repetita.studies._damage_runs import SCALES
+from repetita.studies._repeated_scale import CONTEXT, EXPECTED, VOCAB_SIZE
 from repetita.study.expand import labels_of
-from repetita.study.plan import Analysis, PlannedRun, Study
-from repetita.train.recipe import Recipe, RunSpec
+from repetita.study.plan import Analysis, Study
 
 if TYPE_CHECKING:
     import polars as pl
 
     from repetita.fit.effective_size import ControlScan
-    from repetita.studies._grid import Grid, Labels
+    from repetita.report.figure import Figure
+    from repetita.studies._band import Band, Edge, Side
+    from repetita.studies._damage import Damage, Within
+    from repetita.studies._grid import Curve, Grid, Labels
     from repetita.study.collect import Collected
-
-STDLIB = SOTU.edit(source="python-stdlib")
-
-LADDER = tuple(RATES)
-TEST_SEQUENCES = 800
-"""Just above the 100,000 tokens that rule 1 of the experiment design asks for."""
-CURVE_BUDGET = Fraction(1, 100)
-"""45 sequences at each of 17 states of 1,600 steps. All measuring of a run stays under 5% of its time."""
-
-HALF, TENTH, NINE_TENTHS = Fraction(1, 2), Fraction(1, 10), Fraction(9, 10)
-
-
-class Cell(NamedTuple):
-    """Runs that differ in the size of the repeated subset and in the seed only."""
-
-    arm: Literal["control", "repeated", "starved"]
-    size: str
-    fraction: Fraction | None = None
-    subsets: tuple[int, ...] = (0,)
-    """Sequences S of the repeated subset; passes are E = f T / S."""
-    seeds: tuple[int, ...] = (0,)
-    curve: Literal["cosine", "constant"] = "cosine"
-    rate_scale: float = 1.0
-    corpus: CorpusSpec = SOTU
-
-
-class Design(NamedTuple):
-    """What a scale runs."""
-
-    cells: tuple[Cell, ...]
-    steps: int
-    batch_size: int
-    test_sequences: int
-    """Sequences of the final test loss."""
-    curve_budget: Fraction
-    """Share of a run's compute for the learning curve, which reads fewer sequences and is less exact; that
-    of the repeated subset has two fifths of it."""
-    curve_points: int
-    warmup_steps: int = 100
-
-
-def planned(design: Design) -> Iterator[PlannedRun]:
-    """One planned run for each subset and seed of each cell."""
-    total = design.steps * design.batch_size
-    for cell in design.cells:
-        for subset, seed in product(cell.subsets, cell.seeds):
-            recipe = Recipe(
-                learning_rate=RATES[cell.size] * cell.rate_scale,
-                warmup_steps=design.warmup_steps,
-                curve=cell.curve,
-            )
-            treatment: Stream | RepeatedSubset = Stream()
-            if cell.fraction is not None:
-                slots: Literal["repeated", "empty"] = "empty" if cell.arm == "starved" else "repeated"
-                treatment = RepeatedSubset(fraction=cell.fraction, n_sequences=subset, slots=slots)
-            model = config(cell.size, corpus=cell.corpus)
-            spec = RunSpec(
-                corpus=cell.corpus,
-                model=model,
-                treatment=treatment,
-                recipe=recipe,
-                steps=design.steps,
-                batch_size=design.batch_size,
-                seed=seed,
-            )
-            lane = 0 if cell.fraction is None else int(cell.fraction * total)
-            yield PlannedRun(
-                spec=spec,
-                labels={
-                    "arm": cell.arm,
-                    "corpus": cell.corpus.source,
-                    "size": cell.size,
-                    "non_embedding": count(model).non_embedding,
-                    "fraction": None if cell.fraction is None else float(cell.fraction),
-                    "subset": subset if cell.arm == "repeated" else None,
-                    "passes": lane / subset if cell.arm == "repeated" else None,
-                    "curve": cell.curve,
-                    "vocab_size": model.vocab_size,
-                    "rate_scale": cell.rate_scale,
-                },
-                probes=tuple(probes(design, cell)),
-            )
-
-
-def probes(design: Design, cell: Cell) -> Iterator[Probe]:
-    """Test loss often on few sequences and seldom on many; the repeated subset as often as the curve.
-
-    A peak read before the end means something under a constant rate alone (experiment design, rule 25).
-    """
-    often = LogSpaced(k=design.curve_points, first=Fraction(max(1, design.steps // 80)))
-    seldom = At(at=(design.steps // 4, design.steps // 2) if cell.curve == "constant" else ())
-    yield ScoreProbe(name="curve", on=("test",), budget=design.curve_budget, cadence=often)
-    yield ScoreProbe(name="test", on=("test",), max_sequences=design.test_sequences, cadence=seldom)
-    if cell.arm == "repeated":
-        yield ScoreProbe(name="subset", on=("repeated",), budget=design.curve_budget * 2 / 5, cadence=often)
-
-
-def seeds(n: int) -> tuple[int, ...]:
-    """The first n seeds."""
-    return tuple(range(n))
-
-
-# 25,600 slots: half of them hold every subset here a whole number of times (8, 25, 80, 256, 800, 2560).
-HALF_SUBSETS = (1600, 512, 160, 50, 16, 5)
-AROUND_PEAK = {"25k": (160, 50, 16), "100k": (512, 160, 50, 16)}
-"""Where seeds 1 and 2 run as well. At 100k the subsets first chosen, 160, 50 and 16, ended at what turned out
-to be the peak (80 passes), which decides nothing; 512 was added so that it is bracketed."""
-TENTH_SUBSETS = (320, 80, 32, 10, 4, 1)
-NINE_SUBSETS = (1920, 640, 192, 64, 20, 6)
-
-
-def demo() -> Sequence[PlannedRun]:
-    """Eleven short runs of one seed: f = 9/10, where the paper sees double descent at its plainest."""
-    cells = (
-        *(Cell("control", size) for size in ("3.8k", "6.6k", "14k", "25k")),
-        Cell("repeated", "25k", NINE_TENTHS, subsets=(600, 180, 60, 18, 5, 2)),
-        Cell("starved", "25k", NINE_TENTHS, subsets=(1,)),
-    )
-    design = Design(
-        cells, 500, 16, TEST_SEQUENCES, curve_budget=Fraction(1, 40), curve_points=16, warmup_steps=50
-    )
-    return tuple(planned(design))
-
-
-def tiny() -> Sequence[PlannedRun]:
-    """Seconds of work on synthetic bytes, for tests: every arm, no science."""
-    cells = (
-        *(Cell("control", size, seeds=seeds(2), corpus=SYNTHETIC) for size in ("0.6k", "1.9k", "3.8k")),
-        Cell("repeated", "3.8k", HALF, subsets=(80, 20, 5), seeds=seeds(2), corpus=SYNTHETIC),
-        Cell("repeated", "3.8k", HALF, subsets=(20,), curve="constant", corpus=SYNTHETIC),
-        Cell("control", "3.8k", curve="constant", corpus=SYNTHETIC),
-        Cell("starved", "3.8k", HALF, subsets=(1,), seeds=seeds(2), corpus=SYNTHETIC),
-    )
-    design = Design(cells, 40, 8, 32, curve_budget=Fraction(1, 8), curve_points=6, warmup_steps=8)
-    return tuple(planned(design))
-
-
-def laptop() -> Sequence[PlannedRun]:
-    """One seed over the grid, three at the three subsets around the expected peak; controls of nine sizes."""
-    three = seeds(3)
-    cells = (
-        *(Cell("control", size, seeds=three) for size in LADDER if size != "400k"),
-        *(Cell("repeated", size, HALF, subsets=HALF_SUBSETS) for size in ("25k", "100k")),
-        *(Cell("repeated", size, HALF, subsets=around, seeds=(1, 2)) for size, around in AROUND_PEAK.items()),
-        *(Cell("starved", size, HALF, subsets=(1,), seeds=three) for size in ("25k", "100k")),
-        Cell("repeated", "25k", TENTH, subsets=TENTH_SUBSETS),
-        Cell("starved", "25k", TENTH, subsets=(1,)),
-        Cell("repeated", "25k", NINE_TENTHS, subsets=NINE_SUBSETS),
-        Cell("starved", "25k", NINE_TENTHS, subsets=(1,)),
-        Cell("control", "25k", curve="constant"),
-        Cell("repeated", "25k", NINE_TENTHS, subsets=NINE_SUBSETS, curve="constant"),
-    )
-    return tuple(planned(Design(cells, 1600, 16, TEST_SEQUENCES, curve_budget=CURVE_BUDGET, curve_points=16)))
-
-
-def overnight() -> Sequence[PlannedRun]:
-    """Three seeds everywhere, three sizes and shares, a second corpus, half and double the learning rate."""
-    three = seeds(3)
-    sizes, shares = ("25k", "57k", "100k"), (TENTH, HALF, NINE_TENTHS)
-    grids = {TENTH: TENTH_SUBSETS, HALF: HALF_SUBSETS, NINE_TENTHS: NINE_SUBSETS}
-    cells = (
-        *(Cell("control", size, seeds=three, corpus=corpus) for corpus in (SOTU, STDLIB) for size in LADDER),
-        *(Cell("repeated", size, f, subsets=grids[f], seeds=three) for size in sizes for f in shares),
-        *(Cell("starved", size, f, subsets=(1,), seeds=three) for size in sizes for f in shares),
-        Cell("control", "25k", seeds=three, curve="constant"),
-        *(Cell("repeated", "25k", f, grids[f], three, curve="constant") for f in (HALF, NINE_TENTHS)),
-        *(Cell("control", "25k", seeds=three, rate_scale=scale) for scale in (0.5, 2.0)),
-        *(Cell("repeated", "25k", HALF, HALF_SUBSETS, three, rate_scale=scale) for scale in (0.5, 2.0)),
-        *(Cell("repeated", size, HALF, HALF_SUBSETS, three, corpus=STDLIB) for size in ("25k", "100k")),
-    )
-    return tuple(planned(Design(cells, 1600, 16, TEST_SEQUENCES, curve_budget=CURVE_BUDGET, curve_points=16)))
+    from repetita.study.plan import PlannedRun
 
 
 def analyse(collected: "Collected") -> Analysis:
     """Claims, figures and tables of the main corpus at the standard rate; the other arms are descriptive."""
     from repetita.fit.claim import settle
-    from repetita.studies import _damage, _damage_claims, _damage_figures, _damage_tables
-    from repetita.studies._grid import curves, grid, main_corpus, main_lines, planned_labels
+    from repetita.studies import _band, _damage, _damage_claims, _damage_tables
+    from repetita.studies._damage_laws import table as laws_table
+    from repetita.studies._grid import curves, grid, main_corpus, planned_labels
 
     table = collected.measurements
     if table.is_empty():
         return Analysis(warnings=("no run is finished yet",))
     plan = planned_labels(collected)
-    corpus, primary = main_corpus(plan), main_lines(plan)
+    corpus = main_corpus(plan)
     main, learning = grid(table, corpus=corpus), curves(table, corpus=corpus)
     found = _damage.damages(main)
     in_time = any(labels["curve"] == "constant" and labels["arm"] == "repeated" for labels in plan)
     within = _damage.within_runs(learning, schedule="constant" if in_time else "cosine")
-    scan, warnings = _scan(main)
-    shares = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
-    horizons = {name: grid(table, corpus=corpus, curve="constant", at=at) for name, at in shares.items()}
+    scan, warnings = control_law(main)
+    bands = _band.bands(main, scan)
+    edges = _band.edges(bands, grid=main)
     beside = _beside(table, plan=plan)
-    found_beside = {name: _damage.damages(other) for name, other in beside.items()}
-    claims = [*_damage_claims.claims(main, found=found, within=within, primary=primary)]
+    claims = [*_damage_claims.claims(main, found=found, within=within, planned=plan, scan=scan, edges=edges)]
     for name, other in beside.items():
-        claims += _damage_claims.robustness(name, found_beside[name], grid=other)
-    arms = {f"{corpus}, standard rate": main.only(primary), **beside}
-    return Analysis(
-        claims=settle(claims),
-        figures=tuple(
-            _damage_figures.figures(
-                main, found=found, curves=learning, within=within, scan=scan, horizons=horizons, arms=arms
-            )
-        ),
-        tables=tuple(
-            _damage_tables.tables(main, found=found, scan=scan, equivalents=_damage.equivalents(learning))
-        ),
-        warnings=warnings,
+        claims += _damage_claims.robustness(name, _damage.damages(other), grid=other)
+    tables = [
+        *_damage_tables.tables(main, found=found, scan=scan, equivalents=_damage.equivalents(learning)),
+        *([_band.table(bands, fitted=edges, grid=main)] if len(bands) > 1 else []),
+        *([laws_table(main, found=found, scan=scan)] if len(found) > 1 else []),
+    ]
+    drawn = _Drawn(table, plan, main, tuple(found), scan, beside)
+    figures = _figures(drawn, learning=learning, within=within, bands=bands, edges=edges)
+    return Analysis(settle(claims), tuple(figures), tables, warnings)
+
+
+class _Drawn(NamedTuple):
+    """What the figures are drawn from."""
+
+    table: "pl.DataFrame"
+    plan: Sequence["Labels"]
+    main: "Grid"
+    found: "tuple[Damage, ...]"
+    scan: "ControlScan | None"
+    beside: Mapping[str, "Grid"]
+
+
+def _figures(
+    of: _Drawn,
+    *,
+    learning: "Sequence[Curve]",
+    within: "Sequence[Within]",
+    bands: "Sequence[Band]",
+    edges: "dict[Side, Edge]",
+) -> Iterator["Figure"]:
+    """In the order of the paper, then what is ours."""
+    from repetita.studies import _band, _damage_figures, _damage_laws, _damage_size
+    from repetita.studies._grid import grid, main_corpus, main_lines
+
+    corpus, primary = main_corpus(of.plan), main_lines(of.plan)
+    shares = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
+    horizons = {name: grid(of.table, corpus=corpus, curve="constant", at=at) for name, at in shares.items()}
+    arms = {f"{corpus}, standard rate": of.main.only(primary), **of.beside}
+    yield from _damage_figures.figures(
+        of.main, found=of.found, curves=learning, within=within, scan=of.scan, horizons=horizons, arms=arms
     )
+    if len(of.main.lines()) < 2:
+        return
+    yield from _damage_size.figures(of.main, found=of.found, scan=of.scan, main=primary)
+    yield from _band.figures(bands, fitted=edges, grid=of.main)
+    yield from _damage_laws.figures(of.main, found=of.found, main=primary)
 
 
-def _scan(main: "Grid") -> tuple["ControlScan | None", tuple[str, ...]]:
+def control_law(main: "Grid") -> tuple["ControlScan | None", tuple[str, ...]]:
     """The law of the controls where there are enough of them, and what to know about it."""
     from repetita.errors import SpecError
     from repetita.fit.effective_size import RESOLVABLE, control_scan
@@ -275,34 +133,71 @@ def detectable(scale: str) -> Mapping[str, str]:
 
 def deviations(scale: str) -> Sequence[Deviation]:
     """The paper's value and ours, parameter by parameter."""
+    from repetita.studies._damage_claims import HALVED
+
     runs = SCALES[scale]()
-    spec = runs[0].spec
-    tokens = spec.steps * spec.batch_size * spec.corpus.length
-    sizes = sorted({count(run.spec.model).non_embedding for run in runs})
-    vocab, n_seeds = spec.corpus.tokenizer, len({run.spec.seed for run in runs})
-    ratio, ours = f"{tokens / sizes[-1]:.0f} and more", f"{vocab.vocab_size:,} ({vocab.kind})"
-    control = "unique data, and empty repeated slots"
-    smallest = "smallest at the largest control"
+    treated = [run for run in runs if run.labels["arm"] == "repeated"]
+    largest = max(count(run.spec.model).non_embedding for run in treated)
+    tokens = runs[0].spec.steps * runs[0].spec.batch_size * runs[0].spec.corpus.length
+    shares = ", ".join(f"{share:g}" for share in sorted({_number(run, "fraction") for run in treated}))
+    passes = [_number(run, "passes") for run in treated]
+    n_seeds = len({run.spec.seed for run in runs})
+    same = "the same S" if scale == "paper" else "a run of fewer tokens"
     return (
-        Deviation("corpus", "400B tokens of web text and books", f"{spec.corpus.source}, one pass", "speed"),
-        Deviation("tokens T a run", "100B", f"{tokens:,}", "two CPU cores"),
-        Deviation("model sizes N", "1.5M to 800M", f"{sizes[0]:,} to {sizes[-1]:,}", "two CPU cores"),
-        Deviation("tokens per parameter", "125 and more", ratio, smallest),
-        Deviation("shape", "d = 128 L, some banded heads", "2 layers, full attention", "tiny models"),
-        Deviation("vocabulary", "50,304 (GPT-2)", ours, "embeddings would dwarf the model"),
-        Deviation("context", "8,192", str(spec.corpus.length), "speed"),
+        *setting(runs),
+        Deviation("tokens per parameter", "125 and more", f"{tokens / largest:.0f} and more", "if treated"),
+        Deviation("share f", "0.01, 0.03, 0.1, 0.2, 0.5, 0.9", shares, "0.01 enters no fit, as in the paper"),
+        Deviation("passes E", "11 to 110,000, six a line", f"{min(passes):g} to {max(passes):g}", same),
         Deviation("mixing", "not stated", "error diffusion", "share exact at every step"),
         Deviation("order in the subset", "not stated", "drawn anew each pass", "no fixed neighbours"),
         Deviation("seeds", "one, as far as stated", str(n_seeds), "intervals"),
-        Deviation("control", "unique data", control, "splits the damage"),
+        Deviation("control", "unique data", "unique data, and empty repeated slots", "splits the damage"),
         Deviation("marker", "loss on it approaches zero", "under 10% of the test loss", "a number decides"),
-        Deviation(
-            "learning rate", "not stated", "best on the control by size, frozen", "rule 11 of the design"
-        ),
-    )
+        Deviation("half the size", "400M of 800M (340M in its text)",
+                  f"effective size / size under {HALVED:.2f}", "nearer to a half than to whole"),
+        Deviation("effective size", "power law of the controls inverted",
+                  "read between neighbouring controls, the law beside it",
+                  "the law misses controls by more than their noise"),
+        Deviation("half damage", "on the log of the effective size", "that, or nats where a size is censored",
+                  "a loss worse than every control has no effective size"),
+        Deviation("edges of the band", "a line through averages over shares",
+                  "a level for each share, censored edges kept; the paper's beside it",
+                  "shares were run at different sizes"),
+    )  # fmt: skip
 
 
-SCALES = {"demo": demo, "tiny": tiny, "laptop": laptop, "overnight": overnight}
+def setting(runs: "Sequence[PlannedRun]") -> Iterator[Deviation]:
+    """Rows that any study of these runs has: text, models, tokens and recipe."""
+    spec = runs[0].spec
+    tokens = spec.steps * spec.batch_size * spec.corpus.length
+    sizes = sorted({count(run.spec.model).non_embedding for run in runs})
+    vocab, per_step = spec.corpus.tokenizer, spec.batch_size * spec.corpus.length
+    depths = sorted({run.spec.model.n_layer for run in runs})
+    kind = "GPT-2's, its ids moved up by one" if vocab.kind == "hf" else vocab.kind
+    corpora = ", ".join(dict.fromkeys(run.spec.corpus.source for run in runs))
+    layers = f"{depths[0]} layers" if len(depths) == 1 else f"{depths[0]} to {depths[-1]} layers"
+    theirs, same = spec.corpus.length == CONTEXT, "the paper's"
+    rule = {
+        1024: "peak best on the control by size, frozen (rule 11 of the design)",
+        VOCAB_SIZE: "peak 0.003239 - 0.0001395 ln N (Kaplan et al. 2020)",
+    }.get(spec.model.vocab_size, "peak not tuned")
+    yield from (
+        Deviation("corpus", "400B tokens of web text and books", f"{corpora}, one pass", "never released"),
+        Deviation("tokens T a run", "100B", f"{tokens:,}", "whole passes" if theirs else "time and text"),
+        Deviation("model sizes N", "1.5M to 800M", f"{sizes[0]:,} to {sizes[-1]:,}", "controls reach lower"),
+        Deviation("shape", "d = 128 L, some banded heads", f"{layers}, full attention", "banding not stated"),
+        Deviation("vocabulary", "50,304 (GPT-2)", f"{spec.model.vocab_size:,} ({kind})",
+                  same if theirs else "embeddings would dwarf the model"),
+        Deviation("context", "8,192", f"{spec.corpus.length:,}", same if theirs else "speed"),
+        Deviation("tokens a step", "not stated, 1.05M in the same code", f"{per_step:,}",
+                  same if theirs else "enough steps"),
+        Deviation("learning rate", "not stated", f"warm-up and cosine, {rule}", "a free choice"),
+    )  # fmt: skip
+
+
+def _number(run: "PlannedRun", label: str) -> float:
+    return float(run.labels[label] or 0)
+
 
 STUDY = Study(
     name="double_descent",
@@ -317,4 +212,5 @@ STUDY = Study(
     analyse=analyse,
     deviations=deviations,
     detectable=detectable,
+    expected=EXPECTED,
 )
