@@ -75,7 +75,7 @@ def representative(size: str, *, steps: int | None) -> PlannedRun:
     """The run of the laptop scale that stands for a size, cut or lengthened to `steps`."""
     run = next(
         run
-        for run in double_descent.laptop()
+        for run in double_descent.STUDY.runs("laptop")
         if (run.labels["size"], run.labels["passes"], run.labels["curve"]) == (size, PASSES, "cosine")
     )
     return run if steps is None else run._replace(spec=run.spec.edit(steps=steps))

@@ -225,7 +225,9 @@ def test_passes_of_a_window_fill_its_share_of_slots(one: int, other: int, passes
     assert by_size.fraction is not None
     assert by_size.fraction * slots == passes * size
     assert settle(RepeatedSubset(fraction=by_size.fraction, passes=Fraction(passes), **window)) == by_size
-    assert steps_per_pass(by_size, batch_size=16) * passes == stop - start
+    steps = steps_per_pass(by_size, batch_size=16)
+    assert steps is not None
+    assert steps * passes == stop - start
 
 
 def test_a_window_is_forgotten_where_it_has_no_end_in_sight_and_is_the_control_before_it() -> None:

@@ -62,6 +62,7 @@ def test_hostile_text_is_text_in_an_svg():
 
 def test_names_that_javascript_keeps_for_itself_are_drawn_as_others():
     figure = samples.hostile().figures[0]
+    assert isinstance(figure, Figure)
     entry = legend(figure)[-1]
     assert entry.label == "__proto__"
     assert entry.value != "__proto__"

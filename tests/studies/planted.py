@@ -8,10 +8,11 @@ import polars as pl
 
 from repetita.corpus.treatment import steps_per_pass
 from repetita.fit.claim import Claim
+from repetita.report.figure import Figure
 from repetita.study.collect import Absent, Collected
 from repetita.study.expand import in_run, labels_of
 from repetita.study.manifest import Manifest
-from repetita.study.plan import Label, PlannedRun, Study
+from repetita.study.plan import Analysis, Label, PlannedRun, Study
 
 Value = Callable[[Mapping[str, Any], str, str, int], float | None]
 """What is read: by the labels of the run, the probe's name, the set, and the step; None is not measured."""
@@ -20,6 +21,11 @@ LENGTH = 128
 
 def everything(labels: Mapping[str, Label]) -> bool:
     return True
+
+
+def charts(analysis: Analysis) -> list[Figure]:
+    """The figures that have axes."""
+    return [figure for figure in analysis.figures if isinstance(figure, Figure)]
 
 
 def planted(

@@ -19,7 +19,7 @@ from repetita.studies._definitions import SCORES, cells
 from repetita.studies.definitions import SCALES, STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from tests.studies.planted import effect, planted, said
+from tests.studies.planted import charts, effect, planted, said
 from tests.studies.trained import trained
 
 TOKENS, SUFFIX, PROMPTS = 128, 16, (8, 16, 32)
@@ -251,7 +251,7 @@ def drawn(found: Analysis) -> None:
     assert [table.name for table in found.tables] == [
         "definitions-matrix", "definitions-eidetic", "definitions-influence",
     ]  # fmt: skip
-    assert all(len(figure.series_values()) <= 12 for figure in found.figures)
+    assert all(len(figure.series_values()) <= 12 for figure in charts(found))
 
 
 @pytest.mark.slow

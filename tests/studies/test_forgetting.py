@@ -19,7 +19,7 @@ from repetita.studies._memory_runs import followed_passes
 from repetita.studies.forgetting import SCALES, STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from tests.studies.planted import Value, both, effect, noise, planted, said
+from tests.studies.planted import Value, both, charts, effect, noise, planted, said
 from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
@@ -192,7 +192,7 @@ def test_scale(scale: str) -> None:
     primary = {claim.name for claim in found.claims if claim.primary}
     assert 0 < len(primary) <= MAX_PRIMARY
     assert primary == set(STUDY.detectable(scale))
-    for figure in found.figures:
+    for figure in charts(found):
         assert len(figure.rows) < 5000
         assert len(figure.series_values()) <= 12
     assert STUDY.deviations(scale)

@@ -15,7 +15,7 @@ from repetita.studies import memorization_speed
 from repetita.studies.learning_rate import GRID, SCALES, STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from tests.studies.planted import effect, everything, noise, planted
+from tests.studies.planted import charts, effect, everything, noise, planted
 from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
@@ -132,7 +132,7 @@ def test_a_partial_study_is_analysed(name: str) -> None:
 def test_scale(scale: str) -> None:
     found = STUDY.analyse(made(scale, Plant()))
     assert {claim.name for claim in found.claims if claim.primary} == set(STUDY.detectable(scale))
-    for figure in found.figures:
+    for figure in charts(found):
         assert figure.name.startswith("rate-")
         assert len(figure.series_values()) <= 12
         if scale == "laptop":

@@ -20,7 +20,7 @@ from repetita.studies._speed_claims import LOW
 from repetita.studies.memorization_speed import SCALES, STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
-from tests.studies.planted import both, effect, everything, noise, planted, said
+from tests.studies.planted import both, charts, effect, everything, noise, planted, said
 from tests.studies.trained import trained
 
 Labels = Mapping[str, Any]
@@ -319,7 +319,7 @@ def test_scale(scale: str) -> None:
     assert primary == set(STUDY.detectable(scale))
     names = {figure.name for figure in found.figures}
     assert names >= {f"speed-{name}" for name in FIGURES[2 * (scale == "tiny") :]}
-    for figure in found.figures:
+    for figure in charts(found):
         assert len(figure.rows) < 5000
         assert len(figure.series_values()) <= 12
         assert all(row.get("seeds") is not None for row in figure.rows)

@@ -5,12 +5,12 @@ import pytest
 from repetita.report.figure import Figure
 from repetita.studies._speed import CAUSAL, MASKED, TAUS
 from repetita.studies.memorization_speed import STUDY
-from tests.studies.planted import effect
+from tests.studies.planted import charts, effect
 from tests.studies.test_memorization_speed import Labels, Plant, made, named
 
 
 def figures(plant: Plant) -> dict[str, Figure]:
-    return {figure.name: figure for figure in STUDY.analyse(made("laptop", plant)).figures}
+    return {figure.name: figure for figure in charts(STUDY.analyse(made("laptop", plant)))}
 
 
 def test_slopes_by_tau_come_back() -> None:
