@@ -20,6 +20,10 @@ _ROLES = {
 _LISTED = "; ".join(f"{law} ({columns})" for law, columns in _ROLES.items())
 
 
+COLUMNS = ("params", "tokens", "unique_tokens", "loss", "step", "value", "passes", "fraction", "excess")
+"""What laws read, in the order of the options."""
+
+
 def fit(
     law: Annotated[
         str, typer.Argument(metavar="LAW", help=f"A law and the columns that it reads: {_LISTED}.")
@@ -45,17 +49,11 @@ def fit(
     ] = None,
     tie: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tie", metavar="NAME=NAME", help="Make two parameters one: alpha=beta; several times."
-        ),
+        typer.Option("--tie", metavar="NAME=NAME", help="Make two parameters one, as in alpha=beta."),
     ] = None,
     bootstrap: Annotated[
         int | None,
-        typer.Option(
-            "--bootstrap",
-            metavar="N",
-            help="Refits to rows drawn with replacement, 0 for none. [default: 400]",
-        ),
+        typer.Option("--bootstrap", metavar="N", help="Refits to rows drawn anew. [default: 400]"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     as_json: AsJson = False,
@@ -66,21 +64,12 @@ def fit(
     """
     from repetita.fit.by_name import fit_law
 
-    named = {
-        "params": params,
-        "tokens": tokens,
-        "unique_tokens": unique_tokens,
-        "loss": loss,
-        "step": step,
-        "value": value,
-        "passes": passes,
-        "fraction": fraction,
-        "excess": excess,
-    }
+    given = (params, tokens, unique_tokens, loss, step, value, passes, fraction, excess)
+    named = {role: name for role, name in zip(COLUMNS, given, strict=True) if name is not None}
     found = fit_law(
         law,  # type: ignore[arg-type]  # Any text; the function names the nearest law.
         table=table,
-        columns={role: name for role, name in named.items() if name is not None},
+        columns=named,
         drop_worst=drop_worst,
         fix=_held(fix or []),
         tie=tie or [],

@@ -70,8 +70,7 @@ def fit_law(
     x^-exponent with a delta of its own (`fit.laws`), a decay has floor, height and rate, and rows that share
     a value of `by` are one curve (`fit.forgetting`).
 
-    Rows that lack a number are left out. Raises SpecError for an unknown law, column or parameter, for a cell
-    that is no number, and for too few points.
+    Rows that lack a number are left out. SpecError: an unknown name, a cell that is no number, few points.
 
     >>> from repetita import fit_law
     >>> params = [1_000, 3_000, 10_000, 30_000, 100_000]
@@ -97,9 +96,8 @@ def fit_law(
         return _of_two(law, read, x=x, y=y, by=by)
     roles = _roles(law, columns or {})
     signed = {"value", "excess"}
-    rows = chosen(
-        read, roles=roles, positive=[role for role in roles if role not in signed], drop_worst=drop_worst
-    )
+    positive = [role for role in roles if role not in signed]
+    rows = chosen(read, roles=roles, positive=positive, drop_worst=drop_worst)
     found = _of_roles(law, rows, read.get(by), fix, tuple(tie), bootstrap, seed)
     return found._replace(warnings=(*rows.warnings, *found.warnings))
 

@@ -96,9 +96,7 @@ def fit_decay_law(
     decades = math.log10(steps.max() / steps.min())
     if decades < LEAST_DECADES and "E" in estimates and "E" not in (fix or {}):
         estimates["E"] = estimates["E"]._replace(low=None, high=None)
-        warnings.append(
-            f"steps over {decades:.1f} decades cannot show a floor ({LEAST_DECADES:g} are needed)"
-        )
+        warnings.append(f"steps over {decades:.1f} decades show no floor ({LEAST_DECADES:g} are needed)")
     if several and n_replicates:
         warnings.append("rows of one seed are not independent: intervals over rows are too narrow")
     fit = DecayFit(best.name, params[0])

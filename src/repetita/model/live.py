@@ -90,7 +90,7 @@ class LiveSubject:
         """What each head adds to the target's logit; see `Attributing.attribute`."""
         model = self._transformer()
         found = np.zeros((model.config.n_layer, model.config.n_head, *tokens.shape), dtype=np.float32)
-        for part in self._parts(*tokens.shape):
+        for part in _parts(self.batch_rows, *tokens.shape):
             direct = circuits.Direct(model, torch.tensor(tokens[part], device=self.device))
             asked_BL = torch.tensor(targets[part], device=self.device)
             for layer, added_BLH in enumerate(direct.to_targets(asked_BL)):
@@ -124,17 +124,12 @@ class LiveSubject:
             raise NotApplicable("not applicable: single heads are looked into in our own transformer only")
         return self.model
 
-    def _parts(self, n: int, length: int) -> Iterator[slice]:
-        """Rows that are asked at once."""
-        size = self.batch_rows or max(1, BATCH_TOKENS // length)
-        return (slice(start, start + size) for start in range(0, n, size))
-
     def _ask(self, rows: Rows, *, predict: bool) -> Scores:
         n, length = rows.tokens.shape
         loss_BL = torch.zeros(n, length)
         hit_BL = torch.zeros(n, length, dtype=torch.bool)
         predicted_BL = torch.zeros(n, length, dtype=torch.long) if predict else None
-        for part in self._parts(n, length):
+        for part in _parts(self.batch_rows, n, length):
             scored_BL = torch.tensor(rows.scored[part])
             at_N = scored_BL.flatten().nonzero()[:, 0].to(self.device)
             if not len(at_N):
@@ -151,6 +146,12 @@ class LiveSubject:
                 predicted_BL[part][scored_BL] = scores.predicted_N.cpu()
         predicted = None if predicted_BL is None else predicted_BL.numpy()
         return Scores(loss_BL.numpy(), hit_BL.numpy(), predicted)
+
+
+def _parts(batch_rows: int | None, n: int, length: int) -> Iterator[slice]:
+    """Rows that are asked at once."""
+    size = batch_rows or max(1, BATCH_TOKENS // length)
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:

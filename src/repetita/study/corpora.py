@@ -22,6 +22,21 @@ def quiet(_: str) -> None:
     """Says nothing."""
 
 
+def _hearing(spec: CorpusSpec, say: Say, progress: Hear | None) -> Hear:
+    """Says each stage of a build once and passes shares on."""
+    said = set[str]()
+
+    def hear(stage: str, share: float) -> None:
+        text = f"corpus {public_source(spec.source)}: {stage}"
+        if stage not in said:
+            said.add(stage)
+            say(text)
+        if progress is not None:
+            progress(text, share)
+
+    return hear
+
+
 class Corpora:
     """Opens the corpora of `<root>/corpora`; where one has to be built, `say` hears of each stage of it.
 
@@ -40,27 +55,14 @@ class Corpora:
     def open(self, spec: CorpusSpec) -> Corpus:
         """The corpus of a spec; raises CorpusError, DamagedError, StorageError."""
         if spec not in self._open:
-            self._open[spec] = open_corpus(spec, cache=self._cache, progress=self._hearing(spec))
+            hear = _hearing(spec, self._say, self._progress)
+            self._open[spec] = open_corpus(spec, cache=self._cache, progress=hear)
         return self._open[spec]
-
-    def _hearing(self, spec: CorpusSpec) -> Hear:
-        """Says each stage once and passes shares on."""
-        said = set[str]()
-
-        def progress(stage: str, share: float) -> None:
-            text = f"corpus {public_source(spec.source)}: {stage}"
-            if stage not in said:
-                said.add(stage)
-                self._say(text)
-            if self._progress is not None:
-                self._progress(text, share)
-
-        return progress
 
     def tag(self, spec: CorpusSpec) -> None:
         """Has the parts of speech of a corpus made where they are missing; CorpusError without a tagger."""
         if spec not in self._tagged:
-            self.open(spec).tag(progress=self._hearing(spec))
+            self.open(spec).tag(progress=_hearing(spec, self._say, self._progress))
             self._tagged.add(spec)
 
     def find(self, spec: CorpusSpec, *, fingerprint: str) -> Corpus | None:
@@ -135,9 +137,6 @@ class Corpora:
                 f"{read_by.model.context}; shorten the length of the probe's corpus"
             )
         if spec not in self._whole:
-            self._whole[spec] = self._all_of(spec)
+            sets = self.open(spec).sets
+            self._whole[spec] = {name: EvalSet.whole(name, sequences=of) for name, of in sets.items()}
         return self._whole[spec]
-
-    def _all_of(self, spec: CorpusSpec) -> Mapping[str, EvalSet]:
-        sets = self.open(spec).sets
-        return {name: EvalSet.whole(name, sequences=of) for name, of in sets.items()}

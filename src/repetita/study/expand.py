@@ -205,10 +205,7 @@ def _by_batch(probe: Probe, *, spec: RunSpec) -> Probe:
 
 
 def expand(
-    planned: Sequence[PlannedRun],
-    *,
-    root: Path,
-    corpora: Callable[[CorpusSpec], str],
+    planned: Sequence[PlannedRun], *, root: Path, corpora: Callable[[CorpusSpec], str]
 ) -> tuple[Job, ...]:
     """The jobs behind `planned`, trunks and parents before what needs them, else in the order of the study.
 

@@ -92,9 +92,7 @@ def train(
     path = _place(spec, corpus=corpus, root=root, parent=parent)
     beyond = {step for probe in probes for step in probe.steps if not 0 <= step <= spec.steps}
     if beyond:
-        raise SpecError(
-            f"probes are due at step {min(beyond)}, but the run ends at {spec.steps}; leave it out"
-        )
+        raise SpecError(f"a probe is due at step {min(beyond)} of a run of {spec.steps} steps; leave it out")
     if folder.status(path) == "failed" and not options.retry_failed:
         raise TrainingDiverged(folder.failure(path))
     as_given: AsGiven = {"spec": spec, "corpus": corpus, "options": options, "parent": parent}
