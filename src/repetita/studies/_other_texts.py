@@ -52,8 +52,8 @@ class Texts(NamedTuple):
 
     own: Reading
     others: tuple[Reading, ...]
-    lines: tuple[Line, ...]
-    """What was planned, by fraction and then size."""
+    lines: Mapping[Line, int]
+    """What was planned, by fraction and then size, and the most seeds that any of its cells was given."""
 
     def at(self, line: Line, /) -> float | None:
         """The passes at which a line is read: the worst on the own test text, of those that most seeds have.
@@ -75,14 +75,19 @@ def texts(table: "pl.DataFrame", *, planned: Sequence[Labels]) -> Texts | None:
     if own.scan is None or not own.grid.repeated:
         return None
     others = [_reading(table, name, corpus=corpus) for name in named.split(", ") if name in there]
+    return Texts(own, tuple(others), planned_seeds(planned, arm="repeated"))
+
+
+def planned_seeds(planned: Sequence[Labels], *, arm: str) -> dict[Line, int]:
+    """The planned lines of an arm, by fraction and then size, and the most seeds that a cell of each has."""
     n_params = {str(labels["size"]): int(labels["non_embedding"] or 0) for labels in planned}
-    lines = {
-        (str(labels["size"]), float(labels["fraction"] or 0))
-        for labels in planned
-        if labels["arm"] == "repeated" and labels["corpus"] == corpus
-    }
-    ordered = sorted(lines, key=lambda line: (line[1], n_params[line[0]]))
-    return Texts(own, tuple(others), tuple(ordered))
+    cells: dict[Line, dict[object, set[object]]] = {}
+    for labels in planned:
+        if labels["arm"] == arm:
+            line = str(labels["size"]), float(labels["fraction"] or 0)
+            cells.setdefault(line, {}).setdefault(labels["passes"], set()).add(labels["seed"])
+    ordered = sorted(cells, key=lambda line: (line[1], n_params[line[0]]))
+    return {line: max(map(len, cells[line].values())) for line in ordered}
 
 
 def _reading(table: "pl.DataFrame", name: str, *, corpus: str) -> Reading:
@@ -148,20 +153,27 @@ def closed(ratios: Ratios) -> dict[Hashable, float]:
     return {seed: ratio for seed, ratio in ratios.items() if ratio is not None}
 
 
-def nearest(lines: Sequence[Line], share: float) -> list[Line]:
-    """The lines at the share nearest to this one on the log scale."""
-    shares = {line[1] for line in lines}
-    at = min(shares, key=lambda one: (abs(math.log(one / share)), one), default=None)
-    return [line for line in lines if line[1] == at]
+def at_high(lines: Mapping[Line, int], /) -> list[Line]:
+    """The planned lines at the high share, those with the most seeds."""
+    high = _nearest(lines, HIGH)
+    most = max(lines[line] for line in high)
+    return [line for line in high if lines[line] == most]
 
 
-def compared(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
-    """Lines at the high and the low share of the headline, of the sizes that have both."""
-    high, low = nearest(lines, HIGH), nearest(lines, LOW)
-    both = {line[0] for line in high} & {line[0] for line in low}
-    if not both or high[0][1] <= low[0][1]:
+def compared(lines: Mapping[Line, int], /) -> tuple[list[Line], list[Line]]:
+    """The planned lines at the high and the low share of the headline, of the sizes with the most seeds."""
+    high, low = ({line[0]: line for line in _nearest(lines, share)} for share in (HIGH, LOW))
+    both = {size: min(lines[high[size]], lines[low[size]]) for size in high if size in low}
+    sizes_of = [size for size, n in both.items() if n == max(both.values())]
+    if not sizes_of or high[sizes_of[0]][1] <= low[sizes_of[0]][1]:
         return [], []
-    return [line for line in high if line[0] in both], [line for line in low if line[0] in both]
+    return [high[size] for size in sizes_of], [low[size] for size in sizes_of]
+
+
+def _nearest(lines: Mapping[Line, int], share: float) -> list[Line]:
+    """The lines at the share nearest to this one on the log scale."""
+    at = min({line[1] for line in lines}, key=lambda one: (abs(math.log(one / share)), one))
+    return [line for line in lines if line[1] == at]
 
 
 def over_sizes(parts: Sequence[Mapping[Hashable, float]]) -> dict[Hashable, float]:

@@ -7,14 +7,14 @@ from repetita.fit.claim import Claim, by_seed, directional, undecided
 from repetita.fit.estimate import t_interval
 from repetita.studies._grid import Line, mean, standard
 from repetita.studies._other_texts import (
-    HIGH,
     Reading,
     Texts,
+    at_high,
     closed,
     compared,
     extra,
-    nearest,
     over_sizes,
+    planned_seeds,
 )
 from repetita.studies._power import smallest_effect
 
@@ -48,15 +48,13 @@ def claims(there: Texts) -> Iterator[Claim]:
 def detectable(planned: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
     """For each primary claim the smallest effect that its planned seeds can show, in words."""
     labels = [dict(one) for one in standard(planned)]
-    lines = {(str(one["size"]), float(one["fraction"])) for one in labels if one["arm"] == "repeated"}
-    high, low = compared(sorted(lines))
-    treated, starved = (_seeds(labels, arm) for arm in ("repeated", "starved"))
-    n = min((treated[line] for line in (*high, *low)), default=0)
-    split = [line for line in high if starved.get(line)]
+    treated, starved = (planned_seeds(labels, arm=arm) for arm in ("repeated", "starved"))
+    high, low = compared(treated)
+    single = at_high(treated)
     counts = {
-        HEADLINE: n,
-        DROP: min((treated[line] for line in high), default=0),
-        BEYOND: min((min(treated[line], starved[line]) for line in split), default=0),
+        HEADLINE: min((treated[line] for line in (*high, *low)), default=0),
+        DROP: min(treated[line] for line in single),
+        BEYOND: min((min(treated[line], starved[line]) for line in single if line in starved), default=0),
     }
     first, *rest = str(labels[0]["texts"]).split(", ")
     sds = SEED_SD | {f"{COSTS}-{name}": FAR_SD for name in rest}
@@ -72,19 +70,6 @@ def detectable(planned: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
             primary=len(counts) + len(costs),
         )
     return words
-
-
-def _seeds(labels: Sequence[Mapping[str, Any]], arm: str) -> dict[Line, int]:
-    """By line the most seeds that any of its cells has."""
-    cells: dict[tuple[Line, Any], set[Any]] = {}
-    for one in labels:
-        if one["arm"] == arm:
-            line = (str(one["size"]), float(one["fraction"]))
-            cells.setdefault((line, one["passes"]), set()).add(one["seed"])
-    found: dict[Line, int] = {}
-    for (line, _), seeds in cells.items():
-        found[line] = max(found.get(line, 0), len(seeds))
-    return found
 
 
 def _slug(name: str, reading: Reading, *, primary: bool) -> str:
@@ -122,7 +107,7 @@ def _at_high_shares(there: Texts, reading: Reading, *, primary: bool) -> Claim:
 
 def _drop(there: Texts, reading: Reading, *, primary: bool) -> Claim:
     """The extra at the high share alone."""
-    lines = nearest(there.lines, HIGH)
+    lines = at_high(there.lines)
     head = {
         "name": _slug(DROP, reading, primary=primary),
         "statement": f"{reading.title}: at f = {lines[0][1]:g} effective size falls further than on the own "
@@ -144,7 +129,7 @@ def _drop(there: Texts, reading: Reading, *, primary: bool) -> Claim:
 
 def _beyond_starvation(there: Texts, reading: Reading) -> Claim:
     """The extra of re-reading over that of a run which merely lacks the displaced data."""
-    lines = [line for line in nearest(there.lines, HIGH) if reading.grid.starved.get(line)]
+    lines = [line for line in at_high(there.lines) if reading.grid.starved.get(line)]
     head = {
         "name": BEYOND,
         "statement": f"{reading.title}: the extra fall is more than what the missing unique data explains",
@@ -171,7 +156,7 @@ def _beyond_starvation(there: Texts, reading: Reading) -> Claim:
 
 def _costs(there: Texts, reading: Reading) -> Claim:
     """Excess nats at the high share, mean over sizes: defined on any text."""
-    lines = nearest(there.lines, HIGH)
+    lines = at_high(there.lines)
     head = {
         "name": f"{COSTS}-{reading.name}",
         "statement": f"{reading.title}: at f = {lines[0][1]:g} repetition costs there as well",
