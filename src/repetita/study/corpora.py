@@ -137,6 +137,10 @@ class Corpora:
                 f"{read_by.model.context}; shorten the length of the probe's corpus"
             )
         if spec not in self._whole:
-            sets = self.open(spec).sets
-            self._whole[spec] = {name: EvalSet.whole(name, sequences=of) for name, of in sets.items()}
+            self._whole[spec] = self._all_of(spec)
         return self._whole[spec]
+
+    def _all_of(self, spec: CorpusSpec) -> Mapping[str, EvalSet]:
+        """The whole sets of a corpus; a plan overrides it for texts that are not here."""
+        sets = self.open(spec).sets
+        return {name: EvalSet.whole(name, sequences=of) for name, of in sets.items()}
