@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from repetita.measure.copying import CopyingProbe
 from repetita.measure.passages import Passage
 from repetita.studies._copying import Multiplier, disproportion
 from repetita.studies._copying_claims import NAMES
-from repetita.studies.copying import SCALES, STUDY
+from repetita.studies._copying_runs import SCALES
+from repetita.studies.copying import STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
 from tests.studies.planted import effect, everything, noise, planted, said
@@ -30,7 +31,7 @@ COPIES = 5
 def level(law: tuple[float, float], labels: Labels, *, left: float) -> float:
     """The loss of a model of which this much is left, with noise that a seed's runs share."""
     of_seed = noise("seed", labels["seed"], sd=0.002) + noise(sorted(map(str, labels.items())), sd=0.0005)
-    return law[0] * (left * labels["non_embedding"]) ** -law[1] + of_seed
+    return float(law[0] * (left * labels["non_embedding"]) ** -law[1] + of_seed)
 
 
 def bump(labels: Labels) -> float:
@@ -148,8 +149,13 @@ def test_copying_below_the_ladder_is_a_bound_and_test_loss_below_it_is_nothing()
 
 
 def test_bounds_count_on_the_side_that_does_not_favour_the_claim() -> None:
-    loss = {0: Multiplier(0.9), 1: Multiplier(0.8), 2: Multiplier(None, high=0.1), 3: Multiplier(0.9)}
-    copying = {
+    loss: dict[Hashable, Multiplier] = {
+        0: Multiplier(0.9),
+        1: Multiplier(0.8),
+        2: Multiplier(None, high=0.1),
+        3: Multiplier(0.9),
+    }
+    copying: dict[Hashable, Multiplier] = {
         0: Multiplier(0.3), 1: Multiplier(None, high=0.2), 2: Multiplier(0.3), 3: Multiplier(None, low=2.0),
     }  # fmt: skip
     found = disproportion(loss, copying)
@@ -178,6 +184,21 @@ def test_every_scale_is_what_it_says() -> None:
         assert STUDY.deviations(scale)
     long = next(one for one in probe.passages if one.name == "long")
     assert isinstance(long, Passage) and len(long.text) == 1463
+
+
+def test_controls_on_natural_text_are_a_check_and_no_part_of_the_claims() -> None:
+    found = STUDY.analyse(plant(scale="laptop", gain=0.8))
+    claims = named(found)
+    assert [claim for claim in claims if claims[claim].primary] == [*NAMES[:6]]
+    assert claims[NAMES[0]].n == 3
+    natural = [claim for name, claim in claims.items() if name.startswith("copying-natural")]
+    assert {claim.n for claim in natural} == {3}
+    assert all(not claim.primary and claim.statement.startswith("sotu: N = 220k") for claim in natural)
+    assert "copying-natural" in {figure.name for figure in found.figures}
+    sizes = {
+        row["size"] for figure in found.figures if figure.name == "copying-control" for row in figure.rows
+    }
+    assert sizes == {"32", "48", "64"}
 
 
 @pytest.fixture(scope="module")

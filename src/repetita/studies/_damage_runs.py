@@ -11,6 +11,7 @@ from repetita.corpus.treatment import RepeatedSubset, Stream
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.config import ModelConfig, count
+from repetita.studies import _bursts
 from repetita.studies import _repeated_scale as scale
 from repetita.studies._laptop import RATES, SOTU, SYNTHETIC, config
 from repetita.study.plan import PlannedRun
@@ -54,7 +55,7 @@ class Design(NamedTuple):
     of the repeated subset has two fifths of it."""
     curve_points: int
     warmup_steps: int = 100
-    family: Literal["laptop", "gpu", "paper"] = "laptop"
+    family: Literal["laptop", "bursts", "gpu", "paper"] = "laptop"
 
 
 def planned(design: Design) -> Iterator[PlannedRun]:
@@ -101,6 +102,9 @@ def _recipe(design: Design, cell: Cell) -> tuple[ModelConfig, Recipe]:
     if design.family == "laptop":
         model = config(cell.size, corpus=cell.corpus)
         recipe = Recipe(learning_rate=RATES[cell.size], warmup_steps=design.warmup_steps)
+    elif design.family == "bursts":
+        model = _bursts.config(cell.size, kind="attention_only", corpus=cell.corpus)
+        recipe = Recipe(learning_rate=_bursts.RATES[cell.size], warmup_steps=design.warmup_steps)
     elif design.family == "gpu":
         model = scale.gpu_config(cell.size, corpus=cell.corpus)
         recipe = scale.gpu_recipe(model, steps=design.steps)

@@ -157,12 +157,12 @@ def standard(planned: Sequence[Labels], *, curve: str = "cosine") -> Iterator[La
             yield labels
 
 
-def main_lines(planned: Sequence[Labels]) -> list[Line]:
+def main_lines(planned: Sequence[Labels], *, curve: str = "cosine") -> list[Line]:
     """What the primary claims are about: smallest and largest treated size at the share nearest to a half.
 
     Chosen among what is planned, so that it does not depend on which runs are finished or how they ended.
     """
-    treated = [labels for labels in standard(planned) if labels["arm"] == "repeated"]
+    treated = [labels for labels in standard(planned, curve=curve) if labels["arm"] == "repeated"]
     if not treated:
         return []
     shares = {float(labels["fraction"] or 0) for labels in treated}
