@@ -21,7 +21,7 @@ TEXT = Passage(
 
 
 class Bytes(PlantedSet):
-    def encode(self, text: str, /) -> np.ndarray:  # type: ignore[type-arg]
+    def encode(self, text: str, /) -> np.ndarray:
         return ByteTokenizer().encode(text).astype(np.int64)
 
 
@@ -88,7 +88,7 @@ def test_a_long_passage_is_shown_from_its_beginning() -> None:
 
 def test_a_lossy_tokenizer_has_losses_but_no_names() -> None:
     class Lossy(Bytes):
-        def scored_bytes(self, rows: Rows, /) -> np.ndarray:  # type: ignore[type-arg]
+        def scored_bytes(self, rows: Rows, /) -> np.ndarray:
             return np.zeros(len(rows.targets), np.int64)
 
     lossy = {"test": EvalSet.whole("test", sequences=Lossy(np.ones((4, 128), np.int64)))}

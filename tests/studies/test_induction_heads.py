@@ -194,7 +194,9 @@ def test_it_really_runs(tmp_path: Path) -> None:
         "induction-control-ladder", "induction-score-by-passes", "induction-formation",
         "induction-loss-by-index", "induction-each-head",
     }  # fmt: skip
-    assert {table.name for table in found.report.tables} == {"induction-scores", "induction-sizes"}
+    assert {table.name for table in found.report.tables} == {
+        "induction-scores", "induction-circuits", "induction-sizes",
+    }  # fmt: skip
     table = found.collected.measurements
     assert set(METRICS) <= set(table["metric"].unique().to_list())
     previous = table.filter(pl.col("metric") == "previous_token_max")["value"]

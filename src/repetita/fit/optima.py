@@ -1,5 +1,6 @@
 """Every optimum of a law that is nearly as good as the best, from many starts, and its spread over runs."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ NEARLY = 1.05
 """An optimum is nearly as good when its objective is at most this many times the best."""
 
 SAME = 0.01
-"""Optima that differ by less in every coordinate (an exponent, or the logarithm of the rest) are one."""
+"""Optima that differ by less in every coordinate (an exponent, the logarithm of the rest) are one."""
 
 _MOST = 8
 """Optima that are listed; where a valley is flat there is no end to them."""
@@ -74,17 +75,13 @@ def optima(problem: Problem, *, starts: Floats) -> list[Optimum]:
         if not len(points):
             raise SpecError("the fit found no finite value from any start; check the columns")
     costs = _costs(problem, points)
-    found: list[Optimum] = []
-    for phi in _apart(points[costs <= NEARLY**2 * costs[0] + _least(n)], problem.same):
-        solution = minimise(problem.objective, starts=phi, box=problem.space.box)
-        found.append(Optimum(solution.x, solution.value * problem.delta**2))
-    found.sort(key=lambda one: one.objective)
+    ends = _apart(points[costs <= NEARLY**2 * costs[0] + _least(n)], problem)
+    found = sorted((_searched(problem, phi) for phi in ends), key=lambda one: one.objective)
     limit = NEARLY * found[0].objective + _least(n) * problem.delta**2
-    near = [one for one in found if one.objective <= limit]
     kept: list[Optimum] = []
-    for one in near:
-        if all(_distinct(one.phi, other.phi, problem.same) for other in kept) and len(kept) < _MOST:
-            kept.append(one)
+    for one in found:
+        if one.objective <= limit and len(kept) < _MOST:
+            kept += [one] if all(_separate(problem, one, better) for better in kept) else []
     return kept
 
 
@@ -107,6 +104,28 @@ def resampled(problem: Problem, *, found: list[Optimum], n_replicates: int, seed
         ends[costs < best] = tried[costs < best]
         best = np.minimum(best, costs)
     return ends
+
+
+def _searched(problem: Problem, phi: Floats) -> Optimum:
+    """The optimum below a point: L-BFGS, with steps of another kind wherever it stalls at a kink."""
+    value = math.inf
+    for _ in range(4):
+        solution = minimise(problem.objective, starts=phi, box=problem.space.box)
+        phi, before, value = solution.x, value, solution.value
+        if value >= before * (1 - 1e-9):
+            break
+        phi = _refined(problem, phi[None, :], n_steps=40)[0]
+    return Optimum(solution.x, solution.value * problem.delta**2)
+
+
+def _separate(problem: Problem, one: Optimum, better: Optimum) -> bool:
+    """Whether a point is an optimum of its own, and not one from which the way to a better one only falls."""
+    if problem.space.distance(one.phi, better.phi) <= problem.same:
+        return False
+    shares = np.linspace(0, 1, 21)[:, None]
+    heights = _costs(problem, one.phi + shares * (better.phi - one.phi)) * problem.delta**2
+    level = one.objective <= better.objective * (1 + 1e-9)  # A valley without slope: both are ends of it.
+    return level or bool(heights.max() > one.objective * (1 + 1e-9))
 
 
 def tails(n: int, *, n_free: int, level: float = LEVEL) -> tuple[float, float]:
@@ -152,14 +171,10 @@ def _costs(problem: Problem, points: Floats, counts: Floats | None = None) -> Fl
     return np.array(found)
 
 
-def _apart(points: Floats, same: float) -> list[Floats]:
+def _apart(points: Floats, problem: Problem) -> list[Floats]:
     """Points that differ from all before them."""
     kept: list[Floats] = []
     for phi in points:
-        if len(kept) < 3 * _MOST and all(_distinct(phi, other, same) for other in kept):
+        if len(kept) < 3 * _MOST and all(problem.space.distance(phi, other) > problem.same for other in kept):
             kept.append(phi)
     return kept
-
-
-def _distinct(one: Floats, other: Floats, same: float) -> bool:
-    return bool(np.abs(one - other).max() > same)

@@ -15,6 +15,10 @@ _UNCENTRED = (-60.0, 160.0)
 """What widens the bounds of coefficients that are tied and so have no centre of their own."""
 
 
+_HARDLY_THERE = 7.0
+"""Above the bound at which a term counts as absent, on the scale of logarithms."""
+
+
 class Parameter(NamedTuple):
     """One parameter; the search works on its logarithm where `log` says so."""
 
@@ -55,6 +59,13 @@ class Space(NamedTuple):
             one.name: np.exp(eta[..., i]) if one.log else np.asarray(eta[..., i])
             for i, one in enumerate(self.parameters)
         }
+
+    def distance(self, phi: Floats, other: Floats, /) -> float:
+        """The largest difference of any coordinate; terms of a thousandth of the loss or less are as one."""
+        names = [owner.split(" = ")[0] for owner in self.owner]
+        terms = {one.name for one in self.parameters if one.log and one.kind in ("floor", "coefficient")}
+        least = np.where([name in terms for name in names], self.box[0] + _HARDLY_THERE, -np.inf)
+        return float(np.abs(np.maximum(phi, least) - np.maximum(other, least)).max())
 
     def inside(self, eta: Floats, /) -> Floats:
         """Free coordinates (R, P) nearest to parameters (R, K) on the search's scale, within the box."""

@@ -49,9 +49,8 @@ class NamesProbe(PassProbe):
         return self
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
-        """See `Probe.cost_tokens`: the passages, as far as they are shown."""
-        of = self._named(sets)[0].sequences
-        return sum(min(len(of.encode(passage.text)), of.length) for passage in self.passages)
+        """See `Probe.cost_tokens`: at most, for a passage fills a sequence of the set or less of it."""
+        return len(self.passages) * self._named(sets)[0].sequences.length
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """For each passage, on its name: `passage_loss`, and `name_probability_<kind>` of KINDS.

@@ -129,11 +129,11 @@ def curves(table: "pl.DataFrame", *, corpus: str) -> list[Curve]:
         & pl.col("value").is_not_null()
     ).sort("step")
     keys = ("arm", "size", "fraction", "passes", "seed", "curve")
-    runs: dict[tuple[Any, ...], dict[float, float]] = {}
+    runs: dict[Any, dict[float, float]] = {}
     for row in chosen.iter_rows(named=True):
         # A run that is planned twice (on a corpus that another took the place of) is there twice.
         runs.setdefault(tuple(row[key] for key in keys), {})[row["tokens"]] = row["value"]
-    found = [Curve(*key, tuple(points), tuple(points.values())) for key, points in runs.items()]
+    found = [Curve._make((*key, tuple(points), tuple(points.values()))) for key, points in runs.items()]
     return sorted(found, key=lambda one: (one.size, one.fraction or 0, one.passes or 0, one.seed, one.arm))
 
 
@@ -187,7 +187,10 @@ def headline_cell(planned: Sequence[Labels]) -> tuple[Line, float] | None:
         for labels in standard(planned)
         if labels["arm"] == "repeated"
     ]  # fmt: skip
-    far = lambda value, wanted: abs(math.log(value / wanted))  # noqa: E731
+
+    def far(value: float, wanted: float) -> float:
+        return abs(math.log(value / wanted))
+
     near = [cell for cell in cells if far(cell[0], HEADLINE[0]) <= math.log(HEADLINE_WITHIN)]
     if not near:
         return None

@@ -10,35 +10,35 @@ from repetita.report.page import Table
 from repetita.studies._grid import Losses
 from repetita.studies._heads import SCORE, Cell, Heads, control, disproportion, loss_scan, onsets, scan_of
 
-COLUMNS = {
+SCORES = {
     "loss": "test loss", "prefix_query_mean": "prefix a query, mean", "prefix_query_top": "top 3",
-    "prefix_query_max": "best", "prefix_entry_mean": "prefix an entry, mean", "prefix_entry_max": "best "
-    "(entry)",
-    "previous_token_max": "previous token, best", "ov_eigen_max": "OV copying, best",
-    "ov_activation_max": "by activations, best", "induction_ov": "OV of the best prefix head",
-    "k_composition_max": "K-composition, best", "in_context": "in-context score",
+    "prefix_query_max": "best", "prefix_entry_mean": "prefix an entry, mean",
+    "prefix_entry_max": "best (entry)", "in_context": "in-context score",
+}  # fmt: skip
+CIRCUITS = {
+    "prefix_query_max": "prefix a query, best", "previous_token_max": "previous token, best",
+    "ov_eigen_max": "OV copying, best", "ov_activation_max": "by activations, best",
+    "induction_ov": "OV copying of the best prefix head", "k_composition_max": "K-composition, best",
 }  # fmt: skip
 
 
 def tables(heads: Heads) -> Iterator[Table]:
-    """Scores of all cells; sizes where something is treated."""
+    """Scores and circuits of all cells; sizes where something is treated."""
     if heads.final:
         yield scores(heads)
+        yield circuits(heads)
     if heads.lines():
         yield sizes(heads)
 
 
 def scores(heads: Heads) -> Table:
-    """Every score of every cell, controls first."""
-    cells = [control(size) for size in heads.sizes()]
-    cells += [cell for line in heads.lines() for cell in heads.cells(line)]
+    """Prefix matching and losses of every cell, controls first."""
     rows: list[list[Shown]] = [
         [
-            cell[0], None if cell[1] is None else f"{cell[1]:g}", None if cell[2] is None else f"{cell[2]:g}",
-            *(_text(heads.of(metric, cell)) for metric in COLUMNS), _formed(heads, cell),
+            *_named(cell), *(_text(heads.of(metric, cell)) for metric in SCORES), _formed(heads, cell),
             len(heads.of("loss", cell)),
         ]
-        for cell in cells
+        for cell in _cells(heads)
     ]  # fmt: skip
     return Table(
         "induction-scores", "Every cell",
@@ -46,7 +46,24 @@ def scores(heads: Heads) -> Table:
         "to all earlier followers of the same token (a perfect head has 1); an entry: mean attention to one "
         "of them (0.5 with four copies). In-context score: test loss late in a sequence minus early, nats. "
         "Formed: step from which the best head stays at 0.5 or above.",
-        f"{len(cells)} cells", ("N", "f", "passes E", *COLUMNS.values(), "formed at step", "seeds"), rows,
+        f"{len(rows)} cells", ("N", "f", "passes E", *SCORES.values(), "formed at step", "seeds"), rows,
+    )  # fmt: skip
+
+
+def circuits(heads: Heads) -> Table:
+    """What else makes an induction head, by cell."""
+    rows: list[list[Shown]] = [
+        [*_named(cell), *(_text(heads.of(metric, cell)) for metric in CIRCUITS), len(heads.of("loss", cell))]
+        for cell in _cells(heads)
+    ]
+    return Table(
+        "induction-circuits", "What heads look at and what they write",
+        "Highest of all heads, mean over seeds with 95% t intervals, at the end of training. Previous token: "
+        "mean attention to the token before, on the test set. OV copying: from the weights, sum of the "
+        "eigenvalues of a head's OV circuit over the sum of their moduli; by activations: share of what it "
+        "raises that it attends to, both from -1 to 1. K-composition: trace of a head's QK circuit with keys "
+        "written by earlier heads, weighted by their previous-token scores, in units of attention scores.",
+        f"{len(rows)} cells", ("N", "f", "passes E", *CIRCUITS.values(), "seeds"), rows,
     )  # fmt: skip
 
 
@@ -84,6 +101,16 @@ def sizes(heads: Heads) -> Table:
          "excess loss, nats", "effective size / size by loss", "the paper's way", "disproportion", "seeds"),
         rows,
     )  # fmt: skip
+
+
+def _cells(heads: Heads) -> list[Cell]:
+    """Controls by size, then treated cells."""
+    treated = [cell for line in heads.lines() for cell in heads.cells(line)]
+    return [*(control(size) for size in heads.sizes()), *treated]
+
+
+def _named(cell: Cell) -> list[Shown]:
+    return [cell[0], *(None if part is None else f"{part:g}" for part in cell[1:])]
 
 
 def _ratio(on_score: Losses, on_loss: Losses) -> str | None:

@@ -80,7 +80,7 @@ def _at_high_shares(there: Texts, reading: Reading, *, primary: bool) -> Claim:
     """The extra at the high share over that at the low one, mean over the sizes that have both."""
     high, low = compared(there.lines)
     shares = f"f = {high[0][1]:g} than at f = {low[0][1]:g}" if high else "a high share than at a low one"
-    head = {
+    head: dict[str, Any] = {
         "name": _slug(HEADLINE, reading, primary=primary),
         "statement": f"{reading.title}: effective size falls further than on the own test text, and more so "
         f"at {shares}",
@@ -108,7 +108,7 @@ def _at_high_shares(there: Texts, reading: Reading, *, primary: bool) -> Claim:
 def _drop(there: Texts, reading: Reading, *, primary: bool) -> Claim:
     """The extra at the high share alone."""
     lines = at_high(there.lines)
-    head = {
+    head: dict[str, Any] = {
         "name": _slug(DROP, reading, primary=primary),
         "statement": f"{reading.title}: at f = {lines[0][1]:g} effective size falls further than on the own "
         "test text",
@@ -130,7 +130,7 @@ def _drop(there: Texts, reading: Reading, *, primary: bool) -> Claim:
 def _beyond_starvation(there: Texts, reading: Reading) -> Claim:
     """The extra of re-reading over that of a run which merely lacks the displaced data."""
     lines = [line for line in at_high(there.lines) if reading.grid.starved.get(line)]
-    head = {
+    head: dict[str, Any] = {
         "name": BEYOND,
         "statement": f"{reading.title}: the extra fall is more than what the missing unique data explains",
         "source": "control that the paper lacks (same steps, repeated slots empty)",
@@ -157,7 +157,7 @@ def _beyond_starvation(there: Texts, reading: Reading) -> Claim:
 def _costs(there: Texts, reading: Reading) -> Claim:
     """Excess nats at the high share, mean over sizes: defined on any text."""
     lines = at_high(there.lines)
-    head = {
+    head: dict[str, Any] = {
         "name": f"{COSTS}-{reading.name}",
         "statement": f"{reading.title}: at f = {lines[0][1]:g} repetition costs there as well",
         "source": f"{PAPER} (Python)",
