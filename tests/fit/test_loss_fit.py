@@ -44,16 +44,13 @@ def test_without_noise_the_law_itself_comes_back(law: str) -> None:
 
 
 def test_with_noise_it_lies_in_the_intervals_and_the_objective_is_the_published_one() -> None:
-    columns = runs("chinchilla", n=120, noise=0.005)
+    columns = runs("chinchilla", n=80, noise=0.005)
     found = fit_loss_law("chinchilla", columns=columns)
     for name, value in TRUTH["chinchilla"].items():
         assert found.values[name].holds(value), name
         assert found.values[name].half_width is not None
-    size = np.abs(np.log(found.predict(columns)) - np.log(columns["loss"]))
-    huber = np.where(size <= 1e-3, size**2 / 2, 1e-3 * (size - 0.5e-3)).sum()
-    assert found.objective == pytest.approx(huber, rel=1e-9)
-    rounded = {"E": 1.82, "A": 478.0, "B": 2144.0, "alpha": 0.35, "beta": 0.37}
-    assert found.objective < np.abs(np.log(LossFit("chinchilla", rounded).predict(columns))).sum()
+    assert found.objective == pytest.approx(objective(dict(found.optima[0].params), columns), rel=1e-9)
+    assert found.objective < objective(TRUTH["chinchilla"], columns)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
@@ -65,7 +62,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 def test_two_stages_fix_the_first_and_fit_the_rates() -> None:
     """Muennighoff et al. 2023: five parameters from text read once, then R_D and R_N alone."""
-    columns = runs("data-constrained", n=100, noise=0.005)
+    columns = runs("data-constrained", n=100, noise=0.005, seed=1)
     five = {name: TRUTH["data-constrained"][name] for name in ("E", "A", "B", "alpha", "beta")}
     found = fit_loss_law("data-constrained", columns=columns, fix=five)
     for name, value in five.items():
@@ -75,7 +72,7 @@ def test_two_stages_fix_the_first_and_fit_the_rates() -> None:
 
 
 def test_tied_exponents_are_equal_and_cost_little_where_they_are_true() -> None:
-    columns = runs("data-constrained", n=80, noise=0.002)
+    columns = runs("data-constrained", n=50, noise=0.002)
     free = fit_loss_law("data-constrained", columns=columns, n_replicates=0)
     tied = fit_loss_law("data-constrained", columns=columns, tie=["alpha=beta"], n_replicates=0)
     assert tied.values["alpha"] == tied.values["beta"]
@@ -87,15 +84,14 @@ def test_a_power_law_takes_a_floor_that_is_given() -> None:
     columns = runs("power-with-offset", n=20)
     found = fit_loss_law("power", columns=columns, fix={"E": 1.7}, n_replicates=0)
     assert found.values["alpha"].value == pytest.approx(0.3, rel=1e-6)
+    assert found.values["E"].method == "fixed"
     assert list(found.values) == ["E", "A", "alpha"]
 
 
-def test_a_floor_that_is_not_there_is_a_bound_and_open() -> None:
-    columns = runs("power", n=30, noise=0.01)
-    columns["loss"] = np.sort(columns["loss"] * columns["params"] ** -0.05)
-    found = fit_loss_law("power-with-offset", columns=columns | {"params": np.sort(columns["params"])})
-    assert any("alpha" in text or "E" in text for text in found.warnings)
-    assert found.values["E"].low is None or found.values["alpha"].low is None
+def test_a_floor_that_is_not_there_is_open_below() -> None:
+    found = fit_loss_law("power-with-offset", columns=runs("power", n=30, noise=0.01))
+    assert found.values["E"].low is None
+    assert "the interval of E is open below" in found.warnings
 
 
 def test_models_too_small_to_have_excess_parameters_say_nothing_of_them() -> None:
@@ -107,16 +103,33 @@ def test_models_too_small_to_have_excess_parameters_say_nothing_of_them() -> Non
     assert "the interval of R_N is open below and above" in found.warnings
 
 
-def test_two_families_of_runs_give_two_optima() -> None:
-    """Half of the runs follow one exponent, half another: the absolute value decides by a hair."""
-    sizes = np.geomspace(1e5, 1e9, 12)
-    loss = np.concatenate([20 * sizes**-0.1, 60 * sizes**-0.2])
-    found = fit_loss_law("power", columns={"params": np.tile(sizes, 2), "loss": loss}, n_replicates=0)
-    objectives = [one.objective for one in found.optima]
-    assert objectives == sorted(objectives)
-    assert found.objective == objectives[0]
-    assert objectives[-1] <= 1.05 * objectives[0]
-    assert (len(found.optima) > 1) == any("disagree" in text for text in found.warnings)
+def test_every_optimum_nearly_as_good_is_listed_and_is_one() -> None:
+    """Nine runs do not decide between a steep and a flat law of data: no small step from either is better."""
+    columns = runs("chinchilla", n=9, noise=0.03, seed=16)
+    found = fit_loss_law("chinchilla", columns=columns, n_replicates=0)
+    first, second = found.optima
+    assert found.objective == first.objective < second.objective <= 1.05 * first.objective
+    assert second.params["beta"] < 0.9 < 1.2 < first.params["beta"]
+    assert any("2 optima are within 5% of the best and disagree" in text for text in found.warnings)
+    rng = np.random.default_rng(0)
+    for one in found.optima:
+        for step in rng.normal(0, 1e-4, (50, 5)):
+            moved = {k: v * np.exp(s) for (k, v), s in zip(one.params.items(), step, strict=True)}
+            assert objective(moved, columns) > one.objective
+
+
+def objective(params: dict[str, float], columns: dict[str, Any]) -> float:
+    size = np.abs(np.log(LossFit("chinchilla", params).predict(columns)) - np.log(columns["loss"]))
+    return float(np.where(size <= 1e-3, size**2 / 2, 1e-3 * (size - 0.5e-3)).sum())
+
+
+def test_where_nothing_decides_the_optima_say_so() -> None:
+    """Loss that rises with size has no power law: without a slope floor and coefficient are one."""
+    rising = {"params": np.geomspace(1e5, 1e9, 10), "loss": np.linspace(2.0, 2.2, 10)}
+    found = fit_loss_law("power-with-offset", columns=rising)
+    assert len(found.optima) > 1
+    assert any("alpha is at its lower bound" in text for text in found.warnings)
+    assert found.values["alpha"].low is None
 
 
 @pytest.mark.parametrize(

@@ -222,3 +222,11 @@ def test_an_index_beyond_the_sequence_is_refused() -> None:
 def test_the_cost_counts_the_samples() -> None:
     sets = text()
     assert PROBE.cost_tokens(sets) == 16 * L + 10 * (1 + 25 * 5)
+
+
+def test_ids_that_hardly_occur_are_never_drawn() -> None:
+    common, rare = np.arange(1, 41), np.arange(41, 121)
+    rows = np.concatenate([np.tile(common, (400, 1)).ravel(), rare])
+    over = EvalSet.whole("test", sequences=PlantedSet(rows[: len(rows) // 40 * 40].reshape(-1, 40)))
+    drawn = random_tokens(over, n_tokens=30, n_samples=8, excluded=0.04)
+    assert drawn.max() <= 40

@@ -68,7 +68,8 @@ def test_miss_and_sizes_left_out_by_hand() -> None:
     assert miss(ladder("x", losses={"a": {0: 1.0}, "b": {0: 0.9}}, n_params=sizes), 0) is None
     n = [1e3, 1e4, 1e5, 1e6, 1e7]
     assert left_out(n, losses=[2 * x**-0.1 for x in n], offset="none") == pytest.approx(0, abs=1e-6)
-    assert left_out(n[:3], losses=[3, 2, 1], offset="fitted") is None
+    assert left_out(n, losses=[1 + 5 * x**-0.3 for x in n], offset="fitted") == pytest.approx(0, abs=1e-5)
+    assert left_out(n[:4], losses=[4, 3, 2, 1], offset="fitted") is None
 
 
 @pytest.mark.parametrize("scale", ["laptop", "overnight", "gpu", "paper"])

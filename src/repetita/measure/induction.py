@@ -27,6 +27,10 @@ PATTERN_ENTRIES = 1 << 22
 START = 0
 """The id of the start token, which is also the separator and padding."""
 
+RARE = 0.01
+"""An id that occurs less often than this share of the mean is one that models have hardly read: in a text of 64
+words half of the ids are words without the space before them, each of which begins a document now and then."""
+
 NO_PATTERNS = "not applicable: this subject does not show what its tokens attend to"
 NO_LOGITS = "not applicable: this subject does not say what its heads add to logits"
 NO_WEIGHTS = "not applicable: the circuits of this subject's heads are not known"
@@ -153,13 +157,14 @@ class InductionProbe(PassProbe):
 def random_tokens(over: EvalSet, *, n_tokens: int, n_samples: int, excluded: float) -> Ints:
     """Distinct ids a sample, shape (A, n_tokens), of those that occur in the set but for the extremes.
 
-    Of the occurring ids the share `excluded`, rounded down, is left out at either end of the order by count
-    (ties by id). Raises SpecError where fewer than `n_tokens` are left.
+    Left out are ids under RARE of the mean count and, of the others, the share `excluded`, rounded down, at
+    either end of the order by count (ties by id). Raises SpecError where fewer than `n_tokens` are left.
     """
     counts = over.sequences.token_counts()
     ids = np.flatnonzero(counts)
     ids = ids[ids != START]
     ids = ids[np.argsort(counts[ids], kind="stable")]
+    ids = ids[counts[ids] >= RARE * counts[ids].mean()] if len(ids) else ids
     out = int(len(ids) * excluded)
     ids = np.sort(ids[out : len(ids) - out])
     if len(ids) < n_tokens:
