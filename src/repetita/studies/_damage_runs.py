@@ -209,15 +209,14 @@ def laptop_design(cells: Sequence[Cell]) -> Design:
 
 
 def laptop_controls(*, corpus: CorpusSpec = SOTU, n_seeds: int = 3) -> Iterator[Cell]:
-    """Ten sizes, 0.6k to 890k."""
-    for size in LADDER:
-        if size != "400k":
-            yield Cell("control", size, seeds=seeds(n_seeds), corpus=corpus)
+    """Nine sizes, 0.6k to 220k: twice as far as any treated size, which is as far as a size is read off."""
+    for size in LADDER[: LADDER.index("220k") + 1]:
+        yield Cell("control", size, seeds=seeds(n_seeds), corpus=corpus)
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """All six shares at 25k with one seed; at f = 1/2 two sizes with three around the peak, at f = 1/10 the
-    headline's cell with three."""
+    """All six shares at 25k with one seed; at f = 1/2 two sizes with three around the peak, and one on code; at
+    f = 1/10 the headline's cell with three."""
     three = seeds(3)
     cells = (
         *laptop_controls(),
@@ -231,6 +230,8 @@ def laptop() -> Sequence[PlannedRun]:
         Cell("starved", "100k", TENTH, (1,), three),
         Cell("control", "25k", curve="constant"),
         Cell("repeated", "25k", NINE_TENTHS, subsets=NINE_SUBSETS, curve="constant"),
+        Cell("control", "25k", corpus=STDLIB),
+        *grid(("25k",), HALF, HALF_SUBSETS, corpus=STDLIB),
     )
     return tuple(planned(laptop_design(cells)))
 
