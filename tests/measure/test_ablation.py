@@ -7,7 +7,8 @@ import pytest
 
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
-from repetita.measure.ablation import ARMS, METRICS, AblationProbe, highest, others
+from repetita.measure.ablation import ARMS, METRICS, NAMES, AblationProbe, highest, others
+from repetita.measure.passages import Passage
 from repetita.measure.planted import PlantedSet, UniformSubject
 from repetita.measure.planted_heads import HeadsSubject
 from repetita.measure.probe import EvalSet
@@ -86,6 +87,35 @@ def test_several_heads_and_layers_with_too_few_others() -> None:
     assert many["copying_loss_top"].value is not None
 
 
+def test_a_layer_without_others_is_compared_with_heads_anywhere() -> None:
+    alone = HeadsSubject([["previous"], ["induction"]], vocab_size=V, worth={(1, 0): 0.7, (0, 0): 0.2})
+    assert readings(PROBE, alone)["test_loss_random"].value is None
+    found = readings(PROBE.edit(drawn_from="anywhere"), alone)
+    whole = math.log(V) - 0.9
+    assert found["copying_loss_top"].value == pytest.approx(whole + 0.7, rel=1e-5)
+    assert found["copying_loss_random"].value == pytest.approx(whole + 0.2, rel=1e-5)
+    assert found["copying_loss_random"].detail == {
+        "heads": [[[0, 0]]],
+        "by_draw": [pytest.approx(whole + 0.2, rel=1e-5)],
+    }
+    draws = others((2, 3), top=[Head(1, 1)], n_draws=9, anywhere=True)
+    assert len(draws) == 5 and [Head(1, 1)] not in draws
+    assert others((1, 2), top=[Head(0, 0), Head(0, 1)], n_draws=3, anywhere=True) == []
+
+
+def test_names_are_what_goes_on_with_one_that_stood_before() -> None:
+    named = Passage(name="n", text="Tom saw Tom", names=("Tom",))
+    found = readings(PROBE.edit(passages=(named,)), planted())
+    assert set(found) == {f"{metric}_{arm}" for metric in (*METRICS, NAMES) for arm in ARMS}
+    # Two bytes go on with the second Tom.
+    assert {found[f"{NAMES}_{arm}"].n for arm in ARMS} == {2}
+    gap = (found[f"{NAMES}_top"].value or 0) - (found[f"{NAMES}_none"].value or 0)
+    assert gap == pytest.approx(0.7, rel=1e-5)
+    none = readings(PROBE.edit(passages=(named.edit(names=()),)), planted())
+    assert {none[f"{NAMES}_{arm}"].value for arm in ARMS} == {None}
+    assert "no token" in str(none[f"{NAMES}_top"].detail)
+
+
 def test_draws_are_keyed_distinct_and_outside_the_top() -> None:
     top = [Head(1, 0), Head(1, 3)]
     draws = others((2, 8), top=top, n_draws=6)
@@ -116,3 +146,5 @@ def test_what_cannot_be_asked_says_so() -> None:
 def test_the_cost_counts_every_pass() -> None:
     n_rows, copied = 20 * 48, 2 * 31
     assert PROBE.edit(n_draws=3).cost_tokens(sets()) == 5 * (n_rows + copied) + copied
+    named = PROBE.edit(n_draws=3, passages=(Passage(name="n", text="Tom saw Tom"),))
+    assert named.cost_tokens(sets()) == 5 * (n_rows + copied + 48) + copied

@@ -5,7 +5,7 @@ Shapes: A samples, Y layers, H heads.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,23 @@ from repetita.corpus.sequences import as_rows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.induction import BOTH_WAYS, InductionProbe, prefix_matching, random_tokens
-from repetita.measure.probe import SAMPLE_SEED, EvalSet, PassProbe, full_pass
+from repetita.measure.names import bytes_of
+from repetita.measure.passages import LATER, Passage, continuations
+from repetita.measure.probe import SAMPLE_SEED, EvalSet, PassProbe, Sequences, full_pass
 from repetita.subject import Ablating, Attending, Head, Patterns, Subject
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NO_ABLATION = "not applicable: this subject does not show its attention, or cannot do without single heads"
-NOT_ENOUGH = "not applicable: a layer of the highest heads has fewer others than are to be left out"
+NOT_ENOUGH = "not applicable: there are fewer other heads than are to be left out, where they are drawn from"
+WHY = {
+    "in_context": "a sequence is too short for the in-context score",
+    "names_loss": "not applicable: no token that is read goes on with a name that stood before",
+}
 METRICS = ("test_loss", "copying_loss", "in_context")
+NAMES = "names_loss"
+"""Measured beside METRICS where the probe has passages."""
 ARMS = ("none", "top", "random")
 EXCLUDED = InductionProbe().excluded
 
@@ -41,8 +49,14 @@ class Losses(NamedTuple):
     test_loss: float | None
     copying_loss: float
     in_context: float | None
+    names_loss: float | None
     n_test: int
     n_copying: int
+    n_names: int
+
+    def n(self, metric: str) -> int:
+        """Scored tokens behind a metric."""
+        return {"copying_loss": self.n_copying, NAMES: self.n_names}.get(metric, self.n_test)
 
 
 class AblationProbe(PassProbe):
@@ -51,8 +65,10 @@ class AblationProbe(PassProbe):
     `top`: the `n_heads` heads with the highest prefix scores (mass a query, repetition notes 8.1), found in
     this model as it is now. `random`: as many others in each of the same layers, mean over `n_draws` draws
     (fewer where there are fewer sets; the same draws in every model whose highest heads are the same).
+    Where a layer has no others they are drawn `anywhere` among the heads that are not of the highest.
     `none`: the model as it is. Scored are the rows of one set, and random tokens written `n_copies` times,
-    of which the copies after the first count: nothing but copying helps there. Olsson et al. 2022 ablate so.
+    of which the copies after the first count: nothing but copying helps there; and of `passages`, each read
+    once, the tokens that go on with a name that stood before. Olsson et al. 2022 ablate so.
     """
 
     name: str = "ablation"
@@ -60,7 +76,9 @@ class AblationProbe(PassProbe):
     max_sequences: PositiveInt | None = 64
     n_heads: PositiveInt = 1
     n_draws: PositiveInt = 4
+    drawn_from: Literal["same_layers", "anywhere"] = "same_layers"
     patterns: Patterns = "frozen"
+    passages: tuple[Passage, ...] = ()
     n_tokens: int = Field(default=25, ge=2)
     n_copies: int = Field(default=4, ge=2)
     n_samples: PositiveInt = 10
@@ -82,20 +100,23 @@ class AblationProbe(PassProbe):
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """See `Probe.cost_tokens`: every arm reads the rows and the copies, and the scores are looked for."""
         copied = self.n_samples * (1 + self.n_tokens * self.n_copies)
-        return (2 + self.n_draws) * (super().cost_tokens(sets) + copied) + copied
+        names = len(self.passages) * self._named(sets)[0].sequences.length
+        return (2 + self.n_draws) * (super().cost_tokens(sets) + copied + names) + copied
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """`test_loss_<arm>`, `copying_loss_<arm>` and `in_context_<arm>` for none, top and random.
 
-        The in-context score is the loss at late indices minus that at early ones. n counts scored tokens;
+        The in-context score is the loss at late indices minus that at early ones. Where there are passages
+        `names_loss_<arm>` follows, the mean over those tokens of all of them. n counts scored tokens;
         `detail` says which `heads` are left out, for `random` by draw beside the values `by_draw`. Items of
         `test_loss_none` are the prefix scores of all heads, `prefix_query` (Y, H). Without a value where the
-        subject cannot be asked, or where the layers of the top heads have too few others.
+        subject cannot be asked, or where there are too few other heads to draw.
         """
         (over,) = self.chosen(sets)
+        metrics = (*METRICS, NAMES) if self.passages else METRICS
         if subject.mask_id is not None or not isinstance(subject, Asked):
             why = NO_ABLATION if subject.mask_id is None else BOTH_WAYS
-            for metric in METRICS:
+            for metric in metrics:
                 yield from (Reading(f"{metric}_{arm}", over.name, None, 0, {"why": why}) for arm in ARMS)
             return
         drawn_AL = random_tokens(
@@ -106,19 +127,21 @@ class AblationProbe(PassProbe):
         heads: dict[str, list[list[Head]]] = {
             "none": [[]],
             "top": [top],
-            "random": others(score_YH.shape, top=top, n_draws=self.n_draws),
+            "random": others(
+                score_YH.shape, top=top, n_draws=self.n_draws, anywhere=self.drawn_from == "anywhere"
+            ),
         }
         found = {
             arm: [self._losses(self._without(subject, out), over, drawn_AL) for out in draws]
             for arm, draws in heads.items()
         }
-        yield from _readings(over.name, found, heads, score_YH)
+        yield from _readings(over.name, found, heads, score_YH, metrics=metrics)
 
     def _without(self, subject: "Asked", heads: Sequence[Head]) -> Subject:
         return subject.without(heads, patterns=self.patterns) if heads else subject
 
     def _losses(self, subject: Subject, over: EvalSet, drawn_AL: Ints) -> Losses:
-        """Test loss, in-context score and loss on later copies."""
+        """Test loss, in-context score, loss on later copies and on names."""
         taken = full_pass(subject, over=over)
         windows = [slice(at, at + self.width) for at in (self.early, self.late)]
         counts = [int(taken.index_n[window].sum()) for window in windows]
@@ -130,7 +153,20 @@ class AblationProbe(PassProbe):
             in_context = late - early
         rows = as_rows(np.tile(drawn_AL, (1, self.n_copies)))
         copied = subject.score(rows).loss[:, self.n_tokens :].astype(np.float64)
-        return Losses(taken.loss, float(copied.mean()), in_context, taken.tokens, int(copied.size))
+        names = [loss for one in self.passages for loss in _of_names(subject, one, over.sequences)]
+        return Losses(
+            taken.loss, float(copied.mean()), in_context, float(np.mean(names)) if names else None,
+            taken.tokens, int(copied.size), len(names),
+        )  # fmt: skip
+
+
+def _of_names(subject: Subject, passage: Passage, sequences: Sequences) -> list[float]:
+    """Losses of the tokens that go on with a name that stood before, of as much as fits a sequence."""
+    whole = sequences.encode(passage.text)
+    places = continuations(passage, token_bytes=bytes_of(whole, sequences=sequences))
+    ids = whole[: sequences.length]
+    later = [] if places is None else [int(at) for kind in LATER for at in places[kind] if at < len(ids)]
+    return subject.score(as_rows(ids[None])).loss[0, later].astype(np.float64).tolist() if later else []
 
 
 def highest(score_YH: Floats, /, *, n: int) -> list[Head]:
@@ -139,19 +175,30 @@ def highest(score_YH: Floats, /, *, n: int) -> list[Head]:
     return [Head(int(at) // score_YH.shape[1], int(at) % score_YH.shape[1]) for at in order]
 
 
-def others(shape: tuple[int, ...], /, *, top: Sequence[Head], n_draws: int) -> list[list[Head]]:
+def others(
+    shape: tuple[int, ...], /, *, top: Sequence[Head], n_draws: int, anywhere: bool = False
+) -> list[list[Head]]:
     """Distinct sets of heads outside `top`, each with as many in every layer as `top` has; keyed.
 
-    Empty where a layer has too few others.
+    `anywhere`: as many in all, whatever their layers. Empty where there are too few others.
     """
+    if anywhere:
+        every = [Head(layer, h) for layer in range(shape[0]) for h in range(shape[1])]
+        free_of: list[tuple[str, list[Head], int]] = [
+            ("anywhere", [head for head in every if head not in top], len(top))
+        ]
+    else:
+        free_of = [
+            (str(layer), [Head(layer, h) for h in range(shape[1]) if Head(layer, h) not in top], n)
+            for layer, n in sorted(Counter(head.layer for head in top).items())
+        ]
+    if any(len(free) < n for _, free, n in free_of):
+        return []
     found: dict[tuple[Head, ...], None] = {}
     for draw in range(n_draws * 8):
         chosen: list[Head] = []
-        for layer, n in sorted(Counter(head.layer for head in top).items()):
-            free = [Head(layer, h) for h in range(shape[1]) if Head(layer, h) not in top]
-            if len(free) < n:
-                return []
-            order = seeds.Permutation(len(free), seeds.key(SAMPLE_SEED, f"ablation/{layer}"))
+        for name, free, n in free_of:
+            order = seeds.Permutation(len(free), seeds.key(SAMPLE_SEED, f"ablation/{name}"))
             places = order(np.arange(n, dtype=np.int64), turn=draw)
             chosen += [free[int(place)] for place in places]
         found.setdefault(tuple(sorted(chosen)))
@@ -165,19 +212,20 @@ def _readings(
     found: Mapping[str, Sequence[Losses]],
     heads: Mapping[str, Sequence[Sequence[Head]]],
     score_YH: Floats,
+    *,
+    metrics: Sequence[str],
 ) -> Iterator[Reading]:
-    for metric in METRICS:
+    for metric in metrics:
         for arm in ARMS:
             values = [getattr(one, metric) for one in found[arm]]
             name, known = f"{metric}_{arm}", [value for value in values if value is not None]
             if not known:
-                why = NOT_ENOUGH if not values else "a sequence is too short for the in-context score"
+                why = NOT_ENOUGH if not values else WHY[metric]
                 yield Reading(name, on, None, 0, {"why": why})
                 continue
             left_out = [[list(head) for head in one] for one in heads[arm]]
             detail: dict[str, Any] = {"heads": left_out if arm == "random" else left_out[0]}
             if arm == "random":
                 detail["by_draw"] = known
-            n = found[arm][0].n_copying if metric == "copying_loss" else found[arm][0].n_test
             items = {"prefix_query": score_YH} if name == "test_loss_none" else None
-            yield Reading(name, on, float(np.mean(known)), n, detail, items)
+            yield Reading(name, on, float(np.mean(known)), found[arm][0].n(metric), detail, items)

@@ -24,6 +24,8 @@ from repetita.spec import ExactFraction, Spec
 Ints = NDArray[np.int64]
 Kind = Literal["first", "exact", "inflected", "embedded"]
 KINDS: tuple[Kind, ...] = ("first", "exact", "inflected", "embedded")
+LATER: tuple[Kind, ...] = ("exact", "inflected", "embedded")
+"""Occurrences of a name after its first; the paper underlines these."""
 
 SHORTEST_NAME = 4
 """Letters of a name that is found in a text without being told."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.measure.names import OTHER
-from repetita.measure.passages import KINDS, Kind
+from repetita.measure.passages import KINDS, LATER, Kind
 from repetita.studies._copying import worst
 from repetita.studies._grid import Grid, Line, Losses, grid
 
@@ -23,8 +23,6 @@ Ints = NDArray[np.int64]
 Cell = tuple[str, float | None, float | None]
 """Size, fraction and passes; the last two None: a control."""
 
-LATER: tuple[Kind, ...] = ("exact", "inflected", "embedded")
-"""Occurrences of a name after its first; the paper underlines these."""
 FUZZY: tuple[Kind, ...] = ("inflected", "embedded")
 
 

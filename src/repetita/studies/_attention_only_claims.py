@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from repetita.fit.claim import Claim, by_seed, directional, undecided
-from repetita.studies._attention_only import FUZZY, LATER, Added, Text, added_at_worst, beyond, extra, slug
+from repetita.measure.passages import LATER
+from repetita.studies._attention_only import FUZZY, Added, Text, added_at_worst, beyond, extra, slug
 from repetita.studies._damage import damages
 from repetita.studies._damage_claims import robustness
 from repetita.studies._grid import MAIN_FRACTION, Labels, Line, Losses

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from repetita.fit.estimate import t_interval
-from repetita.measure.passages import KINDS
+from repetita.measure.passages import KINDS, LATER
 from repetita.report.coloured import ColouredText, Drawing, Excerpt
 from repetita.report.figure import Axis, Cell, Figure, Panels, Row, Series
 from repetita.report.page import Table
 from repetita.studies._attention_only import (
-    LATER,
     Added,
     Floats,
     Read,
