@@ -227,7 +227,7 @@ def _moves(found: Tables, small: Line, large: Line, *, passage: str) -> Claim:
         f"N = {small[0]} (f = {large[1]:g})"
     )
     source, edges, ratios = f"{PAPER}, Fig. 20", 0, dict[Hashable, float]()
-    lines = [grid.by_seed(line) if line in grid.repeated else {} for line in (small, large)]
+    lines = [grid.by_seed(line) for line in (small, large)]
     for seed in sorted(set(lines[0]) & set(lines[1]), key=str):
         shared = sorted(set(lines[0][seed]) & set(lines[1][seed]))
         if len(shared) < 3:

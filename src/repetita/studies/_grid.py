@@ -65,8 +65,8 @@ class Grid(NamedTuple):
         return sorted(self.repeated, key=lambda line: (line[1], self.n_params[line[0]]))
 
     def by_seed(self, line: Line, /) -> dict[Hashable, dict[float, float]]:
-        """Test losses of a line by seed, then passes."""
-        return turned(self.repeated[line])
+        """Test losses of a line by seed, then passes; nothing for a line of which no run is there."""
+        return turned(self.repeated.get(line, {}))
 
     def only(self, lines: Iterable[Line], /) -> "Grid":
         """The same without the treated runs of other lines."""
