@@ -71,10 +71,10 @@ def texts(table: "pl.DataFrame", *, planned: Sequence[Labels]) -> Texts | None:
     corpus = main_corpus(planned)
     there = set(table["probe"].unique().to_list())
     named = next((str(labels["texts"]) for labels in planned if labels["corpus"] == corpus), "")
-    own = _reading(table, OWN, corpus=corpus)
+    own = reading(table, OWN, corpus=corpus)
     if own.scan is None or not own.grid.repeated:
         return None
-    others = [_reading(table, name, corpus=corpus) for name in named.split(", ") if name in there]
+    others = [reading(table, name, corpus=corpus) for name in named.split(", ") if name in there]
     return Texts(own, tuple(others), planned_seeds(planned, arm="repeated"))
 
 
@@ -90,7 +90,8 @@ def planned_seeds(planned: Sequence[Labels], *, arm: str) -> dict[Line, int]:
     return {line: max(map(len, cells[line].values())) for line in ordered}
 
 
-def _reading(table: "pl.DataFrame", name: str, *, corpus: str) -> Reading:
+def reading(table: "pl.DataFrame", name: str, *, corpus: str) -> Reading:
+    """What the runs of one corpus make of the text that the probe `name` reads, at the end of training."""
     import polars as pl
 
     of = table.filter(pl.col("probe") == name).with_columns(probe=pl.lit(OWN))
