@@ -164,15 +164,18 @@ def claim(found: dict[Side, Edge], *, primary: bool = True) -> Claim:
 
 
 def edge_text(edge: Edge, /) -> str:
-    """The edge's exponent both ways."""
-    paper = PUBLISHED[edge.side][1]
+    """The edge's exponent and coefficient both ways."""
+    paper = PUBLISHED[edge.side]
     if edge.trend is None:
         own = edge.why
     else:
-        own = f"exponent {edge.trend.exponent.text(digits=2)} from {edge.trend.n} edges"
+        own = f"exponent {edge.trend.exponent.text(digits=2)}, k = {edge.trend.coefficient:.2g}, "
+        own += f"from {edge.trend.n} edges"
         own += f", {edge.trend.n_censored} of them censored" if edge.trend.n_censored else ""
-    averaged = "" if edge.averaged is None else f"; averaged over shares {edge.averaged[1]:.2g}"
-    return f"{edge.side} edge: {own}{averaged} (the paper: {paper:g})"
+    averaged = ""
+    if edge.averaged is not None:
+        averaged = "; averaged over shares {1:.2g}, k = {0:.2g}".format(*edge.averaged)
+    return f"{edge.side} edge: {own}{averaged} (the paper: {paper[1]:g}, k = {paper[0]:.2g})"
 
 
 def figures(found: Sequence[Band], *, fitted: dict[Side, Edge], grid: Grid) -> Iterator[Figure]:

@@ -148,8 +148,8 @@ def _half_size(grid: Grid, line: Line, passes: float, *, scan: ControlScan | Non
         f"{PAPER}, abstract and Fig. 2: 800M parameters come to 400M (340M in its text)",
     )
     statement = (
-        f"{line_text(line)}, {passes:g} passes: the test loss is that of a model of half the size (effective "
-        f"size / size under {HALVED:.2f}, nearer to a half than to whole)"
+        f"{line_text(line)}, {passes:g} passes: the test loss is that of a model of about half the size or "
+        f"less (effective size / size under {HALVED:.2f}, nearer to a half than to whole)"
     )
     losses = grid.repeated.get(line, {}).get(passes, {})
     if scan is None or not losses:

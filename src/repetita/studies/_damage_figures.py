@@ -218,9 +218,9 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
     for line in grid.lines():
         for passes, losses in grid.repeated[line].items():
             ratio = _size(scan, grid, line, losses)
-            if ratio.value is not None:
+            if ratio.value is not None or ratio.high is not None:
                 cell: Row = {**_named(line), "passes": passes}
-                rows.append({**cell, **drawn(ratio, value="multiplier")})
+                rows.append({**cell, **sized(ratio)})
     if not rows:
         return
     fractions = {row["fraction"] for row in rows}
@@ -228,10 +228,10 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
         name="size-multiplier",
         title="Effective size",
         caption="Size of the control model with the same test loss, divided by the size of the model itself. "
-        "Points whose loss lies outside the range of the controls, or above ln V, have no effective size and "
-        "are left out (see the table). Read between neighbouring controls, not from their law, so that a "
-        "run as good as its control has 1. Intervals join the seeds' with the controls' own; one that leaves "
-        "the ladder is open and runs to the edge.",
+        "A run worse than every control is a bound without a point, an interval open below; a loss above "
+        "ln V has no effective size and is left out (see the table). Read between neighbouring controls, not "
+        "from their law, so that a run as good as its control has 1. Intervals join the seeds' with the "
+        "controls' own; one that leaves the ladder is open and runs to the edge.",
         n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
@@ -318,6 +318,13 @@ def drawn(found: Estimate, /, *, value: str = "loss") -> Row:
     """Columns of an estimate: the value, its interval, its seeds."""
     low, high = (found.value, found.value) if found.n < 2 else (found.low, found.high)
     return {value: found.value, "low": low, "high": high, "seeds": found.n}
+
+
+def sized(found: Estimate, /) -> Row:
+    """Columns of an effective size over size; an upper bound alone is an open interval without a point."""
+    if found.value is not None:
+        return drawn(found, value="multiplier")
+    return {"multiplier": None, "low": found.low, "high": found.high, "seeds": found.n}
 
 
 def _cells(grid: Grid) -> list[Row]:

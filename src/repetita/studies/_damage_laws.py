@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,39 @@ MEASURED, DATA_LAW = "measured", "data-constrained law"
 TOY, PEAK_LAW = "toy regression", "law of Chudnovsky et al."
 TOY_REPEATS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 300)
 TOY_DRAWS = 20
+THEIR_SHARE = 0.1
+THEIR_WORST = {"34M, worst": 0.19, "344M, worst": 0.33}
+"""Compute-equivalent loss at the worst passes of the smallest and largest of Chudnovsky et al. 2026."""
 
 
-def figures(grid: Grid, *, found: Sequence[Damage], main: Sequence[Line]) -> Iterator[Figure]:
+class Floor(NamedTuple):
+    """The controls' law with an offset, L = offset + K N^-exponent, as the others' currency needs it."""
+
+    offset: float
+    exponent: float | None
+    """None where no such law could be fitted, or where loss does not fall with size."""
+    told: str
+    """Both in words, with their intervals."""
+
+
+def floor_of(grid: Grid) -> Floor:
+    """The controls' law with an offset."""
+    points = [(grid.n_params[size], loss) for size, own in grid.control.items() for loss in own.values()]
+    try:
+        law = fit_power_law([n for n, _ in points], y=[loss for _, loss in points], offset="fitted")
+    except SpecError:
+        return Floor(0.0, None, "no law with an offset could be fitted")
+    given = law.estimates()
+    told = f"offset {given['offset'].text(digits=2)}, exponent {given['exponent'].text(digits=2)}"
+    return Floor(law.offset, law.exponent if law.exponent > 0 else None, told)
+
+
+def figures(grid: Grid, *, found: Sequence[Damage], main: Sequence[Line], floor: Floor) -> Iterator[Figure]:
     """The figures that the measurements allow."""
     lines = [line for line in grid.lines() if law_excess(grid, line, 2.0) is not None]
     if lines:
         yield data_constrained(grid, lines=lines)
+    yield from compute_equivalent(grid, floor=floor)
     inside = [one for one in found if one.hump.kind != "edge"]
     if inside:
         yield peaks(grid, found=inside)
@@ -83,6 +110,50 @@ def data_constrained(grid: Grid, *, lines: Sequence[Line]) -> Figure:
         rules=(Rule(axis="y", at=0.0, label="control"),),
         tooltip=("seeds",),
     )
+
+
+def compute_equivalent(grid: Grid, *, floor: Floor) -> Iterator[Figure]:
+    """Damage in the currency of Chudnovsky et al. 2026, beside what they found at their worst passes."""
+    rows: list[Row] = []
+    for line in grid.lines():
+        control = grid.control.get(line[0], {})
+        for passes, losses in grid.repeated[line].items():
+            shared = set(losses) & set(control)
+            lost = [_equivalent_loss(losses[seed], control[seed], floor) for seed in sorted(shared, key=str)]
+            values = [value for value in lost if value is not None]
+            if values and len(values) == len(lost):
+                cell: Row = {"size": line[0], "share": f"f = {line[1]:g}", "passes": passes}
+                rows.append({**cell, **drawn(t_interval(values), value="lost")})
+    if not rows:
+        return
+    shares = [f"f = {share:g}" for share in sorted({line[1] for line in grid.lines()})]
+    panels = Panels(column="share", title="", order=tuple(shares), share="both") if len(shares) > 1 else None
+    theirs = f"f = {THEIR_SHARE:g}"
+    sizes = sorted({str(row["size"]) for row in rows}, key=lambda size: grid.n_params[size])
+    yield Figure(
+        name="law-compute-equivalent",
+        title="Damage as compute lost",
+        caption="1 minus the compute with which a control would be as good, over the compute spent (the "
+        "compute-equivalent loss of Chudnovsky et al. 2026): 0 is no damage, below 0 the run is better than "
+        "its control. Tokens are the same everywhere here, so that compute grows with N alone, and the law "
+        f"of the controls has an offset ({floor.told}), on which these values hang. Lines at f = 0.1: their "
+        f"worst passes, for models of 34M and of 344M parameters. {INTERVALS}",
+        n=count_text(grid),
+        rows=tuple(rows),
+        x=Axis(column="passes", title=PASSES, scale="log"),
+        y=Axis(column="lost", title="share of the compute lost"),
+        series=Series(column="size", title="non-embedding parameters", kind="sequence", order=tuple(sizes)),
+        panels=panels,
+        layers=(INTERVAL, LINE, POINT),
+        rules=(
+            Rule(axis="y", at=0.0, label="no damage"),
+            *(
+                Rule(axis="y", at=at, label=label, panel=theirs if panels else None)
+                for label, at in THEIR_WORST.items() if theirs in shares
+            ),
+        ),
+        tooltip=("seeds",),
+    )  # fmt: skip
 
 
 def peaks(grid: Grid, *, found: Sequence[Damage]) -> Figure:
@@ -158,9 +229,8 @@ def _scaled(name: str, damage: dict[float, float]) -> list[Row]:
     ]
 
 
-def table(grid: Grid, *, found: Sequence[Damage], scan: ControlScan | None) -> Table:
+def table(grid: Grid, *, found: Sequence[Damage], scan: ControlScan | None, floor: Floor) -> Table:
     """The worst cell of each line in every currency, and where the published law expects it."""
-    floor, gamma = _floor(grid)
     rows: list[list[Cell]] = []
     for one in found:
         size = one.line[0]
@@ -170,19 +240,19 @@ def table(grid: Grid, *, found: Sequence[Damage], scan: ControlScan | None) -> T
             sized = effective_size(scan, n_params=grid.n_params[size], losses=losses, method="interpolation")
             between = sized.multiplier.text(digits=2)
             by_law = None if sized.extrapolated is None else f"{sized.extrapolated / grid.n_params[size]:.2g}"
+        lost = _equivalent_loss(mean(losses), mean(grid.control[size]), floor)
         total = grid.n_total.get(size, grid.n_params[size])
         rows.append([
             size, f"{one.line[1]:g}", f"{one.hump.peak_interpolated:.3g}", between, by_law,
-            _equivalent_loss(mean(losses), mean(grid.control[size]), floor, gamma),
+            None if lost is None else f"{lost:.2g}",
             f"{float(peak_passes(total)):.3g}",
         ])  # fmt: skip
-    fitted = "no offset could be fitted" if gamma is None else f"offset {floor:.3g}, exponent {gamma:.2g}"
     return Table(
         "laws", "The worst cells in the currencies of other papers",
         "Effective size / size: read between neighbouring controls, and by the paper's power law without "
         "offset wherever it leads. Compute-equivalent loss (Chudnovsky et al. 2026): 1 minus the compute "
         "with which a control would be as good, over the compute spent; compute grows with N here, since "
-        f"tokens are the same ({fitted}); they find 0.19 to 0.33 at f = 0.1. Peak by their law: an "
+        f"tokens are the same ({floor.told}); they find 0.19 to 0.33 at f = 0.1. Peak by their law: an "
         "extrapolation far below its range.",
         count_text(grid),
         ("N", "f", "worst E", "effective size / size", "by the law", "compute-equivalent loss",
@@ -191,21 +261,14 @@ def table(grid: Grid, *, found: Sequence[Damage], scan: ControlScan | None) -> T
     )  # fmt: skip
 
 
-def _floor(grid: Grid) -> tuple[float, float | None]:
-    """Offset and exponent of the controls' law with an offset."""
-    points = [(grid.n_params[size], loss) for size, own in grid.control.items() for loss in own.values()]
+def _equivalent_loss(loss: float, control: float, floor: Floor) -> float | None:
+    """1 minus the compute-equivalent gain; None without a law or at a loss under its offset."""
+    if floor.exponent is None:
+        return None
     try:
-        law = fit_power_law([n for n, _ in points], y=[loss for _, loss in points], offset="fitted")
-    except SpecError:
-        return 0.0, None
-    return law.offset, law.exponent if law.exponent > 0 else None
-
-
-def _equivalent_loss(loss: float, control: float, floor: float, gamma: float | None) -> str | None:
-    try:
-        if gamma is None:
-            return None
-        gain = float(compute_equivalent_gain(loss, control_loss=control, floor=floor, exponent=gamma))
+        gain = compute_equivalent_gain(
+            loss, control_loss=control, floor=floor.offset, exponent=floor.exponent
+        )
     except SpecError:
         return None
-    return f"{1 - gain:.2g}"
+    return 1 - float(gain)

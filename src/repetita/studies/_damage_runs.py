@@ -215,8 +215,8 @@ def laptop_controls(*, corpus: CorpusSpec = SOTU, n_seeds: int = 3) -> Iterator[
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """All six shares at 25k with one seed; at f = 1/2 two sizes with three around the peak, and one on code; at
-    f = 1/10 the headline's cell with three."""
+    """All six shares at 25k with one seed; at f = 1/2 two sizes with three around the peak, and a line on
+    code; at f = 1/10 the headline's cell with three."""
     three = seeds(3)
     cells = (
         *laptop_controls(),

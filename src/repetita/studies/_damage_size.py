@@ -8,7 +8,16 @@ from repetita.fit.effective_size import ControlScan, effective_size, profitable_
 from repetita.fit.estimate import Estimate, t_interval
 from repetita.report.figure import Axis, Figure, Layer, Panels, Row, Rule, Series
 from repetita.studies._damage import Damage
-from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, POINT, count_text, drawn, spread
+from repetita.studies._damage_figures import (
+    INTERVAL,
+    INTERVALS,
+    LINE,
+    POINT,
+    count_text,
+    drawn,
+    sized,
+    spread,
+)
 from repetita.studies._grid import Grid, Line, Losses, mean, minus
 
 N_AXIS = Axis(column="n_params", title="non-embedding parameters N (log scale)", scale="log")
@@ -104,15 +113,15 @@ def size_by_size(grid: Grid, *, shares: Sequence[float], scan: ControlScan) -> I
     rows: list[Row] = []
     for share, passes, size, losses in _cells(grid, shares):
         ratio = _multiplier(grid, scan, size, losses)
-        if ratio.value is not None:
+        if ratio.value is not None or ratio.high is not None:
             cell = {"share": f"f = {share:g}", "passes": passes, **_at(grid, size), **_about(passes)}
-            rows.append({**cell, **drawn(ratio, value="multiplier")})
+            rows.append({**cell, **sized(ratio)})
     if rows:
         yield Figure(
             name="multiplier-by-size",
             title="Effective size over model size at fixed passes",
             caption="Size of the control with the same test loss, read between neighbouring controls, over "
-            "the size of the model; cells that no control is as bad as are left out.",
+            "the size of the model. A cell worse than every control is a bound, an interval open below.",
             n=count_text(grid),
             rows=tuple(rows),
             x=N_AXIS,
@@ -158,11 +167,7 @@ def size_by_share(grid: Grid, *, found: Sequence[Damage], scan: ControlScan) -> 
         ratio = _multiplier(grid, scan, one.line[0], losses)
         if ratio.value is not None or ratio.high is not None:
             cell: Row = {**_at(grid, one.line[0]), "fraction": one.line[1], "passes": f"{one.hump.peak:g}"}
-            # A bound alone is drawn as an open interval.
-            ends: Row = {"multiplier": None, "low": ratio.low, "high": ratio.high, "seeds": len(losses)}
-            if ratio.value is not None:
-                ends = drawn(ratio, value="multiplier")
-            rows.append({**cell, **ends, "pays": None})
+            rows.append({**cell, **sized(ratio), "pays": None})
     lowest = min(damage.line[1] for damage in found)
     for share in np.geomspace(lowest, max(damage.line[1] for damage in found), 40).tolist():
         least = profitable_multiplier(fraction=share, exponent=max(scan.law.exponent, 1e-6))

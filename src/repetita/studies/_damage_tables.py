@@ -1,16 +1,24 @@
 """What repeated data costs, in numbers: tables of the double-descent study."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from repetita.fit.effective_size import ControlScan, effective_size, profitable_multiplier
 from repetita.fit.estimate import Estimate, t_interval
 from repetita.report.figure import Cell
 from repetita.report.page import Table
-from repetita.studies._damage import SHARES, Damage
+from repetita.studies._damage import SHARES, Damage, damages
+from repetita.studies._damage import within_runs as within
 from repetita.studies._damage_claims import crossing_text
 from repetita.studies._damage_figures import count_text
 from repetita.studies._damage_size import stored
 from repetita.studies._grid import Curve, Grid, Losses
+
+WITHIN = {
+    "literal": "falls, rises, falls",
+    "rising": "falls, rises",
+    "plateau": "plateau",
+    "none": "no rise, no plateau",
+}
 
 
 def tables(
@@ -29,6 +37,55 @@ def tables(
         yield _equivalent_tokens(equivalents)
     if grid.control:
         yield _controls(grid, scan)
+
+
+def within_runs(curves: Sequence[Curve]) -> Iterator[Table]:
+    """What every run's test loss does over its training (the paper's Fig. 3)."""
+    every = [one for rate in sorted({c.schedule for c in curves}) for one in within(curves, schedule=rate)]
+    rows: list[list[Cell]] = [
+        [
+            curve.schedule, curve.size, f"{curve.fraction:g}", f"{curve.passes:g}", curve.seed,
+            WITHIN[hump.kind], None if hump.start is None else f"{hump.start:.2g} to {hump.stop:.2g}",
+            f"{hump.rise:.3f}", f"{hump.after:.3f}" if hump.kind in ("literal", "rising") else None,
+            f"{hump.noise:.3f}",
+        ]
+        for curve, hump in every
+    ]  # fmt: skip
+    if rows:
+        yield Table(
+            "within-runs", "Test loss within each run",
+            "Whether the smoothed test loss of a run falls, rises and falls again, by more than three "
+            "standard deviations of the control's noise; a plateau: flat over a factor of two of tokens in "
+            "which the control still falls. At a cosine rate a last fall may be the schedule's. Nats a "
+            "token; tokens of the rise or of the plateau.",
+            f"{len(rows)} runs",
+            ("rate", "N", "f", "passes E", "seed", "test loss", "tokens", "rise", "fall after it",
+             "noise, sd"),
+            rows,
+        )  # fmt: skip
+
+
+def arms(beside: Mapping[str, Grid]) -> Iterator[Table]:
+    """The lines at other learning rates and on other corpora (the paper's Figs. 11 and 16 are of code)."""
+    rows: list[list[Cell]] = []
+    for name, grid in beside.items():
+        for one in damages(grid):
+            sides = (one.band.left, one.band.right) if one.band else (None, None)
+            rows.append([
+                name, one.line[0], f"{one.line[1]:g}", _text(grid.control[one.line[0]]),
+                f"{one.hump.peak_interpolated:.3g}", one.hump.kind, _text(one.excess),
+                *(side and crossing_text(side) for side in sides), len(one.excess),
+            ])  # fmt: skip
+    if rows:
+        yield Table(
+            "arms", "Other learning rates and other corpora",
+            "Losses and damage in nats a token; damage over the control of the same arm at the worst passes, "
+            "which each seed takes from the others where there are several. Half damage: passes at which the "
+            "mean damage is half of its maximum, in nats.",
+            "; ".join(f"{name}: {count_text(grid)}" for name, grid in beside.items() if grid.repeated),
+            ("arm", "N", "f", "control", "peak E", "peak is", "damage", "half damage from", "to", "seeds"),
+            rows,
+        )  # fmt: skip
 
 
 def _lines(grid: Grid, found: Sequence[Damage], scan: ControlScan | None) -> Table:

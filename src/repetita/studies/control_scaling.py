@@ -28,7 +28,7 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """The controls of `double_descent`, ten sizes and three seeds, and seven small ones on code."""
+    """The controls of `double_descent`, nine sizes and three seeds, and seven small ones on code."""
     code = (Cell("control", size, corpus=STDLIB) for size in CODE_SIZES)
     return tuple(planned(_damage_runs.laptop_design((*_damage_runs.laptop_controls(), *code))))
 
