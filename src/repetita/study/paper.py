@@ -20,12 +20,13 @@ class Entry:
     primary: bool = False
     """Whether the study's first claim is one of those that share the error rate of the paper's page."""
     figures: tuple[str, ...] = ()
-    """Names of the study's figures that are shown at once; none: its first."""
+    """Names of the study's figures that are shown at once (`*` stands for anything, as in a name that
+    ends with a corpus); none: its first."""
     tables: tuple[str, ...] = ()
     """The same for tables; none: no table."""
     claims: tuple[str, ...] = ()
-    """Names of the claims that belong here, where a study answers several figures (`*` stands for anything,
-    as in a name that ends with a size); none: all that no other entry names."""
+    """Names of the claims that belong here, where a study answers several figures (with `*` as well); none:
+    all that no other entry names."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,19 +120,20 @@ def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | No
     others = [one for one in paper.entries if one.study == entry.study and one is not entry]
     findings = [claim for claim in report.findings if headline is None or claim.name != headline.name]
     if home:
-        findings = [claim for claim in findings if not any(_names(one, claim) for one in others)]
+        elsewhere = [name for one in others for name in one.claims]
+        findings = [claim for claim in findings if not _named(claim.name, elsewhere)]
     else:
-        findings = [claim for claim in findings if _names(entry, claim)]
+        findings = [claim for claim in findings if _named(claim.name, entry.claims)]
     findings = [claim._replace(primary=False) for claim in findings]
     # Where a study is at home its headline is shown, and what else it found is folded.
     n_shown = len(findings) if not home else 0 if headline else 1
-    figures = [one for one in report.figures if one.name in entry.figures]
-    tables = [one for one in report.tables if one.name in entry.tables]
+    figures = [one for one in report.figures if _named(one.name, entry.figures)]
+    tables = [one for one in report.tables if _named(one.name, entry.tables)]
     if home and not figures:
-        elsewhere = {name for one in others for name in one.figures}
-        figures = [one for one in report.figures if one.name not in elsewhere][:1]
-    shown = {one.name for one in figures} | {one.name for one in tables}
-    shown |= {name for one in others for name in (*one.figures, *one.tables)}
+        elsewhere = [name for one in others for name in one.figures]
+        figures = [one for one in report.figures if not _named(one.name, elsewhere)][:1]
+    shown = [one.name for one in figures] + [one.name for one in tables]
+    shown += [name for one in others for name in (*one.figures, *one.tables)]
     return bare._replace(
         power=_power(told, headline=headline),
         headline=headline,
@@ -140,15 +141,15 @@ def _step(entry: Entry, *, paper: Paper, told: Told | None, headline: Claim | No
         more_findings=findings[n_shown:],
         figures=figures,
         tables=tables,
-        more_figures=[one for one in report.figures if one.name not in shown] if home else (),
-        more_tables=[one for one in report.tables if one.name not in shown] if home else (),
+        more_figures=[one for one in report.figures if not _named(one.name, shown)] if home else (),
+        more_tables=[one for one in report.tables if not _named(one.name, shown)] if home else (),
         deviations=report.deviations if home else (),
         warnings=report.warnings if home else (),
     )
 
 
-def _names(entry: Entry, claim: Claim) -> bool:
-    return any(fnmatchcase(claim.name, name) for name in entry.claims)
+def _named(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _power(told: Told, *, headline: Claim | None) -> str:
