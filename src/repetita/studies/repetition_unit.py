@@ -43,6 +43,10 @@ FRACTION = Fraction(3, 10)
 """A sentence of a speech has 52 tokens on average (BPE of 1,024): one a sequence of 128, sentences can be 40%
 of all tokens."""
 TENTH = Fraction(1, 10)
+SPEECH = 105
+"""Sequences of the median speech (BPE of 1,024)."""
+SHORT_SPEECH = 36
+"""Nine speeches in ten have as many or more: a subset of fewer is cut out of one of them."""
 SUBSETS = (72, 24, 8)
 """Sequences of text, 80, 240 and 720 passes: around the peak of `double_descent` at f = 1/10 and 1/2."""
 STEPS = 1200
@@ -277,10 +281,26 @@ def deviations(scale: str) -> Sequence[Deviation]:
                   "rule 5 of the design: they are met in changing company"),
         Deviation("long units", "not stated", f"documents are cut every {length} tokens and at the "
                   "end of the subset, paragraphs and sentences after as many", "sequences are as long"),
+        *_documents(runs),
         Deviation("worst passes", "read off the same curve", "of the other seeds", "no flattery by noise"),
         Deviation("control", "unique data", "unique data, the same run for every unit; empty repeated slots",
                   "pairs by seed"),
         Deviation("learning rate", "not stated", rates_text(runs), "rule 11 of the design, on the control"),
+    )  # fmt: skip
+
+
+def _documents(runs: Sequence[PlannedRun]) -> Iterator[Deviation]:
+    """What is left of a document where the subset is shorter than the speeches that it is cut from."""
+    if runs[0].spec.corpus.source != SOTU.source:
+        return
+    subsets = sorted({int(run.labels["subset"]) for run in runs if run.labels["subset"]})
+    within = " and ".join(str(subset) for subset in subsets if subset < SHORT_SPEECH)
+    more = " and ".join(str(subset) for subset in subsets if subset >= SHORT_SPEECH)
+    yield Deviation(
+        "a document", "not stated",
+        f"a stretch of one speech at S = {within}; of one or more at S = {more}",
+        f"the median speech has {SPEECH} sequences and units are compared at equal amounts of text: there a "
+        "document is neighbouring sequences, read in order",
     )  # fmt: skip
 
 
