@@ -1,5 +1,6 @@
 """Synthetic text has the entropy that is claimed and copies where it says."""
 
+import hashlib
 import itertools
 import math
 
@@ -34,6 +35,50 @@ def test_text_is_the_same_every_time_and_another_with_another_seed() -> None:
 def test_golden_text() -> None:
     text = next(synthetic_documents(SyntheticSpec(n_words=6, sentence_words=3)))[1]
     assert text == "Tina fuva puze. Giga losi gira."
+
+
+GOLDEN = {
+    "plain": ({}, "1fe49e1d2bb4f22c"),
+    "other law and seed": ({"exponent": 0.0, "vocabulary": 20, "seed": 3}, "011ce8df82c06e7f"),
+    "no sentences": ({"sentence_words": 0}, "c30f26356a47b56b"),
+    "one lag": ({"burst_rate": 0.2, "burst_length": 4, "lag": 5}, "bc8cfdb414df3fec"),
+    "shortest lag": (
+        {"n_words": 30, "vocabulary": 9, "burst_rate": 0.3, "burst_length": 1, "lag": 1},
+        "93b85a489b2e3e0c",
+    ),
+    "drawn lags": (
+        {"burst_rate": 0.2, "burst_length": 4, "lag": 5, "lag_max": 17, "sentence_words": 0},
+        "90f2431759f250e8",
+    ),
+    "lags from one": (
+        {"n_words": 30, "vocabulary": 9, "burst_rate": 0.3, "burst_length": 1, "lag": 1, "lag_max": 3},
+        "99285484738e0733",
+    ),
+    "echo": ({"vocabulary": 30, "echo": 0.4}, "b1062f520d926b4d"),
+    "one word": ({"n_words": 1, "echo": 0.4}, "580d293d7f53fcb9"),
+    "all": (
+        {
+            "vocabulary": 30, "exponent": 0.0, "burst_rate": 0.3, "burst_length": 4, "lag": 4, "lag_max": 16,
+            "echo": 0.3, "sentence_words": 0, "seed": 1,
+        },
+        "161ac86ff2eefb16",
+    ),
+    "facts": ({"kind": "facts"}, "de212c6b02f95a8f"),
+    "canaries": ({"kind": "canaries"}, "f087ed0618267177"),
+}  # fmt: skip
+"""Seven documents of 60 words each with these options: trained runs hang on every one of their words."""
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("at_once", [1, 130, 1 << 18])
+def test_the_words_stay_what_they_were_however_many_are_drawn_together(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "WORDS_AT_ONCE", at_once)
+    given, digest = GOLDEN[name]
+    spec = SyntheticSpec.model_validate({"n_documents": 7, "n_words": 60, **given})
+    text = "\n".join(f"{document}\t{words}" for document, words in synthetic_documents(spec))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest
 
 
 def test_words_are_distinct_and_drawn_as_their_probabilities_say() -> None:

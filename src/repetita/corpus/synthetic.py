@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 
 SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
 SENTENCES_PER_PARAGRAPH = 5
+WORDS_AT_ONCE = 1 << 18
+"""Words of the documents that are drawn together: a step of the bursts costs as much for many as for one."""
 
 
 class SyntheticSpec(Spec):
@@ -115,9 +117,11 @@ def synthetic_documents(spec: SyntheticSpec) -> Iterator[tuple[str, str]]:
         yield from ((f"canary-{i}", item.text) for i, item in enumerate(drawn))
     else:
         vocabulary = np.array(lexicon(spec.vocabulary, seed=spec.seed))
-        for document in range(spec.n_documents):
-            ranks = _ranks(spec, np.array([document]))[0]
-            yield f"zipf-{document}", _text(vocabulary[ranks].tolist(), spec.sentence_words)
+        at_once = max(1, WORDS_AT_ONCE // spec.n_words)
+        for first in range(0, spec.n_documents, at_once):
+            documents = np.arange(first, min(first + at_once, spec.n_documents))
+            for document, ranks in zip(documents.tolist(), _ranks(spec, documents), strict=True):
+                yield f"zipf-{document}", _text(vocabulary[ranks].tolist(), spec.sentence_words)
 
 
 def unseen_text(spec: SyntheticSpec, *, n_words: int, document: int = 0) -> str:
@@ -225,7 +229,10 @@ def canaries(
 
 
 def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
-    """Word ranks of the given documents, shape (documents, n_words): draws first, then the bursts."""
+    """Word ranks of the given documents, shape (documents, n_words): draws first, then the bursts.
+
+    A draw depends on the number of its document and word alone, not on what is drawn with it.
+    """
     shape = (len(documents), spec.n_words)
     counters = (documents[:, None] * spec.n_words + np.arange(spec.n_words)).astype(np.uint64)
     drawn = seeds.words(counters.ravel(), key=seeds.key(spec.seed, "words")).reshape(shape)
@@ -239,17 +246,19 @@ def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
 
     begins, echoed, after = draws("bursts") < spec.burst_rate, draws("echo") < spec.echo, _echoes(spec)
     lags = spec.lag + np.floor(draws("lags") * len(spec.lags)).astype(np.int64)
-    left, lag = np.zeros(len(documents), dtype=np.int64), lags[:, 0]
-    rows = np.arange(len(documents))
+    # From here on one row a word, so that a step reads and writes neighbours.
+    ranks, echoed, begins, lags = (np.ascontiguousarray(x.T) for x in (ranks, echoed, begins, lags))
+    left, lag = np.zeros(len(documents), dtype=np.int64), lags[0]
+    of = np.arange(len(documents))
     for t in range(min(2, spec.lags[-1]), spec.n_words):
         if t >= 2:
-            ranks[:, t] = np.where(echoed[:, t], after[ranks[:, t - 2]], ranks[:, t])
+            ranks[t] = np.where(echoed[t], after[ranks[t - 2]], ranks[t])
         if t >= spec.lags[-1]:
-            fresh = (left == 0) & begins[:, t]
-            left, lag = np.where(fresh, spec.burst_length, left), np.where(fresh, lags[:, t], lag)
-            ranks[:, t] = np.where(left > 0, ranks[rows, t - lag], ranks[:, t])
+            fresh = (left == 0) & begins[t]
+            left, lag = np.where(fresh, spec.burst_length, left), np.where(fresh, lags[t], lag)
+            ranks[t] = np.where(left > 0, ranks[t - lag, of], ranks[t])
             left = np.maximum(left - 1, 0)
-    return ranks
+    return np.ascontiguousarray(ranks.T)
 
 
 def _echoes(spec: SyntheticSpec) -> Ints:
