@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from repetita.measure.names import OTHER
 from repetita.measure.passages import KINDS, LATER, Kind
-from repetita.studies._copying import worst
-from repetita.studies._grid import Grid, Line, Losses, grid
+from repetita.studies._copying import main_curve, worst
+from repetita.studies._grid import Grid, Labels, Line, Losses, grid
 
 if TYPE_CHECKING:
     import polars as pl
@@ -88,9 +88,16 @@ class Text(NamedTuple):
         return sorted(counts, key=lambda name: -counts[name])
 
 
-def texts(table: "pl.DataFrame", *, corpora: Sequence[str]) -> list[Text]:
-    """What there is of each corpus, at the end of the runs."""
-    return [Text(corpus, grid(table, corpus=corpus), _passages(table, corpus)) for corpus in corpora]
+def texts(table: "pl.DataFrame", *, planned: Sequence[Labels]) -> list[Text]:
+    """What there is of each planned corpus, at the end of the runs and at its own learning-rate curve."""
+    return [
+        Text(
+            corpus,
+            grid(table, corpus=corpus, curve=main_curve(planned, corpus=corpus)),
+            _passages(table, corpus),
+        )
+        for corpus in dict.fromkeys(str(labels["corpus"]) for labels in planned)
+    ]
 
 
 def _passages(table: "pl.DataFrame", corpus: str) -> dict[str, dict[Cell, dict[Hashable, Read]]]:

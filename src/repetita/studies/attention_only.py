@@ -93,9 +93,8 @@ def analyse(collected: "Collected") -> Analysis:
     if collected.measurements.is_empty():
         return Analysis(warnings=("no run is finished yet",))
     plan = planned_labels(collected)
-    corpora = list(dict.fromkeys(str(labels["corpus"]) for labels in plan))
-    texts = _attention_only.texts(collected.measurements, corpora=corpora)
-    added = {corpus: _attention_only.added(collected, corpus=corpus) for corpus in corpora}
+    texts = _attention_only.texts(collected.measurements, planned=plan)
+    added = {text.corpus: _attention_only.added(collected, corpus=text.corpus) for text in texts}
     return Analysis(
         claims=settle(list(_attention_only_claims.claims(texts, planned=plan, added=added))),
         figures=tuple(_attention_only_figures.figures(texts, added=added)),
