@@ -111,9 +111,9 @@ def test_names_lose_what_was_planted_and_more_than_the_rest(overnight: Analysis)
     assert claims["names-1-layer"].verdict == "supported"
     assert effect(claims["names-1-layer"]) == pytest.approx(expected, abs=0.05)
     assert effect(claims["names-beyond-2-layers"]) == pytest.approx(expected - PLAIN, abs=0.05)
-    assert effect(claims["fuzzy-1-layer-synthetic"]) == pytest.approx(FUZZY, abs=0.08)
+    assert effect(claims["fuzzy-1-layer-sotu"]) == pytest.approx(FUZZY, abs=0.08)
     assert "3 of 16 tokens" in claims["names-1-layer"].note
-    assert {"names-1-layer-sotu", "hump-1-layer-synthetic"} <= set(claims)
+    assert {"names-2-layers-sotu", "hump-2-layers-synthetic"} <= set(claims)
 
 
 def test_names_hit_no_harder_are_not_called_so() -> None:

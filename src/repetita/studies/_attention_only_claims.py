@@ -30,17 +30,17 @@ def claims(
     main = hump_corpus(planned)
     for size, line in lines(planned, corpus=main).items():
         yield _hump(by_name.get(main), line, size=size, primary=True)
-    copied = names_corpus(planned)
-    for size, line in lines(planned, corpus=copied).items():
-        yield _names(by_name.get(copied), line, size=size, primary=True)
-    for size, line in lines(planned, corpus=copied).items():
-        yield _beyond(by_name.get(copied), line, size=size, primary=True)
+    copied = names_corpora(planned)
+    for make in (_names, _beyond):
+        for size, corpus in copied.items():
+            line = lines(planned, corpus=corpus)[size]
+            yield make(by_name.get(corpus), line, size=size, primary=True)
     for corpus in dict.fromkeys(str(labels["corpus"]) for labels in planned):
         text = by_name.get(corpus)
         for size, line in lines(planned, corpus=corpus).items():
             if corpus != main:
                 yield _descriptive(_hump(text, line, size=size, primary=False), corpus)
-            if corpus != copied:
+            if corpus != copied[size]:
                 yield _descriptive(_names(text, line, size=size, primary=False), corpus)
                 yield _descriptive(_beyond(text, line, size=size, primary=False), corpus)
             yield from _fuzzy(text, line, size=size)
@@ -56,10 +56,24 @@ def hump_corpus(planned: Sequence[Labels]) -> str:
     return max(passes, key=lambda corpus: len(passes[corpus]), default="")
 
 
-def names_corpus(planned: Sequence[Labels]) -> str:
-    """The synthetic corpus, where it is planned: models of this size copy there; else the other."""
-    there = {str(labels["corpus"]) for labels in planned}
-    return "synthetic" if "synthetic" in there else hump_corpus(planned)
+def names_corpora(planned: Sequence[Labels]) -> dict[str, str]:
+    """By size the corpus on which names are looked at, fewest layers first.
+
+    Two layers and more: the synthetic corpus, where it is planned, since models of this size copy there. One
+    layer: the corpus of the hump. It can learn pairs of tokens only, and in bursts no pair comes back more
+    often than another.
+    """
+    main = hump_corpus(planned)
+    there: dict[str, list[str]] = {}
+    for labels in sorted(planned, key=lambda labels: int(labels["layers"] or 0)):
+        if labels["fraction"] is not None:
+            there.setdefault(str(labels["size"]), []).append(str(labels["corpus"]))
+    deep = {str(labels["size"]) for labels in planned if int(labels["layers"] or 0) > 1}
+    found = {}
+    for size, corpora in there.items():
+        wanted = ("synthetic", main) if size in deep else (main,)
+        found[size] = next((corpus for corpus in wanted if corpus in corpora), corpora[0])
+    return found
 
 
 def lines(planned: Sequence[Labels], *, corpus: str) -> dict[str, Line]:
@@ -78,12 +92,11 @@ def lines(planned: Sequence[Labels], *, corpus: str) -> dict[str, Line]:
 def detectable(planned: Sequence[Labels]) -> Mapping[str, str]:
     """For each primary claim the smallest effect that its planned seeds can show, in words."""
     seeds: dict[str, int] = {}
-    for kind, corpus in (
-        ("hump", hump_corpus(planned)),
-        ("names", names_corpus(planned)),
-        ("names-beyond", names_corpus(planned)),
-    ):
-        for size, line in lines(planned, corpus=corpus).items():
+    copied = names_corpora(planned)
+    humps = dict.fromkeys(lines(planned, corpus=hump_corpus(planned)), hump_corpus(planned))
+    for kind, corpora in (("hump", humps), ("names", copied), ("names-beyond", copied)):
+        for size, corpus in corpora.items():
+            line = lines(planned, corpus=corpus)[size]
             there = [labels for labels in planned if labels["corpus"] == corpus and labels["size"] == size]
             treated = [labels["seed"] for labels in there if labels["fraction"] == line[1]]
             control = {labels["seed"] for labels in there if labels["fraction"] is None}

@@ -38,22 +38,20 @@ def tiny() -> Sequence[PlannedRun]:
 
 
 def laptop() -> Sequence[PlannedRun]:
-    """Three seeds of one layer on the speeches, one of two layers; three of both on bursts of copying."""
+    """One layer on the speeches with three seeds, two with one; two layers on bursts with three."""
     three = seeds(3)
     text = (*grid(ONE, HALF, LAPTOP_TEXT, three), *grid(TWO, HALF, LAPTOP_TEXT, seeds(1)))
-    copied = [cell for size in (ONE, TWO) for cell in grid(size, HALF, LAPTOP_BURSTS, three)]
-    return (*planned(speeches(), text), *planned(bursts(), copied))
+    return (*planned(speeches(), text), *planned(bursts(), grid(TWO, HALF, LAPTOP_BURSTS, three)))
 
 
 def overnight() -> Sequence[PlannedRun]:
-    """Three seeds of both depths on the speeches at a half and a tenth; five on bursts, three subsets."""
+    """Three seeds of both depths on the speeches at a half and a tenth; five of two layers on bursts."""
     three, five = seeds(3), seeds(5)
     text = [
         *(cell for size in (ONE, TWO) for cell in grid(size, HALF, TEXT_SUBSETS, three)),
         Cell(ONE, "repeated", TENTH, TENTH_SUBSETS, three),
     ]
-    copied = [cell for size in (ONE, TWO) for cell in grid(size, HALF, OVERNIGHT_BURSTS, five)]
-    return (*planned(speeches(), text), *planned(bursts(), copied))
+    return (*planned(speeches(), text), *planned(bursts(), grid(TWO, HALF, OVERNIGHT_BURSTS, five)))
 
 
 def gpu() -> Sequence[PlannedRun]:
@@ -119,7 +117,10 @@ def deviations(scale: str) -> Sequence[Deviation]:
     widths = sorted({run.spec.model.d_model for run in runs})
     passes = sorted({float(run.labels["passes"]) for run in runs if run.labels["passes"] is not None})
     shares = sorted({float(run.labels["fraction"]) for run in runs if run.labels["fraction"] is not None})
-    both = "natural text for the hump; bursts, where heads form early, for copying"
+    both = (
+        "natural text for the hump and for one layer, whose pairs of tokens need a language that has them; "
+        "bursts, where heads form early, for copying by two layers"
+    )
     context = ", ".join(str(one.corpus.length) for one in specs.values())
     shown = "own texts with made-up names, as much as fits a row; on bursts, words that return"
     worst = "at the passes with the highest test loss of the other seeds"
