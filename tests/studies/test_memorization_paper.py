@@ -32,7 +32,7 @@ def test_eight_claims_of_eight_studies() -> None:
 
 
 def test_its_studies_are_built_in_and_it_is_found() -> None:
-    assert set(PAPER.studies) <= set(built_in()) - set(repetition_paper.PAPER.studies)
+    assert set(PAPER.studies) == set(built_in()) - set(repetition_paper.PAPER.studies)
     found = find_paper("memorization-paper")
     assert found is not None
     assert found.paper is PAPER

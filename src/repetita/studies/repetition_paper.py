@@ -53,6 +53,7 @@ _ENTRIES = (
         later=f"{_NO_CODE} Under a schedule that ends low the last fall may be the schedule's: here runs at "
         "a constant rate stand beside.",
         figures=("learning-curves-f90", "learning-curves-f50"),
+        tables=("within-runs",),
         claims=("within-run",),
     ),
     Entry(
@@ -172,6 +173,21 @@ _ENTRIES = (
         claims=("hump-*-python-stdlib",),
     ),
     Entry(
+        figure="Figure 12",
+        title="Does fine-tuning heal it?",
+        study="finetuning",
+        primary=True,
+        claim="Pre-trained with f = 90% at the worst number of passes and fine-tuned on Python, a model is "
+        "1.6 times smaller in effect than one trained on Python alone (ossification), where pre-training "
+        "had cost 73 times. Section 2 tells it of f = 50% and 10 times. For billions of tokens it is much "
+        "worse than after unique text and then catches up, which is hard to square with a lasting 1.6. The "
+        "repeated text is soon forgotten.",
+        later=f"{_NO_CODE} The recipe of the model from scratch is not stated: here it has its own rate, "
+        "and that of fine-tuning beside it.",
+        figures=("finetuning-curves", "finetuning-ladder"),
+        tables=("finetuning-arms",),
+    ),
+    Entry(
         figure="Figure 13",
         title="Do the controls follow a power law?",
         study="control_scaling",
@@ -209,9 +225,9 @@ _ENTRIES = (
         title="The band on code",
         study="double_descent",
         claim="As Figure 14 for Python, with two shares only: noisier, edges not parallel.",
-        later="`repetita study run double_descent --corpus python-stdlib` draws it (plots "
-        "half-damage-by-share and damaging-band of its page); the line on code that a laptop holds has one "
-        "size and one share, too few for a band.",
+        later="At laptop scale there is one line on code (in the table), of one size and share, too few for "
+        "a band; `repetita study run double_descent --corpus python-stdlib` is the whole grid and draws it.",
+        tables=("arms",),
     ),
     Entry(
         figure="Figures 17 and 18",
@@ -290,6 +306,20 @@ _ENTRIES = (
         tables=("unit-arms",),
     ),
     Entry(
+        figure="Discussion",
+        title="Are induction heads prevented, destroyed or masked?",
+        study="causality",
+        primary=True,
+        claim="Damage to induction heads is offered as what damages copying, from end states alone: 100B "
+        "tokens with repetition throughout. Whether heads never form, are lost or are drowned out, and how "
+        "they compete with what memorizes, is left open.",
+        later="Without a head, its neighbours' attention held as it was, one sees what the head carries; "
+        "heads form between 2.5 and 5 billion tokens, in small models 1 to 3 (Olsson et al. 2022). No such "
+        "experiment on repeated data is known.",
+        figures=("causality-heads", "causality-carried"),
+        tables=("causality-fates",),
+    ),
+    Entry(
         figure="Open question",
         title="What would help?",
         study="mitigation",
@@ -310,7 +340,7 @@ _ENTRIES = (
         "al. 2023): monotone, hence no hump. The peak lies at 2.31e10 N^-0.96 passes, and losses become "
         "compute (Chudnovsky et al. 2026, one run a cell). An additive penalty P R^delta (N / U)^kappa "
         "(Lovelace et al. 2026) is published without its constants as far as known.",
-        figures=("law-data-constrained", "law-peak-passes", "law-toy-hump"),
+        figures=("law-data-constrained", "law-compute-equivalent", "law-peak-passes", "law-toy-hump"),
         tables=("laws",),
     ),
 )
