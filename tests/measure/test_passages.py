@@ -66,9 +66,18 @@ def test_a_file_is_a_passage_and_a_bad_one_is_refused(tmp_path: Path) -> None:
     assert read_passage(tmp_path / "my-text.txt") == Passage(name="my-text", text="Once upon a time.")
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    for name, why in (("empty.txt", "is empty"), ("latin.txt", "not UTF-8"), ("none.txt", "cannot read")):
-        with pytest.raises(SpecError, match=why):
+    (tmp_path / "zeros.txt").write_bytes(b"one\0and another\0")
+    (tmp_path / "short.txt").write_text("One two.")
+    (tmp_path / "long.txt").write_text("word " * 4001)
+    (tmp_path / "huge.txt").write_bytes(b"\xff" * 1_000_000)
+    for name, why in (
+        ("empty.txt", "is empty"), ("latin.txt", "not UTF-8"), ("none.txt", "cannot read"),
+        (".", "cannot read"), ("zeros.txt", "zero bytes"), ("short.txt", "has 8 characters"),
+        ("long.txt", "more than 20,000 bytes"), ("huge.txt", "more than 20,000 bytes"),
+    ):  # fmt: skip
+        with pytest.raises(SpecError, match=why) as caught:
             read_passage(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value) and "; " in str(caught.value)
     with pytest.raises(SpecError, match="does not occur"):
         Passage(name="x", text="one", names=("two",))
     with pytest.raises(SpecError, match="no name for a passage"):

@@ -29,6 +29,13 @@ LATER: tuple[Kind, ...] = ("exact", "inflected", "embedded")
 
 SHORTEST_NAME = 4
 """Letters of a name that is found in a text without being told."""
+FEWEST_CHARACTERS = 10
+MOST_BYTES = 20_000
+"""Of a file that is shown: two copies of more fill no sequence of the paper's 8,192 tokens, and worker
+processes are told the text on their command line."""
+TOO_LONG = (
+    f"has more than {MOST_BYTES:,} bytes, of which no model reads two copies; give a shorter part of it"
+)
 
 
 class Passage(Spec):
@@ -140,9 +147,14 @@ def in_words_of(spec: SyntheticSpec, /, *, name: str, n_words: int, document: in
 
 
 def read_passage(file: str | Path, /) -> Passage:
-    """The text of a file as a passage, called as the file; SpecError where it cannot be read or is empty."""
+    """The text of a file as a passage, called as the file.
+
+    SpecError where it cannot be read, is no text, or is too short or too long to be a passage.
+    """
     path = Path(file).expanduser()
     try:
+        if path.stat().st_size > 2 * MOST_BYTES:
+            raise SpecError(f"the passage {path} {TOO_LONG}")
         text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SpecError(f"cannot read the passage {path}: {error.strerror}; give a text file") from None
@@ -150,6 +162,15 @@ def read_passage(file: str | Path, /) -> Passage:
         raise SpecError(f"the passage {path} is not UTF-8 text; convert it, or give another file") from None
     if not text:
         raise SpecError(f"the passage {path} is empty; give a file with text in it")
+    if "\0" in text:
+        raise SpecError(f"the passage {path} is not text (it has zero bytes); give another file")
+    if len(text) < FEWEST_CHARACTERS:
+        raise SpecError(
+            f"the passage {path} has {len(text)} characters, too few to tell copying from luck; give at "
+            f"least {FEWEST_CHARACTERS}"
+        )
+    if len(text.encode()) > MOST_BYTES:
+        raise SpecError(f"the passage {path} {TOO_LONG}")
     return Passage(name=path.stem, text=text)
 
 
