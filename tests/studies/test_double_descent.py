@@ -310,7 +310,8 @@ def test_scale(scale: str) -> None:
         assert isinstance(figure, Figure)
         assert len(figure.rows) < 5000
         assert len(figure.series_values()) <= 12
-    assert len({figure.name for figure in found.figures}) == len(found.figures)
+    names = [one.name for one in (*found.figures, *found.tables)]
+    assert len(set(names)) == len(names)
     assert all(row.why for row in STUDY.deviations(scale))
 
 

@@ -139,7 +139,7 @@ def test_scale(scale: str) -> None:
     primary = {claim.name for claim in found.claims if claim.primary}
     assert 0 < len(primary) <= MAX_PRIMARY
     assert primary == set(STUDY.detectable(scale))
-    names = [figure.name for figure in found.figures]
+    names = [one.name for one in (*found.figures, *found.tables)]
     assert len(set(names)) == len(names)
     assert all(name.startswith("mitigation-") for name in names)
     assert all(row.why for row in STUDY.deviations(scale))

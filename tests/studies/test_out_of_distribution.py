@@ -97,6 +97,8 @@ def test_a_text_worse_than_a_uniform_guess_has_no_sizes(overnight: Analysis) -> 
     assert {figure.name for figure in overnight.figures} == {
         "other-text-extra", "other-text-multipliers", "other-text-excess", "other-text-controls"
     }  # fmt: skip
+    names = [one.name for one in (*overnight.figures, *overnight.tables)]
+    assert len(set(names)) == len(names)
 
 
 def test_the_same_everywhere_is_no_extra() -> None:

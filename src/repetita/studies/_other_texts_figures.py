@@ -241,7 +241,7 @@ def _controls(there: Texts) -> Table:
                          t_interval(list(losses.values())).text(), exponent, reading.unfit or None,
                          len(losses)])  # fmt: skip
     return Table(
-        "other-text-controls", "The ladder of controls on each text",
+        "other-text-ladder", "The ladder of controls on each text",
         "Loss of runs on unique data only, and the exponent alpha of its law, loss = (N_c / N)^alpha.",
         f"{len(rows)} cells",
         ("text", "N", "non-embedding", "loss", "alpha", "no sizes because", "seeds"), rows,
