@@ -72,8 +72,12 @@ CLAIMS = {
     "mitigation-decay": (DECAY, "weight decay of 0.1 lowers the damage at the worst passes"),
     "mitigation-dropout": (DROPOUT, "dropout of 0.1 lowers the damage at the worst passes"),
     "mitigation-lower": (LOWER, "half the share of the same subset does less damage"),
-    "mitigation-late": (LATE, "the same copies do less damage in the last three quarters of the run"),
-    "mitigation-early": (EARLY, "the same copies do less damage in the first three quarters of the run"),
+    "mitigation-late": (
+        LATE, "the same copies do less damage in the last three quarters of the run than in all of it",
+    ),
+    "mitigation-early": (
+        EARLY, "the same copies do less damage in the first three quarters of the run than in all of it",
+    ),
     "mitigation-deduplicated": (
         DEDUPLICATED, "leaving the copies out and training less gives a lower test loss than keeping them",
     ),

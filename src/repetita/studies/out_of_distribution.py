@@ -171,7 +171,7 @@ def deviations(scale_name: str) -> Sequence[Deviation]:
         )
     return (
         Deviation("trained on", "web text and books, with code in it", main_corpus(labels), "speed"),
-        Deviation("other text of the headline", "Python", names[0], why),
+        Deviation("other text of the headline", "Python", names[0], why or "a graded shift"),
         Deviation("other texts beside it", "none", ", ".join(names[1:]) or "none", "a graded shift"),
         Deviation("tokenizer", "GPT-2's, of web text with code", "that of the runs' own text", "one model"),
         Deviation(
@@ -183,7 +183,10 @@ def deviations(scale_name: str) -> Sequence[Deviation]:
             "passes", "not stated", "the worst on the own test text, of those that most seeds have",
             "no choice on the other text",
         ),
-        Deviation("shares f", "1% to 90%", ", ".join(f"{share:g}" for share in shares), ""),
+        Deviation(
+            "shares f", "1% to 90%", ", ".join(f"{share:g}" for share in shares),
+            "the runs of `double_descent`",
+        ),
         Deviation(
             "headline", "0.84 at f = 0.5 and 0.75 at 0.9, little at 0.1 and below", "f nearest to 0.5 "
             "against f nearest to 0.1", "at 0.9 the worst runs lie outside the ladder of controls",
@@ -192,7 +195,8 @@ def deviations(scale_name: str) -> Sequence[Deviation]:
             "tokens of each text", "not stated",
             f"{tokens:,} of the first, {tokens // 2:,} of the others, or all", "speed",
         ),
-        Deviation("control of missing data", "none", "empty repeated slots, read on the same texts", ""),
+        Deviation("control of missing data", "none", "empty repeated slots, read on the same texts",
+                  "an extra that missing data explains is not re-reading's"),
     )  # fmt: skip
 
 
