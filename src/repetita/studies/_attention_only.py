@@ -140,6 +140,16 @@ def beyond(text: Text, passage: str, line: Line, /) -> Losses:
     return found
 
 
+def known(text: Text, passage: str, line: Line, /) -> Losses:
+    """How much less a control loses on names that stood before than on their first occurrence, by seed."""
+    found: Losses = {}
+    for seed, (control, _) in text.at_worst(passage, line).items():
+        first, later = control.mean(("first",)), control.mean(LATER)
+        if first is not None and later is not None:
+            found[seed] = first - later
+    return found
+
+
 def difference(text: Text, passage: str, line: Line, /) -> tuple[Read, int] | None:
     """The passage with treated minus control in the place of the losses, mean over seeds, and how many."""
     both = text.at_worst(passage, line)

@@ -3,8 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from repetita.fit.claim import Claim, by_seed, directional, undecided
+from repetita.fit.estimate import t_interval
 from repetita.measure.passages import LATER
-from repetita.studies._attention_only import FUZZY, Added, Text, added_at_worst, beyond, extra, slug
+from repetita.studies._attention_only import (
+    FUZZY,
+    Added,
+    Text,
+    added_at_worst,
+    beyond,
+    extra,
+    known,
+    slug,
+)
+from repetita.studies._copying import worst
 from repetita.studies._damage import damages
 from repetita.studies._damage_claims import robustness
 from repetita.studies._grid import MAIN_FRACTION, Labels, Line, Losses
@@ -138,6 +149,7 @@ def _names(text: Text | None, line: Line, *, size: str, primary: bool) -> Claim:
     losses = {} if text is None or passage is None else extra(text, passage, line)
     return _judged(
         losses,
+        unknown=_unknown(text, passage, line),
         name=f"names-{slug(size)}",
         statement=f"models of {size} trained on repeated data are less sure how a name goes on that stood in "
         "front of them",
@@ -153,6 +165,7 @@ def _beyond(text: Text | None, line: Line, *, size: str, primary: bool) -> Claim
     losses = {} if text is None or passage is None else beyond(text, passage, line)
     return _judged(
         losses,
+        unknown=_unknown(text, passage, line),
         name=f"names-beyond-{slug(size)}",
         statement=f"models of {size} lose more on names that stood before than on other tokens",
         source=f"{PAPER}, Figs. 8 and 9",
@@ -169,6 +182,7 @@ def _fuzzy(text: Text | None, line: Line, *, size: str) -> Iterator[Claim]:
         return
     yield _judged(
         losses,
+        unknown=_unknown(text, passage, line),
         name=f"fuzzy-{slug(size)}-{slug(text.corpus)}",
         statement=f"{text.corpus}, {size}: names that stood before in another form are hit as well (fuzzy "
         "copying)",
@@ -197,14 +211,38 @@ def _heads(text: Text | None, line: Line, *, size: str, added: Sequence[Added]) 
 
 
 def _judged(
-    losses: Losses, *, name: str, statement: str, source: str, unit: str, note: str, primary: bool
+    losses: Losses,
+    *,
+    unknown: str,
+    name: str,
+    statement: str,
+    source: str,
+    unit: str,
+    note: str,
+    primary: bool,
 ) -> Claim:
-    if not losses:
-        rule = "above 0 nats (t test over seeds), where control and treated runs have read the passage"
-        return undecided(name=name, statement=statement, source=source, rule=rule, note=note, primary=primary)
+    """Above zero over seeds, or undecided where nothing was read or the control has nothing to lose."""
+    if not losses or unknown:
+        rule = (
+            "above 0 nats (t test over seeds), where control and treated runs have read the passage and "
+            "every control is surer of names that stood before than of their first occurrence"
+        )
+        return undecided(
+            name=name, statement=statement, source=source, rule=rule, primary=primary, n=len(losses),
+            note="; ".join(part for part in (unknown, note) if part),
+            estimate=t_interval(by_seed(losses)) if losses else None,
+        )  # fmt: skip
     return directional(
         by_seed(losses), name=name, statement=statement, source=source, unit=unit, note=note, primary=primary
     )
+
+
+def _unknown(text: Text | None, passage: str | None, line: Line) -> str:
+    """Why there is no copying that repetition could take; "" where there is."""
+    if text is None or passage is None:
+        return ""
+    none = [str(seed) for seed, less in known(text, passage, line).items() if less <= 0]
+    return f"names that stood before are no easier for the control in seed {', '.join(none)}" if none else ""
 
 
 def _passage(text: Text | None, line: Line) -> str | None:
@@ -219,4 +257,12 @@ def _what(text: Text | None, passage: str | None, line: Line) -> str:
         return "no seed has read a passage in both arms"
     control, _ = next(iter(text.at_worst(passage, line).values()))
     n = int(control.of(LATER).sum())
-    return f"{n} of {len(control.tokens)} tokens of the passage {passage}"
+    passes = sorted(set(worst(text.test, line).values()))
+    at = " and ".join(f"{one:,.0f}" for one in passes)
+    if len(text.test.repeated[line]) == 1:
+        how = "the only ones that were run"
+    elif len(text.at_worst(passage, line)) == 1:
+        how = "the worst of the same run"
+    else:
+        how = "each seed's worst by the test loss of the others"
+    return f"{n} of {len(control.tokens)} tokens of the passage {passage}; at {at} passes ({how})"

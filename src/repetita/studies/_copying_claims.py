@@ -154,14 +154,20 @@ def _disproportion(found: Tables, line: Line, *, passage: str, name: str) -> Cla
             shown.append(f"{what} leaves {_sizes([one.value for one in sizes[what].values()])}")
     ratio = disproportion(sizes.get(TEST, {}), sizes.get("copying", {}))
     note = "; ".join(part for part in (_at(passes), *shown, ratio.text) if part)
-    off_share = name == NAMES[0] and not 1 / HEADLINE_WITHIN <= line[1] / HEADLINE_SHARE <= HEADLINE_WITHIN
-    if off_share or not ratio.ratios or ratio.lost:
-        why = f"no planned share is near {HEADLINE_SHARE:g}" if off_share else "not every seed has both sizes"
+    why = ""
+    if name == NAMES[0] and not 1 / HEADLINE_WITHIN <= line[1] / HEADLINE_SHARE <= HEADLINE_WITHIN:
+        why = f"no planned share is near {HEADLINE_SHARE:g}"
+    elif not ratio.ratios or ratio.lost:
+        why = "not every seed has both sizes"
+    elif any(gain <= 0 for gain in found.gain[passage].control.get(line[0], {}).values()):
+        why = "the control loses no less on later copies, so that its loss says nothing of copying"
+    if why:
         return undecided(
             name=name, statement=statement, source=source, primary=True, n=len(ratio.ratios),
             rule="ratio of the two sizes above 1 (t test over seeds on the log scale), at a share within "
-            f"{HEADLINE_WITHIN:g} times of {HEADLINE_SHARE:g} and where every seed lies within the ladder "
-            "of controls, or below it by its copying alone", note="; ".join((why, note)),
+            f"{HEADLINE_WITHIN:g} times of {HEADLINE_SHARE:g} and where every control copies and every seed "
+            "lies within the ladder of controls, or below it by its copying alone",
+            note="; ".join((why, note)),
             estimate=t_interval(by_seed(ratio.ratios), scale="log") if ratio.ratios else None,
         )  # fmt: skip
     claim = directional(

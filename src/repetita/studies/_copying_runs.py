@@ -54,6 +54,17 @@ def shown(runs: Iterable[PlannedRun], *, passages: Sequence[Passage | RandomToke
         yield run._replace(probes=(test, copying, context))
 
 
+def reach(runs: Sequence[PlannedRun]) -> float:
+    """How many times smaller than the smallest treated size the ladder of its controls goes down to."""
+    treated = [run for run in runs if run.labels["arm"] == "repeated"]
+    corpora = {run.spec.corpus for run in treated}
+    controls = [run for run in runs if run.labels["arm"] == "control" and run.spec.corpus in corpora]
+    smallest, least = (
+        min(int(run.labels["non_embedding"] or 0) for run in some) for some in (treated, controls)
+    )
+    return smallest / least
+
+
 def tiny() -> Sequence[PlannedRun]:
     """Seconds of work on bursts of bytes, for tests: every arm, no science."""
     return tuple(shown(bursts.tiny(), passages=bursts.passages(BURSTS_TINY)))

@@ -203,13 +203,16 @@ class Disproportion(NamedTuple):
     """Damage to the score beside damage to the test loss, in ln of the size, by seed."""
 
     on_score: Losses
-    """ln(size / effective size) by prefix matching."""
+    """ln(size / effective size) by prefix matching; where that is below the smallest control, the least that
+    it can be."""
     on_loss: Losses
-    """The same by test loss."""
+    """The same by test loss; where the run is better than the largest control, the most that it can be."""
     refused: str
     """Why there is none; "" where there is."""
     slopes: str = ""
     """Whose ladder the sizes are read from."""
+    bounded: tuple[Hashable, ...] = ()
+    """Seeds of which one of the two is such a bound, so that their difference can be larger."""
 
     @property
     def difference(self) -> Losses:
@@ -221,7 +224,8 @@ def disproportion(heads: Heads, line: Line, /) -> Disproportion:
     """Both damages at the worst passes, each a difference to the same seed's control over its ladder's slope.
 
     Every seed is measured by its own ladder, so that an interval over seeds holds the slopes' errors too;
-    where a treated seed has none, all are measured by the ladder of all seeds.
+    where a treated seed has none, all are measured by the ladder of all seeds. No size is read beyond the
+    ladder: bounds stand where they do not favour the score's being hit harder, and nothing where they would.
     """
     scan = scan_of(heads)
     if scan is None or scan.refused:
@@ -243,7 +247,19 @@ def disproportion(heads: Heads, line: Line, /) -> Disproportion:
         return Disproportion({}, {}, f"score or loss does not improve with size in seed {flat[0]}")
     on_score = {seed: drops[seed] / slopes[seed] for seed in seeds}
     on_loss = {seed: math.log(treated[seed] / own[seed]) / exponents[seed] for seed in seeds}
-    return Disproportion(on_score, on_loss, "", whose)
+    # ln(size / smallest) and ln(size / largest): where the ladder ends.
+    most, least = (math.log(heads.n_params[line[0]] / end) for end in (scan.sizes[0], scan.sizes[-1]))
+    beyond = [seed for seed in seeds if on_loss[seed] > most]
+    if beyond:
+        return Disproportion({}, {}, f"test loss above the smallest control's in seed {beyond[0]}: no size")
+    bounded = tuple(seed for seed in seeds if on_score[seed] > most or on_loss[seed] < least)
+    return Disproportion(
+        {seed: min(lost, most) for seed, lost in on_score.items()},
+        {seed: max(lost, least) for seed, lost in on_loss.items()},
+        "",
+        whose,
+        bounded,
+    )
 
 
 def _exponents(losses: Mapping[float, Losses]) -> Losses:

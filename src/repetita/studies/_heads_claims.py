@@ -152,15 +152,22 @@ def _disproportion(heads: Heads, line: Line, *, closed: str) -> Claim:
         pairs = (("prefix matching", found.on_score), ("test loss", found.on_loss))
         shown = ", ".join(f"{name} {_times(lost)}" for name, lost in pairs)
         note = f"size / effective size, by the ladder {found.slopes}: {shown}; {_passes(heads, line)}"
-    return _tested(
+        if found.bounded:
+            note += f"; beyond the ladder, and so the least that it can be, in {len(found.bounded)} seeds"
+    claim = _tested(
         found.difference, closed=closed, name="disproportion",
         statement=f"{line_text(line)}: repetition costs more effective size on prefix matching than on test "
         "loss",
         source=f"{PAPER}, Fig. 6: 1.47x against at most 1.15x at f = 3%",
         rule="ln(size / effective size) by prefix matching minus the same by test loss above 0 (t test over "
-        "seeds), where the control's score clearly rises with ln N and is no step",
+        "seeds), where the control's score clearly rises with ln N and is no step, and the test loss is "
+        "within the ladder of controls",
         unit="in ln of the size, prefix matching minus test loss", note=note,
     )  # fmt: skip
+    if found.bounded and claim.leaning == "contradicted":
+        # A least value under 0 contradicts nothing.
+        return claim._replace(verdict="inconclusive", leaning=None, p=None)
+    return claim
 
 
 def _times(logs: Losses) -> str:

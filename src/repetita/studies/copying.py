@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from repetita.measure.copying import CopyingProbe
 from repetita.model.config import count
 from repetita.report.page import Deviation
-from repetita.studies._copying_runs import EXPECTED, SCALES
+from repetita.studies._copying_runs import EXPECTED, SCALES, reach
 from repetita.study.expand import labels_of
 from repetita.study.plan import Analysis, Study
 
@@ -80,6 +80,14 @@ def deviations(scale: str) -> Sequence[Deviation]:
     shown = next(probe for run in runs for probe in run.probes if isinstance(probe, CopyingProbe))
     names = ", ".join(passage.name for passage in shown.passages)
     own = spec.corpus.source == "synthetic"
+    by_share: dict[float, set[float]] = {}
+    for run in runs:
+        if run.labels["passes"] is not None:
+            by_share.setdefault(float(run.labels["fraction"] or 0), set()).add(float(run.labels["passes"]))
+    passes = "; ".join(
+        f"{', '.join(f'{one:,.0f}' for one in sorted(there))} at f = {share:g}"
+        for share, there in sorted(by_share.items())
+    )
     words = "words of the synthetic corpus, 3 copies and more in its context"
     prose = "own texts of 1,463 and 125 characters, made-up names in all forms"
     return (
@@ -99,6 +107,9 @@ def deviations(scale: str) -> Sequence[Deviation]:
                   "tiny models do not copy natural text" if own else "the paper's was never released"),
         Deviation("tokens T a run", "100B", f"{tokens:,}", "compute"),
         Deviation("model sizes N", "1.5M to 800M", f"{sizes[0]:,} to {sizes[-1]:,}", "compute"),
+        Deviation("controls below a treated size", "up to 500 times", f"{reach(runs):.3g} times",
+                  "sizes below the ladder are bounds; rule 23 of the design asks for 30"),
+        Deviation("passes E", "six a curve, 40 to 12,200", passes, "few: the worst can lie between them"),
         Deviation("context", "8,192", f"{spec.corpus.length:,}", "compute"),
         Deviation("seeds", "one, as far as stated", str(len({run.spec.seed for run in runs})), "intervals"),
     )  # fmt: skip
