@@ -102,8 +102,8 @@ _ENTRIES = (
         primary=True,
         claim="Attention from a repeated random token to what followed it before (prefix matching). With f "
         "= 3% at the worst number of passes the score is that of a model 1.47 times smaller, mean over "
-        "sizes; the text has 2 times elsewhere. Test loss: at most 1.15. So for f = 3 to 20% by the "
-        "caption. How the heads of a model are put together is not stated.",
+        "sizes; the text has 2 times elsewhere. Test loss: at most 1.15. Out of proportion for f = 3 to 20% "
+        "by the caption, at low f only by the text. How the heads of a model are put together is not stated.",
         later="Induction heads form in a narrow window early in training (Olsson et al. 2022); batch and "
         "context size predict when, whatever the size of the model (Aoyama et al. 2025). No repetition of "
         "this figure is known.",
@@ -298,10 +298,11 @@ _ENTRIES = (
         primary=True,
         claim="Repeated data can stand at the level of documents, paragraphs or sentences, says the "
         "abstract; the experiments repeat random stretches alone. Repeats of sentences, paragraphs and "
-        "shuffled chunks are on its list of what is missing, and so a margin of 0.05 nats is ours.",
-        later="Deduplication works at both levels: 3.04% of the documents of a web corpus are "
-        "near-duplicates and 7.18% of its tokens lie in repeated stretches of 50 (Lee et al. 2021). The "
-        "levels were not compared for their cost.",
+        "shuffled chunks are on its list of what is missing. So the question is ours, and its margin of "
+        "0.05 nats.",
+        later="A web corpus repeats at several levels: 3.04% of its documents are near-duplicates, 7.18% of "
+        "its tokens lie in repeated stretches of 50 (Lee et al. 2021). The levels were not compared for "
+        "their cost.",
         figures=("unit-damage", "unit-by-passes"),
         tables=("unit-arms",),
     ),
@@ -325,9 +326,9 @@ _ENTRIES = (
         study="mitigation",
         claim="Early stopping, dropout, weight decay and other regularization were not studied (section "
         "5.5); the authors expect them to move the band.",
-        later="Of several regularizers dropout helped when a corpus is repeated (Xue et al. 2023); weight "
-        "decay of 1.0 took about 70% off the penalty of repetition (Lovelace et al. 2026). Deduplication "
-        "leaves the perplexity on clean text as it was (Lee et al. 2021).",
+        later="Where a whole corpus is repeated, dropout helped and other regularizers did not (Xue et al. "
+        "2023); weight decay of 1.0 took about 70% off the penalty of repetition (Lovelace et al. 2026). "
+        "Deduplication leaves the perplexity on clean text as it was (Lee et al. 2021).",
         figures=("mitigation-damage", "mitigation-by-passes"),
         tables=("mitigation-arms",),
     ),
