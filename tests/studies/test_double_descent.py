@@ -14,7 +14,7 @@ from repetita.fit.claim import MAX_PRIMARY, Claim
 from repetita.report.figure import Figure
 from repetita.spec import canonical_json
 from repetita.studies._damage import damages
-from repetita.studies._damage_laws import law_excess
+from repetita.studies._damage_laws import Floor, compute_equivalent, law_excess
 from repetita.studies._damage_runs import SCALES
 from repetita.studies._damage_size import stored
 from repetita.studies._grid import Grid
@@ -72,9 +72,12 @@ def named(found: Analysis) -> dict[str, Claim]:
     return {claim.name: claim for claim in found.claims}
 
 
-def cell(found: Analysis, table: str, *head: str) -> list[Any]:
-    rows = next(one.rows for one in found.tables if one.name == table)
-    return next(list(row) for row in rows if tuple(row[: len(head)]) == head)
+def table(found: Analysis, name: str) -> list[list[Any]]:
+    return next([list(row) for row in one.rows] for one in found.tables if one.name == name)
+
+
+def cell(found: Analysis, name: str, *head: str) -> list[Any]:
+    return next(row for row in table(found, name) if tuple(row[: len(head)]) == head)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +197,19 @@ def test_stored_bits_by_hand() -> None:
     assert stored(one, line, 8.0) is None
 
 
+def test_damage_as_compute_by_hand(overnight: Analysis) -> None:
+    """A control of 2 + 2 nats, a run of 2 + 4: at an exponent of 1/2 a quarter of the compute is left."""
+    line = ("25k", 0.1)
+    one = Grid({"25k": {0: 4.0}}, {}, {line: {80.0: {0: 6.0}, 8.0: {0: 4.0}}}, {}, {"25k": 25_472}, 9, 1e6)
+    (figure,) = compute_equivalent(one, floor=Floor(2.0, 0.5, "offset 2"))
+    lost = {row["passes"]: row["lost"] for row in figure.rows}
+    assert lost == {80.0: pytest.approx(0.75), 8.0: pytest.approx(0.0)}
+    assert not list(compute_equivalent(one, floor=Floor(0.0, None, "none")))
+    assert not list(compute_equivalent(one, floor=Floor(5.0, 0.5, "above the controls")))
+    shown = next(figure for figure in overnight.figures if figure.name == "law-compute-equivalent")
+    assert {rule.panel for rule in shown.rules} == {None, "f = 0.1"}
+
+
 def test_flat_grid_has_no_hump() -> None:
     found = analysis(planted(STUDY, scale="overnight", value=humps(height=0.0)))
     assert named(found)["band-falls"].verdict == "inconclusive"
@@ -228,6 +244,10 @@ def test_other_rates_and_corpora_are_shown_beside(overnight: Analysis) -> None:
     assert {row["arm"] for row in figure.rows} == {
         "sotu, standard rate", "0.5 x rate", "2 x rate", "python-stdlib",
     }  # fmt: skip
+    code = cell(overnight, "arms", "python-stdlib", "25k", "0.5")
+    assert float(code[4]) == pytest.approx(200, rel=0.15)
+    excess = STARVED + HEIGHT * math.exp(-((math.log(256 / 200) / WIDTH) ** 2))
+    assert float(code[6].split()[0]) == pytest.approx(excess, abs=0.02)
 
 
 def test_peak_at_the_edge_decides_nothing_but_counts_as_a_test() -> None:
@@ -243,6 +263,7 @@ def test_seeds_that_cannot_show_the_peak_do_not_contradict_it() -> None:
     found = named(analysis(planted(STUDY, scale="laptop", value=humps(30.0))))
     assert found["hump-25k-f0.5"].verdict == "illustrated"
     assert "2 seeds left out" in found["hump-25k-f0.5"].note
+    assert "highest loss of the line at 32 passes" in found["half-size"].note
 
 
 def test_descent_in_time() -> None:
@@ -252,12 +273,17 @@ def test_descent_in_time() -> None:
             level += 1.5 * math.exp(-((math.log((step + 1) / 300) / 0.5) ** 2))
         return level
 
-    claim = named(analysis(planted(STUDY, scale="laptop", value=value)))["within-run"]
+    falling = analysis(planted(STUDY, scale="laptop", value=value))
+    claim = named(falling)["within-run"]
+    assert {row[5] for row in table(falling, "within-runs")} == {"falls, rises, falls"}
     assert claim.verdict == "illustrated"
     assert effect(claim) > 0.2
     assert "constant rate" in claim.statement
-    flat = named(analysis(planted(STUDY, scale="laptop", value=humps())))["within-run"]
-    assert effect(flat) == 0
+    flat = analysis(planted(STUDY, scale="laptop", value=humps()))
+    assert effect(named(flat)["within-run"]) == 0
+    runs = table(flat, "within-runs")
+    assert {row[0] for row in runs} == {"constant", "cosine"}
+    assert {row[5] for row in runs} == {"no rise, no plateau"}
 
 
 PARTIAL = {

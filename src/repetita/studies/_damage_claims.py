@@ -15,6 +15,7 @@ from repetita.studies._grid import (
     headline_cell,
     line_text,
     main_lines,
+    mean,
     minus,
     standard,
 )
@@ -164,11 +165,27 @@ def _half_size(grid: Grid, line: Line, passes: float, *, scan: ControlScan | Non
         "read between neighbouring controls" + (f"; by the paper's power law {by_law}" if by_law else ""),
         f"excess {found.excess.text(digits=2)} nats",
         found.note,
+        _worst_of_line(grid, line, passes, scan=scan),
     )
     return from_estimate(
         found.multiplier, name=name, statement=statement, source=source, threshold=HALVED, direction="below",
         n=len(losses), unit="(effective size / size)", note="; ".join(note for note in notes if note),
     )  # fmt: skip
+
+
+def _worst_of_line(grid: Grid, line: Line, passes: float, *, scan: ControlScan) -> str:
+    """The effective size at the line's highest loss, where that is at other passes; "" where it is not.
+
+    The paper's passes are near its own peak, and a smaller model's peak is elsewhere.
+    """
+    by_passes = grid.repeated[line]
+    worst = max(by_passes, key=lambda at: mean(by_passes[at]))
+    if worst == passes:
+        return ""
+    losses = by_passes[worst]
+    found = effective_size(scan, n_params=grid.n_params[line[0]], losses=losses, method="interpolation")
+    shown = found.multiplier.text(digits=2)
+    return f"highest loss of the line at {worst:g} passes: effective size / size {shown}, n = {len(losses)}"
 
 
 def _hump(grid: Grid, damage: Damage, *, primary: bool) -> Claim:
