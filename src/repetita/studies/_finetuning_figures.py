@@ -23,6 +23,7 @@ from repetita.studies._grid import Losses, minus
 from repetita.studies._other_texts import Ratios, Reading
 
 LINE, POINT = Layer(kind="line"), Layer(kind="point")
+VARIANTS = {"main": "half the rate, optimizer reset", "own rate": "the full rate, optimizer reset"}
 TOKENS = "tokens of the target (log scale)"
 SIZES = (
     "Sizes are read between neighbouring runs of a ladder, over that of the run of the same size and seed."
@@ -103,12 +104,16 @@ def _ladder(there: Tuned) -> Figure | None:
     """Final loss against size: the ladder from scratch, and the arms at their size."""
     n_params = there.after.grid.n_params
     rows: list[Row] = []
-    for size, losses in there.after.grid.control.items():
-        rows.append({"arm": "scratch", "n_params": n_params[size], **spread(losses)})
-    for arm in there.arms:
-        losses = there.final.get(arm, {})
-        if losses and arm.kind != "scratch" and arm.size in n_params:
-            rows.append({"arm": arm.title, "n_params": n_params[arm.size], **spread(losses)})
+    variants = [arm.variant for arm in there.arms if arm.tuned and arm in there.final]
+    for variant in dict.fromkeys(["main", *variants]):
+        how = {"variant": VARIANTS.get(variant, variant)}
+        for size, losses in there.after.grid.control.items():
+            rows.append({"arm": "scratch", **how, "n_params": n_params[size], **spread(losses)})
+        for arm in there.arms:
+            losses = there.final.get(arm, {})
+            if losses and arm.kind != "scratch" and arm.variant == variant and arm.size in n_params:
+                title = arm._replace(variant="main").title
+                rows.append({"arm": title, **how, "n_params": n_params[arm.size], **spread(losses)})
     if not rows:
         return None
     return Figure(
@@ -122,6 +127,7 @@ def _ladder(there: Tuned) -> Figure | None:
         x=Axis(column="n_params", title="non-embedding parameters N (log scale)", scale="log"),
         y=Axis(column="loss", title="final test loss on the target, nats a token"),
         series=_series(there, rows),
+        panels=Panels(column="variant", title="") if len(set(variants)) > 1 else None,
         layers=(INTERVAL, LINE, POINT),
         tooltip=("seeds",),
     )
@@ -266,8 +272,10 @@ def _ratio(reading: Reading, ratios: Ratios) -> str | None:
 
 def _at(there: Tuned, found: Crossing | None) -> str | None:
     """Tokens and step of a crossing, each to three digits."""
-    if found is None or found.x is None or not there.step_tokens:
-        return None if found is None else found.text()
+    if found is None:
+        return None
+    if found.x is None:
+        return "not reached"
     return f"{found.text()} (step {found.x / there.step_tokens:.3g})"
 
 

@@ -123,7 +123,7 @@ def tiny() -> Sequence[PlannedRun]:
         (
             *(Cell("control", size, corpus=SYNTHETIC) for size in ("0.6k", "1.9k")),
             Cell("control", "3.8k", seeds=two, corpus=SYNTHETIC),
-            Cell("repeated", "3.8k", HALF, (20,), two, corpus=SYNTHETIC),
+            Cell("repeated", "3.8k", HALF, (20,), corpus=SYNTHETIC),
             Cell("repeated", "3.8k", NINE_TENTHS, (12,), two, corpus=SYNTHETIC),
         )
     )
