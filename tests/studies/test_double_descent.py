@@ -26,7 +26,7 @@ from repetita.study.manifest import write_manifests
 from repetita.study.plan import Analysis
 from repetita.study.prepare import portion, prepare
 from repetita.study.publish import report_of
-from tests.studies.planted import Value, effect, noise, planted, said
+from tests.studies.planted import Value, charts, effect, noise, planted, said
 
 SOTU_SCALES = ("demo", "laptop", "overnight")
 Labels = Mapping[str, Any]
@@ -206,7 +206,7 @@ def test_damage_as_compute_by_hand(overnight: Analysis) -> None:
     assert lost == {80.0: pytest.approx(0.75), 8.0: pytest.approx(0.0)}
     assert not list(compute_equivalent(one, floor=Floor(0.0, None, "none")))
     assert not list(compute_equivalent(one, floor=Floor(5.0, 0.5, "above the controls")))
-    shown = next(figure for figure in overnight.figures if figure.name == "law-compute-equivalent")
+    shown = next(figure for figure in charts(overnight) if figure.name == "law-compute-equivalent")
     assert {rule.panel for rule in shown.rules} == {None, "f = 0.1"}
 
 
