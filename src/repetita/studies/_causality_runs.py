@@ -70,8 +70,8 @@ class Setting(NamedTuple):
     windows: Windows = Windows()
     fraction: Fraction = HALF
     states: int = 24
-    """States of a run, evenly over its steps, at which heads and the test loss are looked at; half as many
-    evenly in their logarithm besides, for runs whose heads form at their beginning."""
+    """States of a run, evenly over its steps, at which heads and the test loss are looked at; besides
+    a quarter as many a decade, for runs whose heads form at their beginning."""
     curve_sequences: int = 100
     ablation_sequences: int = 400
 
@@ -151,7 +151,8 @@ def probes(setting: Setting, *, repeated: bool) -> Iterator[Probe]:
     """Heads and test loss over training; at the windows' ends what heads carry, and the repeated text."""
     windows = setting.windows
     ends = At(at=tuple(setting.step(share) for share in (windows.before, windows.half, windows.after)))
-    early = LogSpaced(k=setting.states // 2, first=Fraction(max(1, setting.steps // 80)))
+    # Not so many points up to the end: runs of unequal length are looked at in the same states.
+    early = LogSpaced(per_decade=max(1, setting.states // 4), first=Fraction(max(1, setting.steps // 80)))
     often = Several(of=(Every(n=max(1, setting.steps // setting.states)), early, ends))
     length = setting.corpus.length
     width = max(1, length // 16)
