@@ -15,6 +15,7 @@ from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject
 from repetita.model.transformer import Block, Transformer
 from repetita.subject import Ablating, Attending, Attributing, Circuits, Rows
+from tests.model.gpt2 import as_gpt2
 
 Ids = NDArray[np.int64]
 
@@ -247,32 +248,8 @@ def test_nothing_left_out_is_the_model_itself() -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_patterns_equal_those_of_transformers_on_the_same_weights() -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     model = made()
-    config = GPT2Config(
-        vocab_size=V, n_positions=L, n_embd=D, n_layer=N_LAYER, n_head=N_HEAD, activation_function="gelu"
-    )
-    config._attn_implementation = "eager"  # The others do not give their patterns back.
-    other = GPT2LMHeadModel(config)
-    other.eval()  # type: ignore[no-untyped-call]
-    names = {
-        "attention_norm": "ln_1", "qkv": "attn.c_attn", "attention_out": "attn.c_proj", "mlp_norm": "ln_2",
-        "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj",
-    }  # fmt: skip
-    state = {"transformer.wte.weight": model.embedding.weight, "lm_head.weight": model.embedding.weight}
-    assert model.position is not None
-    state["transformer.wpe.weight"] = model.position.weight
-    for kind in ("weight", "bias"):
-        state[f"transformer.ln_f.{kind}"] = getattr(model.final_norm, kind)
-        for layer, block in enumerate(model.blocks):
-            for own, theirs in names.items():
-                value = getattr(getattr(block, own), kind)
-                # Their linear layers hold the transposed matrix.
-                turned = value.T if value.ndim == 2 else value
-                state[f"transformer.h.{layer}.{theirs}.{kind}"] = turned
-    missing, unknown = other.load_state_dict(state, strict=False)
-    assert not unknown and all("attn.bias" in name or "masked_bias" in name for name in missing)
+    other = as_gpt2(model)
     ids = tokens()
     with torch.no_grad():
         answer = other(torch.from_numpy(ids), output_attentions=True)
