@@ -131,6 +131,8 @@ def test_a_control_that_does_not_copy_has_nothing_to_lose() -> None:
     found = STUDY.analyse(plant(gain=-0.1))
     claims = named(found)
     assert claims[NAMES[2]].verdict == "contradicted"
+    assert claims[NAMES[0]].verdict == "inconclusive" and claims[NAMES[0]].p is None
+    assert "says nothing of copying" in claims[NAMES[0]].note
     assert claims["copying-flat"].verdict == "inconclusive"
     assert "no gain that repetition could take" in claims["copying-flat"].note
     assert any("nothing copies it here" in warning for warning in found.warnings)
@@ -154,13 +156,16 @@ def test_bounds_count_on_the_side_that_does_not_favour_the_claim() -> None:
         1: Multiplier(0.8),
         2: Multiplier(None, high=0.1),
         3: Multiplier(0.9),
+        4: Multiplier(None, low=1.1),
     }
     copying: dict[Hashable, Multiplier] = {
         0: Multiplier(0.3), 1: Multiplier(None, high=0.2), 2: Multiplier(0.3), 3: Multiplier(None, low=2.0),
+        4: Multiplier(0.5),
     }  # fmt: skip
     found = disproportion(loss, copying)
-    assert found.ratios == {0: pytest.approx(3), 1: pytest.approx(4)}
-    assert found.bounded == {1} and set(found.lost) == {2, 3}
+    assert found.ratios == {0: pytest.approx(3), 1: pytest.approx(4), 4: pytest.approx(2.2)}
+    assert (found.bounded, found.above) == ({1}, {4}) and set(found.lost) == {2, 3}
+    assert "better than the largest control's in 1 seeds" in found.text
 
 
 def test_an_unfinished_study_says_so_and_does_not_fail() -> None:

@@ -170,11 +170,15 @@ class Disproportion(NamedTuple):
 
     ratios: Losses
     """Size left by test loss / size left by copying, by seed: above 1 where copying lost more. Where the
-    copying is worse than the smallest control's, the least that the ratio can be."""
+    copying is worse than the smallest control's, or the test loss better than the largest's, the least that
+    the ratio can be."""
     bounded: frozenset[Hashable]
-    """Seeds for which it is only that."""
+    """Seeds for which it is only that, by the copying."""
     lost: tuple[Hashable, ...]
-    """Seeds of which nothing can be said: no size by test loss, or copying beyond the largest control."""
+    """Seeds of which nothing can be said: test loss worse than the smallest control's, or copying better than
+    the largest's."""
+    above: frozenset[Hashable] = frozenset()
+    """Seeds for which it is only that, by the test loss."""
 
     @property
     def text(self) -> str:
@@ -182,6 +186,8 @@ class Disproportion(NamedTuple):
         said = []
         if self.bounded:
             said.append(f"copying below the smallest control in {len(self.bounded)} seeds: bounds")
+        if self.above:
+            said.append(f"test loss better than the largest control's in {len(self.above)} seeds: bounds")
         if self.lost:
             said.append(f"no ratio in {len(self.lost)} seeds, outside the control ladder")
         return "; ".join(said)
@@ -192,18 +198,20 @@ def disproportion(
 ) -> Disproportion:
     """The ratio of the two by seed; bounds count on the side that does not favour it."""
     ratios: Losses = {}
-    bounded, lost = set(), []
+    bounded, above, lost = set(), set(), []
     for seed in sorted(set(by_loss) & set(by_copying), key=str):
         loss, copying = by_loss[seed].value, by_copying[seed].value
-        if copying is None and by_copying[seed].high is not None:
-            copying = by_copying[seed].high
-            bounded.add(seed)
-        if loss is None or copying is None:
+        least = by_loss[seed].low if loss is None else loss
+        most = by_copying[seed].high if copying is None else copying
+        if least is None or most is None:
             lost.append(seed)
-            bounded.discard(seed)
-        else:
-            ratios[seed] = loss / copying
-    return Disproportion(ratios, frozenset(bounded), tuple(lost))
+            continue
+        ratios[seed] = least / most
+        if copying is None:
+            bounded.add(seed)
+        if loss is None:
+            above.add(seed)
+    return Disproportion(ratios, frozenset(bounded), tuple(lost), frozenset(above))
 
 
 class ByCopy(NamedTuple):

@@ -174,7 +174,7 @@ def _disproportion(found: Tables, line: Line, *, passage: str, name: str) -> Cla
         by_seed(ratio.ratios), name=name, statement=statement, source=source, threshold=1.0, scale="log",
         unit="(size left by test loss / size left by copying)", note=note,
     )  # fmt: skip
-    if ratio.bounded and claim.leaning == "contradicted":
+    if (ratio.bounded or ratio.above) and claim.leaning == "contradicted":
         # A least value under 1 contradicts nothing.
         return claim._replace(verdict="inconclusive", leaning=None, p=None)
     return claim
