@@ -57,11 +57,14 @@ def losses(labels: Labels, probe: str, on: str, step: int) -> float | None:
     return level + noise(sorted(map(str, labels.items())), sd=0.003)
 
 
-def read(labels: Labels, *, names: float = NAMES, plain: float = PLAIN) -> dict[str, Any]:
-    """The detail of a passage: names lose `names` nats (embedded ones FUZZY), all else `plain`."""
+def read(labels: Labels, *, names: float = NAMES, plain: float = PLAIN, later: float = 0.5) -> dict[str, Any]:
+    """The detail of a passage: names lose `names` nats (embedded ones FUZZY), all else `plain`.
+
+    The control loses `later` on names that stood before, 3 nats on all else.
+    """
     found = []
     for at, kind in enumerate(TOLD):
-        loss = 0.5 if kind > 0 else 3.0
+        loss = later if kind > 0 else 3.0
         if labels["arm"] == "repeated":
             loss += {OTHER: plain, 0: plain, 1: names, 3: FUZZY}[kind]
         found.append(round(loss + noise(at, sorted(map(str, labels.items())), sd=0.05), 5))
@@ -109,9 +112,9 @@ def test_names_lose_what_was_planted_and_more_than_the_rest(overnight: Analysis)
     # Two exact tokens and an embedded one.
     expected = (2 * NAMES + FUZZY) / 3
     assert claims["names-1-layer"].verdict == "supported"
-    assert effect(claims["names-1-layer"]) == pytest.approx(expected, abs=0.05)
+    assert effect(claims["names-1-layer"]) == pytest.approx(expected, abs=0.08)
     assert effect(claims["names-beyond-2-layers"]) == pytest.approx(expected - PLAIN, abs=0.05)
-    assert effect(claims["fuzzy-1-layer-sotu"]) == pytest.approx(FUZZY, abs=0.08)
+    assert effect(claims["fuzzy-2-layers-synthetic"]) == pytest.approx(FUZZY, abs=0.08)
     assert "3 of 16 tokens" in claims["names-1-layer"].note
     assert {"names-2-layers-sotu", "hump-2-layers-synthetic"} <= set(claims)
 
@@ -123,6 +126,21 @@ def test_names_hit_no_harder_are_not_called_so() -> None:
     )
     better = named(STUDY.analyse(table("overnight", names=-0.3, plain=0.4)))
     assert better["names-beyond-1-layer"].verdict == "contradicted"
+
+
+def test_a_control_that_remembers_no_name_has_none_to_lose() -> None:
+    found = named(STUDY.analyse(table("overnight", later=3.3)))
+    for name in ("names-1-layer", "names-beyond-2-layers", "fuzzy-1-layer-sotu"):
+        assert found[name].verdict == "inconclusive" and found[name].p is None
+        assert "no easier for the control in seed 0" in found[name].note
+    assert found["hump-1-layer"].verdict == "supported"
+
+
+def test_a_note_says_at_which_passes_and_how_they_were_chosen(overnight: Analysis) -> None:
+    note = named(overnight)["names-1-layer"].note
+    assert note.endswith("at 256 passes (each seed's worst by the test loss of the others)")
+    one = named(STUDY.analyse(table("laptop")))["names-2-layers"].note
+    assert one.endswith("at 768 passes (the only ones that were run)")
 
 
 def test_the_coloured_text_holds_the_differences(overnight: Analysis) -> None:

@@ -112,6 +112,20 @@ def test_equal_damage_decides_nothing() -> None:
     assert named(STUDY.analyse(made(plant)))["disproportion"].verdict == "inconclusive"
 
 
+def test_no_size_is_read_beyond_the_ladder() -> None:
+    ladder = [
+        int(run.labels["non_embedding"] or 0) for run in SCALES[SCALE]() if run.labels["arm"] == "control"
+    ]
+    reach = math.log(max(ladder) / min(ladder))
+    claim = named(STUDY.analyse(made(Plant(on_score=1000.0))))["disproportion"]
+    assert effect(claim) == pytest.approx(reach - math.log(1.15), abs=0.1)
+    assert "the least that it can be, in 2 seeds" in claim.note
+    # As much lost by the test loss: nothing is known of the difference.
+    claim = named(STUDY.analyse(made(Plant(on_score=1000.0, on_loss=1000.0))))["disproportion"]
+    assert claim.verdict == "inconclusive" and claim.p is None
+    assert "above the smallest control's" in claim.note
+
+
 def test_a_shut_gate_leaves_everything_undecided() -> None:
     found = STUDY.analyse(made(Plant(forms=0.8)))
     assert named(found)["gate-3.8k"].verdict == "contradicted"
