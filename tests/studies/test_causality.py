@@ -16,9 +16,9 @@ from repetita.spec import canonical_json
 from repetita.studies import attention_only, induction_heads
 from repetita.studies._causality import METRICS, fates, held, read
 from repetita.studies._causality_claims import NAMES
-from repetita.studies._causality_runs import AFTER, ARMS, BEFORE, CONTROL, THROUGHOUT, WITHDRAWN
+from repetita.studies._causality_runs import AFTER, ARMS, BEFORE, CONTROL, SCALES, THROUGHOUT, WITHDRAWN
 from repetita.studies._heads import BEST
-from repetita.studies.causality import SCALES, STUDY
+from repetita.studies.causality import STUDY
 from repetita.study.collect import Collected
 from repetita.study.plan import Analysis
 from tests.studies.planted import charts, effect, everything, noise, planted, said
@@ -60,7 +60,8 @@ class Plant(NamedTuple):
             if metric == BEST:
                 return (0.9 if formed else 0.05) + own
             if metric == "loss":
-                return 4.0 + 0.2 * (labels["arm"] != CONTROL and 0 < step <= labels["stop"] / 2) + own
+                repeats = labels["arm"] != CONTROL and 0 < step <= labels["stop"] / 2
+                return 4.0 + (0.2 if repeats else 0.0) + own
             what, _, out = metric.rpartition("_")
             masked = self.masks and labels["arm"] == AFTER and step > labels["start"]
             worth = {"copying_loss": CARRIED, "in_context": 0.0 if masked else 0.4}.get(what, 0.1)
