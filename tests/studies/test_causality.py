@@ -292,7 +292,7 @@ def test_it_really_runs(tmp_path: Path) -> None:
     assert {figure.name for figure in found.report.figures} == {
         f"causality-{name}" for name in ("heads", "test-loss", "copying", "carried")
     }
-    assert {table.name for table in found.report.tables} == {"causality-fates", "causality-carried"}
+    assert {table.name for table in found.report.tables} == {"causality-fates", "causality-ablation"}
     table = found.collected.measurements
     assert set(NAMED) <= set(table["metric"].unique().to_list())
     # Up to its window the late arm is its control, which was trained once for both.

@@ -116,7 +116,7 @@ def test_tables_hold_sizes_and_where_arms_cross(paper: Analysis) -> None:
     crossed = {tuple(row[:3]): row for row in tables["finetuning-crossovers"]}
     row = crossed["25k", "pre-trained on unique text", "scratch"]
     assert (row[3], row[4]) == (None, "not reached")
-    left = {tuple(row[:3]): row for row in tables["finetuning-left"]}
+    left = {tuple(row[:3]): row for row in tables["finetuning-memory"]}
     shown = left["25k", "pre-trained with f = 0.9", "memorized, repeated minus test"]
     assert [round(float(str(cell).split()[0]), 1) for cell in shown[3:6]] == [0.4, 0.0, 0.0]
 
@@ -265,9 +265,9 @@ def test_tiny_runs_and_says_what_was_planned(made: Report) -> None:
         "finetuning-curves", "finetuning-gaps", "finetuning-ladder", "finetuning-left"
     }  # fmt: skip
     tables = {table.name: table.rows for table in made.tables}
-    assert set(tables) == {"finetuning-arms", "finetuning-crossovers", "finetuning-left"}
+    assert set(tables) == {"finetuning-arms", "finetuning-crossovers", "finetuning-memory"}
     tuned = {row[1] for row in tables["finetuning-arms"] if row[1] and "pre-trained" in str(row[1])}
     assert len(tuned) == 9
-    for _, arm, what, before, _, last, _ in tables["finetuning-left"]:
+    for _, arm, what, before, _, last, _ in tables["finetuning-memory"]:
         if what == "loss, test":
             assert float(str(last).split()[0]) > float(str(before).split()[0]), arm

@@ -182,7 +182,7 @@ def tables(found: Causality, *, lines: Sequence[Line]) -> Iterator[Table]:
     parts = [list(_parts(found, cell)) for cell in _ended(found, lines)]
     if any(parts):
         yield Table(
-            "causality-carried",
+            "causality-ablation",
             "What heads carry, in numbers",
             "Nats a token at the end of each run, means over seeds with 95% t intervals: with all heads, "
             "without the highest-scoring ones, without as many others. Carried: the second minus the third. "

@@ -223,7 +223,7 @@ def _memory(there: Tuned) -> Table:
                 _remember(rows, arm, f"{metric}, {name}", list(by_seed.values()))
         _remember(rows, arm, "memorized, repeated minus test", list(excess_left(there, arm).values()))
     return Table(
-        "finetuning-left", "What is left of pre-training",
+        "finetuning-memory", "What is left of pre-training",
         "On the text that pre-training repeated, and on unseen text like it (test): share of tokens "
         "continued rightly (memorized) and loss in nats, before fine-tuning, after a tenth of it, and at "
         "its end.",
