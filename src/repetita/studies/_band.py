@@ -21,6 +21,8 @@ LEAST_FRACTION = 0.03
 """Smaller shares are shown and enter no fit: the paper leaves out its 1%, too noisy (its appendix A)."""
 NOISE = 3.0
 """A band needs a worst damage of this many standard deviations between seeds of the controls."""
+APART = 1.04
+"""Factor in size between the shares that a figure draws side by side."""
 PUBLISHED = {"left": (4.2e6, -0.56), "right": (5.1e7, -0.50)}
 """The paper's edges E = k N^alpha, at T = 100B tokens."""
 
@@ -189,8 +191,9 @@ def figures(found: Sequence[Band], *, fitted: dict[Side, Edge], grid: Grid) -> I
 def over_sizes(found: Sequence[Band], *, fitted: dict[Side, Edge], grid: Grid) -> Figure:
     """Fig. 4 right."""
     rows: list[Row] = []
+    shares = sorted({band.line[1] for band in found})
     for band in found:
-        n_params = grid.n_params[band.line[0]]
+        n_params = beside(grid.n_params[band.line[0]], place=shares.index(band.line[1]), n=len(shares))
         cell: Row = {"share": _share(band), "n_params": n_params, "size": band.line[0]}
         rows.append(cell | {"passes": band.half.peak, **_ends(band)})
     sizes = sorted({grid.n_params[band.line[0]] for band in found})
@@ -200,12 +203,12 @@ def over_sizes(found: Sequence[Band], *, fitted: dict[Side, Edge], grid: Grid) -
             rows.append(
                 {"share": f"{side} edge", "n_params": n_params, "edge": float(trend.predict(n_params))}
             )
-    shares = sorted({band.line[1] for band in found})
     return Figure(
         name="damaging-band",
         title="The damaging band",
         caption="Passes with the worst loss (points) and those between which the damage is at least half of "
-        "the worst (intervals; open where the runs do not reach below half). Dashed: E = k N^alpha, its "
+        "the worst (intervals; open where the runs do not reach below half), shares of one size side by "
+        "side. Dashed: E = k N^alpha, its "
         f"level averaged over shares of {LEAST_FRACTION:g} and more. {_laws(fitted)}. "
         "The paper's band is for T = 100B tokens a run, where it lies at far more passes.",
         n=f"{len(found)} lines of a size and a share",
@@ -223,6 +226,11 @@ def over_sizes(found: Sequence[Band], *, fitted: dict[Side, Edge], grid: Grid) -
         ),
         tooltip=("size",),
     )  # fmt: skip
+
+
+def beside(x: float, /, *, place: int, n: int) -> float:
+    """x moved along a log axis, so that n intervals at one x do not cover each other."""
+    return float(x * APART ** (place - (n - 1) / 2))
 
 
 def over_shares(found: Sequence[Band], *, grid: Grid) -> Figure:

@@ -51,22 +51,27 @@ def figures(
 def loss_by_passes(grid: Grid) -> Figure:
     """Final loss against passes, the control's loss as a line of its own."""
     rows = _cells(grid)
-    fractions = {row["fraction"] for row in rows}
-    rules = _controls(grid, {line[0] for line in grid.lines()})
-    if max(float(row["high"] or 0) for row in rows) > math.log(grid.vocab_size):
-        rules.append(Rule(axis="y", at=math.log(grid.vocab_size), label="ln V: a uniform guess"))
+    shares = sorted({line[1] for line in grid.lines()})
+    rules: list[Rule] = []
+    guess = math.log(grid.vocab_size)
+    for share in shares:
+        own = _controls(grid, {line[0] for line in grid.lines() if line[1] == share})
+        if max(float(row["high"] or 0) for row in rows if row["fraction"] == share) > guess:
+            own.append(Rule(axis="y", at=guess, label="ln V: a uniform guess"))
+        rules += [rule.edit(panel=f"f = {share:g}") if len(shares) > 1 else rule for rule in own]
     return Figure(
         name="loss-by-passes",
         title="Final test loss over passes",
         caption="Final test loss when a fraction f of the training slots re-reads a subset, against the "
         "number of passes over it. The tokens are the same everywhere: more passes mean a smaller subset. "
-        f"One pass would be the control (horizontal line of the same colour). {INTERVALS}",
+        "One pass would be the control (horizontal line of the same colour). Every panel has a loss axis of "
+        f"its own, since the humps differ twentyfold in height. {INTERVALS}",
         n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
         y=Axis(column="loss", title=LOSS),
         series=_size_series(grid),
-        panels=Panels(column="share", title="", share="both") if len(fractions) > 1 else None,
+        panels=Panels(column="share", title="", share="x") if len(shares) > 1 else None,
         layers=(INTERVAL, LINE, POINT),
         rules=tuple(rules),
         tooltip=("seeds",),
@@ -218,9 +223,8 @@ def multipliers(grid: Grid, *, scan: ControlScan) -> Iterator[Figure]:
     for line in grid.lines():
         for passes, losses in grid.repeated[line].items():
             ratio = _size(scan, grid, line, losses)
-            if ratio.value is not None or ratio.high is not None:
-                cell: Row = {**_named(line), "passes": passes}
-                rows.append({**cell, **sized(ratio)})
+            if (told := sized(ratio)) is not None:
+                rows.append({**_named(line), "passes": passes, **told})
     if not rows:
         return
     fractions = {row["fraction"] for row in rows}
@@ -320,10 +324,15 @@ def drawn(found: Estimate, /, *, value: str = "loss") -> Row:
     return {value: found.value, "low": low, "high": high, "seeds": found.n}
 
 
-def sized(found: Estimate, /) -> Row:
-    """Columns of an effective size over size; an upper bound alone is an open interval without a point."""
+def sized(found: Estimate, /) -> Row | None:
+    """Columns of an effective size over size; an upper bound alone is an open interval without a point.
+
+    None where nothing is known, or no more than a bound that does not exclude a size as good as new.
+    """
     if found.value is not None:
         return drawn(found, value="multiplier")
+    if found.high is None or found.high >= 1:
+        return None
     return {"multiplier": None, "low": found.low, "high": found.high, "seeds": found.n}
 
 

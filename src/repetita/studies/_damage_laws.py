@@ -13,6 +13,7 @@ from repetita.fit.laws import fit_power_law
 from repetita.fit.repetition_laws import compute_equivalent_gain, effective_data, peak_passes, toy_hump
 from repetita.report.figure import Axis, Cell, Figure, Layer, Panels, Row, Rule, Series
 from repetita.report.page import Table
+from repetita.studies._band import beside
 from repetita.studies._damage import Damage
 from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, PASSES, POINT, count_text, drawn
 from repetita.studies._grid import Grid, Line, line_text, mean
@@ -161,7 +162,12 @@ def peaks(grid: Grid, *, found: Sequence[Damage]) -> Figure:
     rows: list[Row] = []
     for one in found:
         low, high = one.hump.peak_between
-        total = grid.n_total.get(one.line[0], grid.n_params[one.line[0]])
+        place = sorted({other.line[1] for other in found}).index(one.line[1])
+        total = beside(
+            grid.n_total.get(one.line[0], grid.n_params[one.line[0]]),
+            place=place,
+            n=len({other.line[1] for other in found}),
+        )
         rows.append({
             "share": f"f = {one.line[1]:g}", "size": one.line[0], "total": total,
             "passes": one.hump.peak_interpolated, "low": low, "high": high,
@@ -173,7 +179,8 @@ def peaks(grid: Grid, *, found: Sequence[Damage]) -> Figure:
     return Figure(
         name="law-peak-passes",
         title="The worst number of passes beside a published law",
-        caption="Worst passes of each line, interpolated, between their neighbours in the grid (intervals). "
+        caption="Worst passes of each line, interpolated, between their neighbours in the grid (intervals; "
+        "shares of one size side by side). "
         "Dashed: 2.31e10 N^-0.96 (Chudnovsky et al. 2026), N with embeddings, fitted at f = 0.1 to models "
         "of 34M "
         "to 344M whose tokens grow with their size, and here extrapolated far below them. Runs here have the "

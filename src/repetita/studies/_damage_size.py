@@ -70,7 +70,8 @@ def loss_by_size(grid: Grid, *, share: float, scan: ControlScan | None) -> Figur
         n=count_text(grid),
         rows=tuple(rows),
         x=N_AXIS,
-        y=Axis(column="loss", title="loss, nats a token (log scale)", scale="log"),
+        # On a log scale the subset's fall to hundredths of a nat would leave no room for the damage.
+        y=Axis(column="loss", title="loss, nats a token", start="zero"),
         series=Series(
             column="on", title="measured on", order=("control, test set", "test set", "repeated subset"),
             muted=("control, test set",),
@@ -113,9 +114,9 @@ def size_by_size(grid: Grid, *, shares: Sequence[float], scan: ControlScan) -> I
     rows: list[Row] = []
     for share, passes, size, losses in _cells(grid, shares):
         ratio = _multiplier(grid, scan, size, losses)
-        if ratio.value is not None or ratio.high is not None:
+        if (told := sized(ratio)) is not None:
             cell = {"share": f"f = {share:g}", "passes": passes, **_at(grid, size), **_about(passes)}
-            rows.append({**cell, **sized(ratio)})
+            rows.append({**cell, **told})
     if rows:
         yield Figure(
             name="multiplier-by-size",
@@ -165,9 +166,9 @@ def size_by_share(grid: Grid, *, found: Sequence[Damage], scan: ControlScan) -> 
     for one in found:
         losses = {seed: grid.repeated[one.line][passes][seed] for seed, passes in one.peaks.items()}
         ratio = _multiplier(grid, scan, one.line[0], losses)
-        if ratio.value is not None or ratio.high is not None:
+        if (told := sized(ratio)) is not None:
             cell: Row = {**_at(grid, one.line[0]), "fraction": one.line[1], "passes": f"{one.hump.peak:g}"}
-            rows.append({**cell, **sized(ratio), "pays": None})
+            rows.append({**cell, **told, "pays": None})
     lowest = min(damage.line[1] for damage in found)
     for share in np.geomspace(lowest, max(damage.line[1] for damage in found), 40).tolist():
         least = profitable_multiplier(fraction=share, exponent=max(scan.law.exponent, 1e-6))

@@ -17,6 +17,8 @@ READ = (
     "size and seed, which has 1 by definition."
 )
 
+EQUAL = "the same on both"
+
 
 def figures(there: Texts) -> Iterator[Figure]:
     """The figures that the measurements allow, in the order of the page."""
@@ -73,10 +75,13 @@ def beside_own(there: Texts) -> Figure | None:
             before = _closed(sizes(there.own, size=line[0], losses=own))
             if here is not None and before is not None:
                 rows.append({"text": reading.title, "share": f"f = {line[1]:g}", "size": line[0],
-                             "passes": passes, "own": before.value, "equal": before.value,
+                             "passes": passes, "own": before.value,
                              **drawn(here, value="other")})  # fmt: skip
     if not rows:
         return None
+    ends = [float(row["own"] or 1) for row in rows]
+    for text in dict.fromkeys(row["text"] for row in rows):
+        rows += [{"text": text, "share": EQUAL, "own": at, "equal": at} for at in (min(ends), max(ends))]
     shares = tuple(f"f = {share:g}" for share in dict.fromkeys(line[1] for line in there.lines))
     return Figure(
         name="other-text-multipliers",
@@ -87,7 +92,7 @@ def beside_own(there: Texts) -> Figure | None:
         rows=tuple(rows),
         x=Axis(column="own", title="multiplier on the own test text (log)", scale="log"),
         y=Axis(column="other", title="multiplier on the other text (log)", scale="log"),
-        series=Series(column="share", title="share", kind="sequence", order=shares),
+        series=Series(column="share", title="share", kind="sequence", order=(*shares, EQUAL), muted=(EQUAL,)),
         panels=_text_panels(there, rows),
         layers=(Layer(kind="line", y="equal", dash="dashed"), INTERVAL, POINT),
         tooltip=("size", "passes", "seeds"),
@@ -109,7 +114,8 @@ def excess(there: Texts) -> Figure | None:
         name="other-text-excess",
         title="What repetition costs on each text, in nats",
         caption="Final loss minus that of the control of the same size and seed. A nat on one text is not "
-        f"worth a nat on another: their controls gain differently from size (see the ladder). {INTERVALS}",
+        "worth a nat on another: their controls gain differently from size (see the ladder), and scatter "
+        f"differently between seeds: {_scatter(there)}. {INTERVALS}",
         n=count_text(there.own.grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),
@@ -147,6 +153,13 @@ def controls(there: Texts) -> Figure | None:
         rules=(Rule(axis="y", at=math.log(own.vocab_size), label="ln V: a uniform guess"),),
         tooltip=("size", "seeds"),
     )
+
+
+def _scatter(there: Texts) -> str:
+    """Standard deviation between the seeds of the controls of one size, by text."""
+    known = [(one.title, one.scan.seed_sd) for one in (there.own, *there.others) if one.scan is not None]
+    told = [f"{title} {sd:.2f}" for title, sd in known if sd is not None]
+    return "standard deviation at one size, nats: " + ", ".join(told) if told else "one seed so far"
 
 
 def _all_cells(reading: Reading) -> Iterator[tuple[Line, float, Losses]]:
