@@ -87,7 +87,7 @@ STUDY = Study(
     prediction="The paper offers damage to induction heads as what damages copying, and leaves the mechanism "
     "open. So in models trained on repeated text the highest-scoring heads should carry less of the copying "
     "than in the control (headline).",
-    source="Hernandez et al. 2022, Learning from Repeated Data, sections 4, 5 and 8 (left for later)",
+    source="Hernandez et al. 2022, Learning from Repeated Data, abstract and discussion (section 5)",
     scales=SCALES,
     analyse=analyse,
     deviations=deviations,
