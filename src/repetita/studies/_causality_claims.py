@@ -167,7 +167,7 @@ def _carries_less(one: _About, metric: str) -> Claim:
         name=f"carries-less{_of(metric)}",
         statement=f"with repetition from the start to the end the highest-scoring heads carry less of the "
         f"{METRICS[metric]} than in the control",
-        source=f"{PAPER}, abstract and discussion: damage to induction heads is offered as what damages copying",
+        source=f"{PAPER}, abstract and discussion: damage to heads is offered as what damages copying",
         rule="what is lost without the highest heads, beyond what is lost without others, attention patterns "
         "as they are with all: control minus treated above 0 at the end of the run",
         unit="nats a token, control minus treated",
