@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_golden_text() -> None:
     assert text == "Tina fuva puze. Giga losi gira."
 
 
-GOLDEN = {
+GOLDEN: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({}, "1fe49e1d2bb4f22c"),
     "other law and seed": ({"exponent": 0.0, "vocabulary": 20, "seed": 3}, "011ce8df82c06e7f"),
     "no sentences": ({"sentence_words": 0}, "c30f26356a47b56b"),

@@ -5,6 +5,7 @@ The model is in another library's code with the same weights, and each score is 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,13 +65,13 @@ class Theirs:
             self.patterns = [pattern.numpy() for pattern in answer.attentions]
             self.added = self._added(other, answer, last=streams[0])
 
-    def _added(self, other: torch.nn.Module, answer: object, *, last: torch.Tensor) -> list[list[Floats]]:
+    def _added(self, other: Any, answer: Any, *, last: torch.Tensor) -> list[list[Floats]]:
         """[layer][head]: what a head adds to all logits (B, L, V), less their mean, the last norm held."""
         core = other.transformer
         scale = (last.var(-1, unbiased=False, keepdim=True) + core.ln_f.eps).sqrt()
         found = []
         for layer, block in enumerate(core.h):
-            normed = block.ln_1(answer.hidden_states[layer])  # type: ignore[attr-defined]
+            normed = block.ln_1(answer.hidden_states[layer])
             value = block.attn.c_attn(normed)[..., 2 * D :]
             heads = []
             for head in range(H):
@@ -78,7 +79,7 @@ class Theirs:
                 mixed = torch.from_numpy(self.patterns[layer][:, head]) @ value[..., own]
                 written = mixed @ block.attn.c_proj.weight[own]
                 centred = (written - written.mean(-1, keepdim=True)) / scale * core.ln_f.weight
-                logits = centred @ other.lm_head.weight.T  # type: ignore[union-attr, operator]
+                logits = centred @ other.lm_head.weight.T
                 heads.append((logits - logits.mean(-1, keepdim=True)).numpy())
             found.append(heads)
         return found
@@ -167,7 +168,8 @@ def test_loss_by_index_and_in_context_score() -> None:
         [theirs.loss(b, i, rows.targets[b, i]) for b in range(25) if rows.scored[b, i]] for i in range(L)
     ]
     kept = items(found, "in_context", "test")
-    np.testing.assert_allclose(kept["loss"], [np.mean(losses) for losses in by_index], atol=1e-4)
+    expected = np.array([float(np.mean(losses)) for losses in by_index])
+    np.testing.assert_allclose(kept["loss"].astype(np.float64), expected, atol=1e-4)
     early, late = (np.mean([x for one in by_index[i : i + 4] for x in one]) for i in (6, 56))
     assert found["in_context", "test"].value == pytest.approx(late - early, abs=1e-4)
 

@@ -1,7 +1,6 @@
 """The bursty corpus suits what is measured on it: words are tokens, samples and passages fit, readings are
 sane."""
 
-
 import numpy as np
 import pytest
 
@@ -12,7 +11,7 @@ from repetita.measure.copying import CopyingProbe
 from repetita.measure.induction import InductionProbe, prefix_targets, random_tokens
 from repetita.measure.names import NamesProbe
 from repetita.measure.planted_heads import HeadsSubject
-from repetita.measure.probe import EvalSet
+from repetita.measure.probe import EvalSet, PassProbe
 from repetita.model.live import LiveSubject
 from repetita.model.transformer import Transformer
 from repetita.studies import _bursts
@@ -41,12 +40,13 @@ def bursts(study: Study, scale: str = "laptop") -> PlannedRun:
     return next(run for run in study.runs(scale) if run.spec.corpus == _bursts.BURSTS)
 
 
-def read(probe_of: type, study: Study, *, subject: Subject, sequences: SequenceSet) -> dict[str, Reading]:
+def read(
+    probe_of: type[PassProbe], study: Study, *, subject: Subject, sequences: SequenceSet
+) -> dict[str, Reading]:
     """By metric and what was shown, what the study's own probe reads."""
     sets = {"test": EvalSet.whole("test", sequences=sequences)}
     probe = next(one for one in bursts(study).probes if isinstance(one, probe_of))
-    chosen = probe.edit(max_sequences=16) if "max_sequences" in probe.model_fields_set else probe
-    return {f"{one.metric} {one.on}": one for one in chosen.measure(subject, sets)}
+    return {f"{one.metric} {one.on}": one for one in probe.measure(subject, sets)}
 
 
 def untrained() -> LiveSubject:

@@ -164,7 +164,7 @@ def test_bounds_count_on_the_side_that_does_not_favour_the_claim() -> None:
     }  # fmt: skip
     found = disproportion(loss, copying)
     assert found.ratios == {0: pytest.approx(3), 1: pytest.approx(4), 4: pytest.approx(2.2)}
-    assert (found.bounded, found.above) == ({1}, {4}) and set(found.lost) == {2, 3}
+    assert found.bounded == {1} and found.above == {4} and set(found.lost) == {2, 3}
     assert "better than the largest control's in 1 seeds" in found.text
 
 

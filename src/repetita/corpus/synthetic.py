@@ -247,7 +247,8 @@ def _ranks(spec: SyntheticSpec, documents: Ints) -> Ints:
     begins, echoed, after = draws("bursts") < spec.burst_rate, draws("echo") < spec.echo, _echoes(spec)
     lags = spec.lag + np.floor(draws("lags") * len(spec.lags)).astype(np.int64)
     # From here on one row a word, so that a step reads and writes neighbours.
-    ranks, echoed, begins, lags = (np.ascontiguousarray(x.T) for x in (ranks, echoed, begins, lags))
+    ranks, lags = np.ascontiguousarray(ranks.T), np.ascontiguousarray(lags.T)
+    echoed, begins = np.ascontiguousarray(echoed.T), np.ascontiguousarray(begins.T)
     left, lag = np.zeros(len(documents), dtype=np.int64), lags[0]
     of = np.arange(len(documents))
     for t in range(min(2, spec.lags[-1]), spec.n_words):
