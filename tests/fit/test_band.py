@@ -31,7 +31,7 @@ def grid(
                 for side in ("left", "right")
             )
             middle, half = (left + right) / 2, (right - left) / 2
-            at = [middle + share * half for share in (-4, -2, -1, 0, 1, 2, 4)]
+            at = [middle + share * half for share in (-4, -2, -1, -0.4, 0, 0.4, 1, 2, 4)]
             rows += [
                 (n, np.exp(x), f, f * max(0.0, 1 - abs(x - middle) / (2 * half)))
                 for x in at
@@ -45,7 +45,7 @@ def test_the_papers_edges_come_back() -> None:
     assert list(found.values) == list(PAPER)
     for name, value in PAPER.items():
         assert found.values[name].value == pytest.approx(value, rel=1e-9), name
-    assert found.n == 8 * 2 * 7
+    assert found.n == 8 * 2 * 9
     assert not found.warnings
     edges = found.predict(1.57e6)
     assert edges == pytest.approx([1423, 40665], rel=0.01), "the table of the notes, section 6"
@@ -87,6 +87,7 @@ def test_a_peak_at_the_edge_of_the_grid_is_left_out_and_said() -> None:
 
 
 def test_an_edge_beyond_the_grid_is_censored() -> None:
+    """The two sizes above the smallest peak within the grid, and reach half of the damage beyond it."""
     found = fit_band(columns=grid(top=12_000.0))
     assert "censored" in found.values["alpha_right"].method
     assert found.values["alpha_right"].holds(-0.5)

@@ -50,10 +50,10 @@ def test_a_semicolon_separates_where_the_heads_say_so(tmp_path: Path) -> None:
 
 
 def test_rows_that_lack_a_number_are_left_out_and_said() -> None:
-    table = {"params": ["1", "", None, "4"], "loss": [2.0, 2.0, 2.0, float("nan")]}
+    table = {"params": ["1", "", None, "4"], "loss": [2.0, 2.0, 2.0, " "]}
     found = chosen(table, roles=ROLES, positive=ROLES)
     assert found.rows.tolist() == [0]
-    assert found.warnings == ("3 rows lack a finite number in a column and are left out",)
+    assert found.warnings == ("3 rows lack a number in a column and are left out",)
 
 
 def test_the_worst_rows_are_those_of_highest_loss() -> None:
@@ -70,6 +70,9 @@ def test_the_worst_rows_are_those_of_highest_loss() -> None:
         ({"parms": [1], "loss": [1]}, r"no column 'params' \(--params names another\); did you mean 'parms'"),
         ({"params": [1, "ten"], "loss": [1, 1]}, "no number, 'ten' in row 2"),
         ({"params": [1, [2]], "loss": [1, 1]}, "no number, '\\[2\\]' in row 2"),
+        ({"params": [1, 2], "loss": [1, float("nan")]}, "'loss' has nan in row 2, which is no finite number"),
+        ({"params": ["1", "inf"], "loss": [1, 1]}, "'params' has inf in row 2"),
+        ({"params": np.array([np.nan, 1]), "loss": np.ones(2)}, "'params' has nan in row 1"),
         ({"params": [1, 0], "loss": [1, 1]}, "'params' has 0 in row 2; the law needs values above 0"),
         ({"params": [1, 1], "loss": [1, -2]}, "'loss' has -2 in row 2"),
     ],

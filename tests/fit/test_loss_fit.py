@@ -1,5 +1,6 @@
 """Laws of loss come back from data drawn from them, with what was fixed or tied, bounds and warnings."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,52 @@ def test_a_power_law_takes_a_floor_that_is_given() -> None:
     assert list(found.values) == ["E", "A", "alpha"]
 
 
+def test_a_law_that_is_given_whole_is_judged_on_the_runs() -> None:
+    columns = runs("chinchilla", n=20, noise=0.01)
+    found = fit_loss_law("chinchilla", columns=columns, fix=TRUTH["chinchilla"])
+    assert found.objective == pytest.approx(objective(TRUTH["chinchilla"], columns), rel=1e-12)
+    assert [dict(one.params) for one in found.optima] == [TRUTH["chinchilla"]]
+    assert {one.method for one in found.values.values()} == {"fixed"}
+    assert not found.warnings
+
+
+def by_hand(at: dict[str, Any]) -> Any:
+    """Muennighoff et al. 2023 as they write it (section 14.3 of the notes), with their constants."""
+    a, b, e, alpha, r_d, r_n = (
+        math.exp(6.255414),
+        math.exp(7.3049974),
+        math.exp(0.6254804),
+        0.3526596,
+        15.387756,
+        5.309743,
+    )
+    n, d = at["params"], at["tokens"]
+    u_d = np.minimum(at["unique_tokens"], d)
+    u_n = np.minimum(n, (a / b) ** (1 / alpha) * u_d)  # G^2 U_D where the exponents are one.
+    d_eff = u_d + u_d * r_d * (1 - np.exp(-(d / u_d - 1) / r_d))
+    n_eff = u_n + u_n * r_n * (1 - np.exp(-(n / u_n - 1) / r_n))
+    return e + a / n_eff**alpha + b / d_eff**alpha
+
+
+def test_the_data_constrained_law_is_the_published_formula() -> None:
+    columns = runs("data-constrained", n=40, noise=0.01)
+    columns["unique_tokens"][:5] = columns["tokens"][:5] * 3  # More than is read: as if all were read once.
+    found = fit_loss_law("data-constrained", columns=columns, fix=TRUTH["data-constrained"])
+    size = np.abs(np.log(by_hand(columns)) - np.log(columns["loss"]))
+    huber = np.where(size <= 1e-3, size**2 / 2, 1e-3 * (size - 0.5e-3))
+    assert found.objective == pytest.approx(float(huber.sum()), rel=1e-9)
+    assert found.predict(columns) == pytest.approx(by_hand(columns))
+
+
+def test_text_read_once_by_no_larger_models_than_it_is_optimal_for_is_chinchilla() -> None:
+    columns = runs("data-constrained", n=40)
+    columns["unique_tokens"] = columns["tokens"]
+    columns["params"] = 0.04 * columns["tokens"]  # Under 0.051 tokens.
+    five = {name: TRUTH["data-constrained"][name] for name in ("E", "A", "B", "alpha", "beta")}
+    once = LossFit("chinchilla", five).predict(columns)
+    assert LossFit("data-constrained", TRUTH["data-constrained"]).predict(columns) == pytest.approx(once)
+
+
 def test_a_floor_that_is_not_there_is_open_below() -> None:
     found = fit_loss_law("power-with-offset", columns=runs("power", n=30, noise=0.01))
     assert found.values["E"].low is None
@@ -135,6 +182,7 @@ def test_where_nothing_decides_the_optima_say_so() -> None:
 @pytest.mark.parametrize(
     ("columns", "hint"),
     [
+        (runs("power", n=0), "no row has a number"),
         (runs("power", n=2), "2 free parameters need 3 runs, got 2"),
         (runs("chinchilla") | {"tokens": np.full(60, 1e9)}, "tokens has one value only"),
         (runs("power") | {"params": np.full(60, 1e9)}, "params has one value only"),
@@ -169,7 +217,9 @@ def test_intervals_cover() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("law", "n"), [("power", 12), ("power-with-offset", 30), ("chinchilla", 60)])
+@pytest.mark.parametrize(
+    ("law", "n"), [("power", 12), ("power-with-offset", 30), ("chinchilla", 60), ("data-constrained", 60)]
+)
 def test_intervals_cover_as_stated(law: str, n: int) -> None:
     """Of 150 repetitions 95% are 142.5; 0.90 is 2.8 standard errors below."""
     shares = covered(law, n=n, n_times=150)

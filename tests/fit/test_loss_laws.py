@@ -5,7 +5,13 @@ import pytest
 
 from repetita.fit.loss_fit import LossFit
 from repetita.fit.loss_laws import FORMS, NAMES, log_loss, points
-from repetita.fit.repetition_laws import CHINCHILLA, DATA_CONSTRAINED, chinchilla_loss, data_constrained_loss
+from repetita.fit.repetition_laws import (
+    CHINCHILLA,
+    DATA_CONSTRAINED,
+    chinchilla_loss,
+    data_constrained_loss,
+    effective_data,
+)
 
 RNG = np.random.default_rng(0)
 N = np.exp(RNG.uniform(np.log(1e7), np.log(1e10), 40))
@@ -46,3 +52,12 @@ def test_a_term_that_is_fixed_at_zero_is_not_there() -> None:
     values, slopes = log_loss(eta, at)
     assert values[0] == pytest.approx(6.0 - 0.3 * np.log(N))
     assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize(("gone", "left"), [("A", "B"), ("B", "A")])
+def test_repeated_text_without_a_term(gone: str, left: str) -> None:
+    """Without the term of data every size is under the optimal one; without that of sizes none counts."""
+    own = DATA_CONSTRAINED._asdict() | {gone: 0.0}
+    worth = N if left == "A" else effective_data(D, unique_tokens=U)
+    expected = own["E"] + own[left] / worth**0.3526596
+    assert LossFit("data-constrained", own).predict(COLUMNS) == pytest.approx(expected)

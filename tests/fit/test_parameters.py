@@ -36,6 +36,14 @@ def test_what_is_fixed_stays(fix: dict[str, float]) -> None:
             assert float(found[name]) == pytest.approx(value)
 
 
+def test_a_law_that_is_given_whole_is_one_point() -> None:
+    where = space(KNOWN, fix={"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.3, "beta": 0.4})
+    assert where.owner == ()
+    assert where.inside(np.zeros((3, 5))).shape == (1, 0)
+    found = where.natural(np.empty(0))
+    assert [float(value) for value in found.values()] == pytest.approx([1.7, 400.0, 2000.0, 0.3, 0.4])
+
+
 def test_what_is_tied_is_one() -> None:
     where = space(KNOWN, tie=["alpha=beta", "B=A"])
     assert where.owner == ("E", "A = B", "alpha = beta")
@@ -69,7 +77,6 @@ def test_absent_parameters_are_none_of_the_law() -> None:
         ({"alpah": 1.0}, [], "did you mean 'alpha'"),
         ({"A": -1.0}, [], "cannot fix A at -1: give a finite number that is not negative"),
         ({"alpha": float("nan")}, [], "finite number"),
-        ({one.name: 1.0 for one in KNOWN}, [], "nothing is left to fit"),
         ({}, ["alpha"], "join two parameters"),
         ({}, ["alpha=alpha"], "join two parameters"),
         ({}, ["alpha=gamma"], "cannot tie 'gamma'"),
@@ -83,8 +90,18 @@ def test_nonsense_is_one_sentence(fix: dict[str, float], tie: list[str], hint: s
         space(KNOWN, fix=fix, tie=tie)
 
 
+def test_what_has_no_effect_does_not_set_points_apart() -> None:
+    known = [one._replace(term={"alpha": "A", "beta": "B"}.get(one.name, "")) for one in KNOWN]
+    where = space(known)
+    here = np.array([0.0, 3.0, where.box[0][2], 0.3, 0.3])
+    assert where.idle(here).tolist() == [False, False, False, False, True]
+    assert where.distance(here, here + np.array([0, 0, 0, 0, 2.0])) == 0
+    assert where.distance(here, here + np.array([0, 0, 20.0, 0, 2.0])) > 0
+    assert space(known, fix={"B": 0.0}).idle(here[[0, 1, 3, 4]]).tolist() == [False, False, False, True]
+
+
 def test_terms_that_are_hardly_there_do_not_set_points_apart() -> None:
     where = space(KNOWN)
     absent = np.array([-5.0, 3.0, 3.0, 0.3, 0.3])
-    assert where.distance(absent, absent + [1.0, 0, 0, 0, 0.001]) == pytest.approx(0.001)
-    assert where.distance(absent, absent + [0, 1.5, 0, 0, 0]) == pytest.approx(1.5)
+    assert where.distance(absent, absent + np.array([1.0, 0, 0, 0, 0.001])) == pytest.approx(0.001)
+    assert where.distance(absent, absent + np.array([0, 1.5, 0, 0, 0])) == pytest.approx(1.5)

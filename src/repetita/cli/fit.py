@@ -8,6 +8,7 @@ import typer
 from repetita.cli.options import AsJson, inert, print_json, print_table
 
 if TYPE_CHECKING:
+    from repetita.fit.estimate import Estimate
     from repetita.fit.fitted_law import FittedLaw
 
 _ROLES = {
@@ -45,22 +46,31 @@ def fit(
     ] = 0,
     fix: Annotated[
         list[str] | None,
-        typer.Option("--fix", metavar="NAME=VALUE", help="Hold a parameter, as in E=1.69; several times."),
+        typer.Option(
+            "--fix", metavar="NAME=VALUE", help="Hold a parameter at a value, as in E=1.69; repeat for more."
+        ),
     ] = None,
     tie: Annotated[
         list[str] | None,
-        typer.Option("--tie", metavar="NAME=NAME", help="Make two parameters one, as in alpha=beta."),
+        typer.Option(
+            "--tie", metavar="NAME=NAME", help="Make two parameters one, as in alpha=beta; repeat for more."
+        ),
     ] = None,
     bootstrap: Annotated[
         int | None,
-        typer.Option("--bootstrap", metavar="N", help="Refits to rows drawn anew. [default: 400]"),
+        typer.Option(
+            "--bootstrap",
+            metavar="N",
+            help="Refits to rows drawn anew, for the intervals; 0: none. [default: 400]",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Fit a law to anybody's table. Columns are called as the law calls them unless an option names others.
 
-    Loss laws minimise Huber's loss (delta 1e-3) of ln loss, summed over rows, from many starts.
+    Laws of loss minimise Huber's loss (delta 1e-3) of ln loss, summed over rows, from many starts, and list
+    every optimum within 5% of the best. A published law is judged on a table by fixing all of its parameters.
     """
     from repetita.fit.by_name import fit_law
 
@@ -79,7 +89,7 @@ def fit(
     if as_json:
         print_json(_summary(found))
     else:
-        _show(found)
+        _show(found, asked_for=bootstrap != 0)
 
 
 def _held(texts: list[str]) -> dict[str, float]:
@@ -114,16 +124,14 @@ def _summary(found: "FittedLaw") -> dict[str, object]:
     }
 
 
-def _show(found: "FittedLaw") -> None:
-    """The fit as a small table, its warnings on stderr."""
+def _show(found: "FittedLaw", *, asked_for: bool) -> None:
+    """The fit as a small table, its warnings on stderr; `asked_for` is whether intervals are."""
     typer.echo(found.formula)
     rows = [
         {
             "parameter": name,
             "value": "" if one.value is None else f"{one.value:.6g}",
-            "95% interval": "fixed"
-            if one.method == "fixed"
-            else " to ".join("open" if end is None else f"{end:.6g}" for end in (one.low, one.high)),
+            "95% interval": _interval(one, asked_for=asked_for),
         }
         for name, one in found.values.items()
     ]
@@ -135,3 +143,12 @@ def _show(found: "FittedLaw") -> None:
         typer.echo(f"another optimum: objective {other.objective:.9g} at {shown}")
     for warning in found.warnings:
         typer.echo(inert(f"warning: {warning}"), err=True)
+
+
+def _interval(one: "Estimate", *, asked_for: bool) -> str:
+    """An interval in words where it is not two numbers."""
+    if one.method == "fixed":
+        return "fixed"
+    if one.low is None and one.high is None:
+        return "open" if asked_for else "not asked for"
+    return " to ".join("open" if end is None else f"{end:.6g}" for end in (one.low, one.high))

@@ -79,7 +79,7 @@ def fit_band(
     for block in blocks:
         sides = (block,) if isinstance(block, str) else block
         values |= _fit_block(sides, by_size, known, fix or {}, tie, warnings)
-    if n_replicates:
+    if n_replicates and whole.owner:
         values = _bootstrapped(values, by_curve, whole, n_replicates, seed)
     params = {name: float(one.value) for name, one in values.items() if one.value is not None}
     values = {one.name: values[one.name] for one in known}

@@ -63,14 +63,15 @@ def fit_law(
     edges of damaging repetition, k and alpha on either side, from params, passes, fraction and excess.
     `columns` names columns that are called otherwise, as in {"params": "n_params"}. The `drop_worst` rows of
     highest loss are left out; `fix` holds parameters, `tie` ("alpha=beta") makes two one. Intervals come from
-    `bootstrap` refits to rows drawn with replacement (0: none); see `fit.loss_fit`, `fit.decay_fit`,
-    `fit.band`.
+    `bootstrap` refits to rows (of a decay: residuals) drawn with replacement (0: none); see `fit.loss_fit`,
+    `fit.decay_fit`, `fit.band`.
 
     With `x` and `y` a law of two columns is fitted as claims of studies do: `power` is y = coefficient
     x^-exponent with a delta of its own (`fit.laws`), a decay has floor, height and rate, and rows that share
     a value of `by` are one curve (`fit.forgetting`).
 
-    Rows that lack a number are left out. SpecError: an unknown name, a cell that is no number, few points.
+    Rows with an empty cell are left out. SpecError: an unknown name, a cell that is no finite number, few
+    points.
 
     >>> from repetita import fit_law
     >>> params = [1_000, 3_000, 10_000, 30_000, 100_000]
@@ -120,7 +121,7 @@ def _of_roles(
     seed: int,
 ) -> FittedLaw:
     if bootstrap is not None and bootstrap < 0:
-        raise SpecError(f"bootstrap is a number of refits, got {bootstrap}")
+        raise SpecError(f"bootstrap is a number of refits, got {bootstrap}; give 0 or more")
     if law in LOSS_FORMS:
         n_replicates = N_REPLICATES if bootstrap is None else bootstrap
         return fit_loss_law(law, columns=rows.numbers, fix=fix, tie=tie, n_replicates=n_replicates, seed=seed)

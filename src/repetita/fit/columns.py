@@ -67,22 +67,24 @@ def chosen(
     positive: Iterable[str],
     drop_worst: int = 0,
 ) -> Chosen:
-    """The columns of each role (role -> column name) as numbers, without rows that lack one.
+    """The columns of each role (role -> column name) as numbers, without rows that lack one (an empty cell).
 
     The roles `positive` must be above 0. The `drop_worst` rows with the highest values of the last role are
-    left out. Raises SpecError for an unknown column and for a cell that is no number or not above 0.
+    left out. Raises SpecError for an unknown column and for a cell that is no finite number or not above 0.
     """
     for role, name in roles.items():
         if name not in columns:
             option = f" (--{role.replace('_', '-')} names another)" if name == role else ""
             raise SpecError(f"the table has no column '{name}'{option}; {nearest(name, columns)}")
     numbers = {role: to_numbers(columns[name], name=name) for role, name in roles.items()}
+    for role, name in roles.items():
+        _check_finite(columns[name], numbers[role], name)
     there = np.all([np.isfinite(column) for column in numbers.values()], axis=0)
     warnings = []
     if not there.all():
         n = int((~there).sum())
         warnings.append(
-            f"{n} {'row lacks' if n == 1 else 'rows lack'} a finite number in a column and "
+            f"{n} {'row lacks' if n == 1 else 'rows lack'} a number in a column and "
             f"{'is' if n == 1 else 'are'} left out"
         )
     for role in positive:
@@ -117,6 +119,16 @@ def to_numbers(column: Sequence[Any] | NDArray[Any], *, name: str) -> NDArray[np
                 "mend it or leave the row out"
             ) from None
     return found
+
+
+def _check_finite(column: Sequence[Any] | NDArray[Any], read: NDArray[np.float64], name: str) -> None:
+    """SpecError for a cell that says nan or inf: a law must not lose sight of a run that diverged."""
+    for i in np.flatnonzero(~np.isfinite(read)).tolist():
+        if column[i] is not None and str(column[i]).strip():
+            raise SpecError(
+                f"the column '{name}' has {read[i]:g} in row {i + 1}, which is no finite number; leave the "
+                "row out, or its cell empty"
+            )
 
 
 def _separated(path: Path, text: str) -> Columns:

@@ -70,9 +70,9 @@ def fit_decay_law(
     """`forgetting` (the form of least AICc), or one form of `FORMULAS`, through columns step and value.
 
     Least squares. Intervals are t intervals over the `groups` (seeds) fitted one by one where there are
-    several, unless refits are asked for, else percentiles of refits to rows drawn with replacement. Under 1.5
-    decades of steps a floor is open (experiment design, rule 31). Raises SpecError for fewer than 5 rows, and
-    for a fixed parameter that no form has.
+    several, unless refits are asked for, else percentiles of refits to the curve with its residuals drawn
+    with replacement. Under 1.5 decades of steps a floor is open (experiment design, rule 31). Raises
+    SpecError for fewer than 5 rows, and for a fixed parameter that no form has.
     """
     steps, values = columns["step"], columns["value"]
     if len(steps) < LEAST_POINTS or len(np.unique(steps)) < LEAST_POINTS - 1:
@@ -80,7 +80,10 @@ def fit_decay_law(
     forms = _forms(law, steps, values, fix or {}, tie)
     best = forms[0]
     where, phi = best.problem.space, best.found[0].phi
-    params = [{name: float(value) for name, value in where.natural(one.phi).items()} for one in best.found]
+    params = [
+        {name: float(value) for name, value in where.natural(one.phi).items()} | dict(fix or {})
+        for one in best.found
+    ]
     sets = sorted(set(groups), key=str) if groups is not None else []
     several = len(sets) > 1
     if several and n_replicates is None:
@@ -90,7 +93,7 @@ def fit_decay_law(
         n_draws = N_REPLICATES
     else:
         n_draws = N_REPLICATES if n_replicates is None else n_replicates
-        draws = resampled(best.problem, found=best.found, n_replicates=n_draws, seed=seed)
+        draws = resampled(best.problem, found=best.found, n_replicates=n_draws, seed=seed, residuals=True)
         estimates = _over_rows(best, phi, draws, params[0], fix or {})
     warnings = [] if law != "forgetting" else _undecided_form(forms)
     decades = math.log10(steps.max() / steps.min())
@@ -113,7 +116,7 @@ def fit_decay_law(
             *warnings,
             *disagreement(params),
             *scarcity(len(values), n_free=len(phi), n_replicates=n_draws),
-            *undecided(estimates),
+            *(undecided(estimates) if n_draws else ()),
         ),
     )
 
@@ -233,7 +236,7 @@ def _over_rows(
             found[name] = Estimate(value, value, value, n, "fixed")
             continue
         low, high = (float(np.quantile(spread[name], tail)) for tail in ends) if len(draws) else (None, None)
-        method = f"least squares, bootstrap over rows ({len(draws)})"
+        method = f"least squares, bootstrap of residuals ({len(draws)})"
         found[name] = Estimate(value, low, high, n, method, contains="scatter about the curve")
     return found
 

@@ -71,15 +71,20 @@ def fit_loss_law(
 
     Intervals are percentiles of refits to runs drawn with replacement, widened for the parameters used; a
     side that a bound of the search cuts, or that the data do not decide, is open. Fixed parameters have
-    their value as both ends. Raises SpecError for too few runs.
+    their value as both ends; with all of them fixed a published law is judged on these runs. Raises
+    SpecError for too few runs.
     """
     form, losses = FORMS[law], columns["loss"]
+    if not len(losses):
+        raise SpecError("no row has a number in every column that the law reads; give a row for each run")
     at = points(columns)
     known = parameters(law, at, losses=losses)
     where = space(known, fix=fix, tie=tie, absent=absent(law), optional=form.optional)
     n, n_free = len(losses), len(where.owner)
     if n <= n_free:
-        raise SpecError(f"{n_free} free parameters need {n_free + 1} runs, got {n}; fix or tie some")
+        raise SpecError(
+            f"{n_free} free parameters need {n_free + 1} runs, got {n}; give more, or fix or tie some"
+        )
     _check_inputs(columns, where)
     problem = Problem(lambda eta: log_loss(eta, at), np.log(losses), where, DELTA)
     found = optima(problem, starts=_starts(law, at, losses, where))
@@ -89,22 +94,22 @@ def fit_loss_law(
     values = _estimates(problem, best, draws, shown)
     for name, value in (fix or {}).items():
         values[name] = Estimate(value, value, value, n, "fixed")
-    params = {name: float(value.value or 0.0) for name, value in values.items()}
-    fit = LossFit(law, params)
+    by_optimum = [_params(where, one, shown) | dict(fix or {}) for one in found]
+    fitted = LossFit(law, by_optimum[0])
     return FittedLaw(
         law=law,
-        formula=form.formula,
+        formula=FORMS["power-with-offset" if law == "power" and "E" in values else law].formula,
         values=values,
         n=n,
-        fit=fit,
+        fit=fitted,
         objective=found[0].objective,
-        r2=explained(losses, predicted=fit.predict(columns)),
-        optima=tuple(LawOptimum(one.objective, _params(where, one, shown)) for one in found),
+        r2=explained(losses, predicted=fitted.predict(columns)),
+        optima=tuple(LawOptimum(one.objective, own) for one, own in zip(found, by_optimum, strict=True)),
         warnings=(
             *_bounds(where, best),
-            *disagreement([_params(where, one, shown) for one in found]),
+            *disagreement(by_optimum),
             *scarcity(n, n_free=n_free, n_replicates=n_replicates),
-            *undecided(values),
+            *(undecided(values) if n_replicates else ()),
         ),
     )
 
@@ -219,7 +224,8 @@ def _params(where: Space, one: Optimum, shown: Sequence[str]) -> dict[str, float
 def _bounds(where: Space, best: Floats) -> list[str]:
     """What is said of parameters that ended at a bound of the search."""
     said = []
-    for j, owner in enumerate(where.owner):
+    for j in np.flatnonzero(~where.idle(best)).tolist():
+        owner = where.owner[j]
         name = owner.split(" = ", maxsplit=1)[0]
         kind = next(one.kind for one in where.parameters if one.name == name)
         width = 1e-6 * (where.box[1][j] - where.box[0][j])

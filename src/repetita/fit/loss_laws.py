@@ -21,6 +21,7 @@ _E, _A, _B, _ALPHA, _BETA, _RD, _RN = range(7)
 _NEGLIGIBLE = 14.0
 """A term that is e^-14 of the least loss is held for absent: the bound of E, A and B."""
 
+_GONE = -1e3
 _STEEPEST = 4.0
 _LEAST_EXPONENT = 1e-3
 """The data-constrained law divides by its exponents."""
@@ -46,7 +47,11 @@ FORMS = {
         "loss = E + A / params^alpha + B / tokens^beta",
     ),
     "data-constrained": LossForm(
-        ("params", "tokens", "unique_tokens"), NAMES, (), "loss = E + A / N'^alpha + B / D'^beta"
+        ("params", "tokens", "unique_tokens"),
+        NAMES,
+        (),
+        "loss = E + A / N'^alpha + B / D'^beta, D' = U + U R_D (1 - exp(-(tokens / U - 1) / R_D)) with "
+        "U = unique_tokens, and N' so with R_N where params exceed the optimal number for U",
     ),
 }
 
@@ -80,10 +85,10 @@ def parameters(law: str, at: Points, *, losses: Floats) -> tuple[Parameter, ...]
         Parameter("E", "floor", least - _NEGLIGIBLE, most, log=True),
         Parameter("A", "coefficient", *terms, log=True, exponent="alpha", centre=float(at.n.mean())),
         Parameter("B", "coefficient", *terms, log=True, exponent="beta", centre=float(at.d.mean())),
-        Parameter("alpha", "exponent", low, _STEEPEST),
-        Parameter("beta", "exponent", low, _STEEPEST),
-        Parameter("R_D", "rate", *rates, log=True),
-        Parameter("R_N", "rate", *rates, log=True),
+        Parameter("alpha", "exponent", low, _STEEPEST, term="A"),
+        Parameter("beta", "exponent", low, _STEEPEST, term="B"),
+        Parameter("R_D", "rate", *rates, log=True, term="B"),
+        Parameter("R_N", "rate", *rates, log=True, term="A"),
     )
 
 
@@ -126,7 +131,9 @@ def _effective_data(eta: Floats, at: Points) -> tuple[Floats, Floats]:
 def _effective_params(eta: Floats, at: Points) -> tuple[Floats, Floats]:
     """ln N' (R, n) and its slopes (R, n, 7): the optimal size for the unique tokens is the law's own."""
     assert at.unique is not None
-    a, b, alpha, beta = (eta[:, i, None] for i in (_A, _B, _ALPHA, _BETA))
+    alpha, beta = eta[:, _ALPHA, None], eta[:, _BETA, None]
+    # A term that is fixed at 0 has the logarithm -inf: then every size, or none, is below the optimal one.
+    a, b = (np.maximum(eta[:, i, None], _GONE) for i in (_A, _B))
     total, ratio = alpha + beta, beta / alpha
     balance = (np.log(alpha / beta) + a - b) / total
     best = ratio * (at.unique + balance) + balance

@@ -24,6 +24,9 @@ SAME = 0.01
 _MOST = 8
 """Optima that are listed; where a valley is flat there is no end to them."""
 
+_HARDLY_EVER = 0.999
+"""Quantile of F beyond which a law without one of its terms is not looked for in resampled runs."""
+
 _WORK = 250_000
 """Values of a law held at a time."""
 
@@ -63,9 +66,11 @@ def optima(problem: Problem, *, starts: Floats) -> list[Optimum]:
     """The distinct optima nearly as good as the best, best first, from starts (K, P) inside the box.
 
     Damped Gauss-Newton from all starts at once; the best of them go on, and what is left is searched by
-    L-BFGS to tight tolerances.
+    L-BFGS to tight tolerances. Without free coordinates there is one point, and no search.
     """
     n = len(problem.y)
+    if not problem.space.owner:
+        return [Optimum(np.empty(0), problem.objective(np.empty(0))[0] * problem.delta**2)]
     points = starts
     for n_steps, room in ((12, _WORK // n // 3), (30, _WORK // n // 12), (60, _WORK // n // 12)):
         points = _refined(problem, points, n_steps=n_steps)
@@ -85,25 +90,58 @@ def optima(problem: Problem, *, starts: Floats) -> list[Optimum]:
     return kept
 
 
-def resampled(problem: Problem, *, found: list[Optimum], n_replicates: int, seed: int) -> Floats:
-    """Free coordinates (R, P) of the law refitted to runs drawn with replacement.
+def resampled(
+    problem: Problem, *, found: list[Optimum], n_replicates: int, seed: int, residuals: bool = False
+) -> Floats:
+    """Free coordinates (R, P) of the law refitted to runs, or to its residuals, drawn with replacement.
 
-    Each draw starts from every listed optimum and keeps the better end.
+    Each draw starts from every listed optimum, and from the best laws that lack a term, and keeps the best
+    end: a term that a draw does not show is then at its bound, and not somewhere on the flat way there.
+    Residuals suit rows of equal scatter of which few decide a parameter, as along a curve.
     """
     n = len(problem.y)
-    if not n_replicates:
+    if not n_replicates or not problem.space.owner:
         return np.empty((0, len(found[0].phi)))
-    drawn = seeds.generator(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_replicates)
-    counts = drawn.astype(np.float64)
+    rng = seeds.generator(seed, "bootstrap")
+    counts = ys = None
+    if residuals:
+        fitted, scatter = _scatter(problem, found[0].phi)
+        ys = fitted + scatter[rng.integers(0, n, (n_replicates, n))]
+    else:
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=n_replicates).astype(np.float64)
     best = np.full(n_replicates, np.inf)
     ends = np.tile(found[0].phi, (n_replicates, 1))
-    for one in found[:3]:
-        start = np.tile(one.phi, (n_replicates, 1))
-        tried = _refined(problem, start, n_steps=40, counts=counts)
-        costs = _costs(problem, tried, counts)
+    for phi in [*(one.phi for one in found[:3]), *_without_a_term(problem, found[0])]:
+        tried = _refined(problem, np.tile(phi, (n_replicates, 1)), n_steps=40, counts=counts, ys=ys)
+        costs = _costs(problem, tried, counts, ys)
         ends[costs < best] = tried[costs < best]
         best = np.minimum(best, costs)
     return ends
+
+
+def _scatter(problem: Problem, phi: Floats) -> tuple[Floats, Floats]:
+    """The law's values (n,), and its residuals about zero, each as wide as before the fit drew it in."""
+    fitted, slopes = (part[0] for part in problem.at(phi[None, :]))
+    leverage = np.einsum("np,pn->n", slopes, np.linalg.pinv(slopes))
+    residual = (problem.y - fitted) / np.sqrt(np.maximum(1 - leverage, 1 / len(fitted)))
+    return fitted, residual - residual.mean()
+
+
+def _without_a_term(problem: Problem, best: Optimum) -> list[Floats]:
+    """The best points with one term at its lower bound, where resampled runs could come to prefer them."""
+    from scipy.special import fdtri
+
+    where, df = problem.space, max(1, len(problem.y) - len(best.phi))
+    limit = best.objective * (1 + float(fdtri(1, df, _HARDLY_EVER)) / df)
+    found = []
+    for j in np.flatnonzero(where.terms):
+        top, start = where.box[1].copy(), best.phi.copy()
+        top[j] = start[j] = where.box[0][j]
+        held = problem._replace(space=where._replace(box=(where.box[0], top)))
+        end = _refined(held, start[None, :], n_steps=60)
+        if _costs(problem, end)[0] * problem.delta**2 <= limit:
+            found.append(end[0])
+    return found
 
 
 def _searched(problem: Problem, phi: Floats) -> Optimum:
@@ -141,8 +179,18 @@ def _least(n: int) -> float:
     return 1e-12 * n
 
 
-def _refined(problem: Problem, points: Floats, *, n_steps: int, counts: Floats | None = None) -> Floats:
-    """Points (R, P) moved downhill, a few at a time to keep the arrays small."""
+def _refined(
+    problem: Problem,
+    points: Floats,
+    *,
+    n_steps: int,
+    counts: Floats | None = None,
+    ys: Floats | None = None,
+) -> Floats:
+    """Points (R, P) moved downhill, a few at a time to keep the arrays small.
+
+    `counts` and `ys` (R, n) are the weights and observations of each point, where they differ.
+    """
     chunk = max(1, _WORK // len(problem.y))
     parts = []
     for i in range(0, len(points), chunk):
@@ -150,7 +198,7 @@ def _refined(problem: Problem, points: Floats, *, n_steps: int, counts: Floats |
         parts.append(
             refine(
                 problem.at,
-                y=np.broadcast_to(problem.y, (len(own), len(problem.y))),
+                y=np.broadcast_to(problem.y, (len(own), len(problem.y))) if ys is None else ys[i : i + chunk],
                 start=own,
                 delta=problem.delta,
                 n_steps=n_steps,
@@ -161,11 +209,14 @@ def _refined(problem: Problem, points: Floats, *, n_steps: int, counts: Floats |
     return np.concatenate(parts)
 
 
-def _costs(problem: Problem, points: Floats, counts: Floats | None = None) -> Floats:
+def _costs(
+    problem: Problem, points: Floats, counts: Floats | None = None, ys: Floats | None = None
+) -> Floats:
     """Summed Huber loss over delta squared at points (R, P)."""
     found = []
     for i, phi in enumerate(points):
-        residual = np.abs(problem.at(phi[None, :])[0][0] - problem.y) / problem.delta
+        y = problem.y if ys is None else ys[i]
+        residual = np.abs(problem.at(phi[None, :])[0][0] - y) / problem.delta
         each = np.where(residual <= 1, 0.5 * residual**2, residual - 0.5)
         found.append(float(each.sum() if counts is None else each @ counts[i]))
     return np.array(found)

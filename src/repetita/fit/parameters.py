@@ -33,10 +33,15 @@ class Parameter(NamedTuple):
     """The exponent with which this coefficient is searched at the points' centre, for speed."""
     centre: float = 0.0
     """Mean logarithm that the exponent is for."""
+    term: str = ""
+    """The coefficient without which this one has no effect."""
 
 
 class Space(NamedTuple):
-    """What the search moves in: eta = base + matrix @ phi, phi the free coordinates within `box`."""
+    """What the search moves in: eta = base + matrix @ phi, phi the free coordinates within `box`.
+
+    Without free coordinates (P = 0) it is one point: a law that is given whole.
+    """
 
     parameters: tuple[Parameter, ...]
     base: Floats
@@ -61,16 +66,41 @@ class Space(NamedTuple):
         }
 
     def distance(self, phi: Floats, other: Floats, /) -> float:
-        """The largest difference of any coordinate; terms of a thousandth of the loss or less are as one."""
-        names = [owner.split(" = ")[0] for owner in self.owner]
-        terms = {one.name for one in self.parameters if one.log and one.kind in ("floor", "coefficient")}
-        least = np.where([name in terms for name in names], self.box[0] + _HARDLY_THERE, -np.inf)
-        return float(np.abs(np.maximum(phi, least) - np.maximum(other, least)).max())
+        """The largest difference of any coordinate that has an effect at one of the points.
+
+        Terms of a thousandth of the loss or less are as one.
+        """
+        least = np.where(self.terms, self.box[0] + _HARDLY_THERE, -np.inf)
+        apart = np.abs(np.maximum(phi, least) - np.maximum(other, least))
+        return float(apart[~(self.idle(phi) & self.idle(other))].max(initial=0.0))
+
+    def idle(self, phi: Floats, /) -> NDArray[np.bool_]:
+        """(P,); the coordinates that have no effect at a point (P,), since their term is hardly there."""
+        small = self.terms & (phi <= self.box[0] + _HARDLY_THERE)
+        gone = {
+            name
+            for owner, is_small in zip(self.owner, small, strict=True)
+            if is_small
+            for name in owner.split(" = ")
+        }
+        gone |= {one.name for one, at in zip(self.parameters, self.base, strict=True) if at == -math.inf}
+        of = {one.name: one.term for one in self.parameters}
+        return np.array(
+            [all(of[name] in gone for name in owner.split(" = ")) for owner in self.owner], dtype=bool
+        )
+
+    @property
+    def terms(self) -> NDArray[np.bool_]:
+        """(P,); the coordinates that are a term of the law, which is absent at the lower bound."""
+        names = {one.name for one in self.parameters if one.log and one.kind in ("floor", "coefficient")}
+        return np.array([owner.split(" = ")[0] in names for owner in self.owner], dtype=bool)
 
     def inside(self, eta: Floats, /) -> Floats:
         """Free coordinates (R, P) nearest to parameters (R, K) on the search's scale, within the box."""
         known = np.isfinite(self.base)  # A term that is fixed at 0 has the logarithm -inf.
         away = eta[:, known] - self.base[known]
+        if not self.owner:
+            return np.empty((1, 0))
         phi = away @ np.linalg.pinv(self.matrix[known]).T
         return np.unique(np.clip(phi, *self.box), axis=0)
 
@@ -98,8 +128,6 @@ def space(
     for i, name in enumerate(names):
         if name not in fixed:
             groups.setdefault(tied.get(name, name), []).append(i)
-    if not groups:
-        raise SpecError("every parameter is fixed, so that nothing is left to fit; leave one free")
     base = np.array([_on_scale(fixed[one.name], one) if one.name in fixed else 0.0 for one in parameters])
     matrix, box = np.zeros((len(names), len(groups))), np.empty((2, len(groups)))
     place = {i: j for j, members in enumerate(groups.values()) for i in members}
