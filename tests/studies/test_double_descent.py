@@ -13,11 +13,11 @@ from repetita.errors import UserError
 from repetita.fit.claim import MAX_PRIMARY, Claim
 from repetita.report.figure import Figure
 from repetita.spec import canonical_json
-from repetita.studies._damage import damages
+from repetita.studies._damage import damages, within_runs
 from repetita.studies._damage_laws import Floor, compute_equivalent, law_excess
 from repetita.studies._damage_runs import SCALES
 from repetita.studies._damage_size import stored
-from repetita.studies._grid import Grid
+from repetita.studies._grid import Curve, Grid
 from repetita.studies._repeated_scale import GPU_TEXT, TEXT
 from repetita.studies.double_descent import STUDY
 from repetita.study.collect import Collected, collect
@@ -284,6 +284,22 @@ def test_descent_in_time() -> None:
     runs = table(flat, "within-runs")
     assert {row[0] for row in runs} == {"constant", "cosine"}
     assert {row[5] for row in runs} == {"no rise, no plateau"}
+
+
+def test_a_plateau_is_seen_though_runs_differ_a_little_in_tokens() -> None:
+    tokens = [20_000 * 1.3**i for i in range(20)]
+    loss = [6.0 - 0.3 * min(i, 8) - 0.3 * max(0, i - 14) for i in range(20)]
+    control = Curve(
+        "control", "25k", None, None, 0, "constant", tuple(tokens), tuple(6.0 - 0.3 * i for i in range(20))
+    )
+    treated = Curve(
+        "repeated", "25k", 0.5, 80.0, 0, "constant", tuple(1.0002 * at for at in tokens), tuple(loss)
+    )
+    (found,) = within_runs([control, treated], schedule="constant")
+    assert found.hump.kind == "plateau"
+    elsewhere = control._replace(tokens=tuple(1.5 * at for at in tokens))
+    (apart,) = within_runs([elsewhere, treated], schedule="constant")
+    assert apart.hump.kind == "none"
 
 
 PARTIAL = {

@@ -1,5 +1,6 @@
 """Planted savings come back against the control of the same arm; plain runs are `double_descent`'s."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -91,6 +92,21 @@ def test_the_headline_comes_first() -> None:
     found = STUDY.analyse(planted(STUDY, scale="laptop", value=costs()))
     assert found.claims[0].name == "mitigation-decay"
     assert [claim.name for claim in found.claims if claim.primary] == list(CLAIMS)
+
+
+def test_damage_over_training_pairs_steps_where_tokens_differ_a_little() -> None:
+    """Real runs differ in scored tokens by parts in ten thousand, as their sequences are not equally full."""
+    given = planted(STUDY, scale="laptop", value=costs())
+    more = (pl.col("passes").fill_null(0) + pl.col("seed")).cast(pl.Int64)
+    uneven = given.measurements.with_columns(tokens=pl.col("tokens") + pl.col("step") * more // 1000)
+    found = STUDY.analyse(dataclasses.replace(given, measurements=uneven))
+    figure = next(figure for figure in found.figures if figure.name == "mitigation-over-training")
+    points: dict[object, list[float]] = {}
+    for row in figure.rows:
+        assert row["seeds"] == 3
+        points.setdefault(row["arm"], []).append(float(row["loss"] or 0))
+    assert {len(losses) for losses in points.values()} == {16}
+    assert points[PLAIN][-1] == pytest.approx(STARVED + HEIGHT, abs=0.01)
 
 
 def test_no_damage_is_a_multiplier_of_one_against_the_own_control() -> None:

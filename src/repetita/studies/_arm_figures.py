@@ -7,7 +7,7 @@ from repetita.fit.estimate import Estimate, t_interval
 from repetita.report.figure import Axis, Cell, Figure, Layer, Row, Rule, Series
 from repetita.report.page import Table
 from repetita.studies._arms import Arm, over_training, size_ratio
-from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, PASSES, POINT, drawn
+from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, PASSES, POINT, drawn, sized
 from repetita.studies._grid import Losses
 
 EXCESS = "excess test loss over the arm's own control, nats a token"
@@ -158,8 +158,8 @@ def _sizes(
     rows: list[Row] = []
     for arm in found.values():
         ratio: Estimate = size_ratio(scan, treated=arm.treated, control=arm.control, n_params=arm.n_params)
-        if ratio.value is not None:
-            rows.append({"arm": arm.name, **drawn(ratio, value="multiplier")})
+        if (told := sized(ratio)) is not None:
+            rows.append({"arm": arm.name, **told})
     if not rows:
         return
     yield Figure(
@@ -167,7 +167,7 @@ def _sizes(
         title=f"Effective size, {title}",
         caption=f"{what} {_named(found)}. Size of the unrepeated model with the same test loss, over that "
         "of the arm's own control, both read between the sizes of the control ladder, at the worst passes. "
-        f"Arms whose loss leaves the ladder are in the table only. {INTERVALS}",
+        f"An arm worse than every control is a bound, an interval open below. {INTERVALS}",
         n=count_text(found),
         rows=tuple(rows),
         x=Axis(column="multiplier", title="effective size / that of the control (log scale)", scale="log"),

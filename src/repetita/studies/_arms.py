@@ -7,7 +7,19 @@ from repetita.errors import SpecError
 from repetita.fit.claim import Claim, by_seed, directional, equivalent, undecided
 from repetita.fit.effective_size import ControlScan, control_scan, effective_size
 from repetita.fit.estimate import Estimate, t_interval
-from repetita.studies._grid import Curve, Grid, Labels, Line, Losses, curves, grid, main_corpus, mean, minus
+from repetita.studies._grid import (
+    Curve,
+    Grid,
+    Labels,
+    Line,
+    Losses,
+    curves,
+    grid,
+    main_corpus,
+    mean,
+    minus,
+    same_points,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -208,16 +220,20 @@ def _open(name: str, statement: str, source: str, primary: bool, rule: str) -> C
 
 
 def over_training(arm: Arm, /) -> Iterator[tuple[float, Losses]]:
-    """Tokens and excess over the arm's own control by seed, at the worst passes of each seed."""
+    """Tokens (mean over seeds) and excess over the arm's control by seed, at the worst passes of each."""
     control = {one.seed: one for one in arm.curves if one.arm == "control"}
     treated = [
         one for one in arm.curves
         if one.arm == "repeated" and arm.worst.get(one.seed) == one.passes and one.seed in control
     ]  # fmt: skip
-    found: dict[float, Losses] = {}
+    found: dict[int, tuple[list[float], Losses]] = {}
     for one in treated:
-        beside = dict(zip(control[one.seed].tokens, control[one.seed].loss, strict=True))
-        for tokens, loss in zip(one.tokens, one.loss, strict=True):
-            if tokens in beside:
-                found.setdefault(tokens, {})[one.seed] = loss - beside[tokens]
-    yield from sorted(found.items())
+        beside = control[one.seed]
+        if not same_points(one, beside):
+            continue
+        for place, (tokens, loss, level) in enumerate(zip(one.tokens, one.loss, beside.loss, strict=True)):
+            at, losses = found.setdefault(place, ([], {}))
+            at.append(tokens)
+            losses[one.seed] = loss - level
+    for at, losses in found.values():
+        yield mean(at), losses

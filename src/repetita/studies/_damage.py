@@ -9,7 +9,7 @@ from repetita.fit.curves import log_distance, marker, peak_position, wiggle
 from repetita.fit.effective_size import HalfDamage, equivalent_tokens, half_damage
 from repetita.fit.estimate import Crossing, Estimate
 from repetita.fit.hump import HumpAcross, HumpWithin, hump_across, hump_within
-from repetita.studies._grid import Curve, Grid, Line, Losses, mean, minus
+from repetita.studies._grid import Curve, Grid, Line, Losses, mean, minus, same_points
 
 MARKER_SHARE = 0.1
 SHARES = (0.05, MARKER_SHARE, 0.2)
@@ -171,7 +171,7 @@ def within_runs(curves: Sequence[Curve], *, schedule: str) -> list[Within]:
         control = controls.get((one.size, one.seed))
         if one.arm != "repeated" or one.schedule != schedule or control is None:
             continue
-        shared = one.tokens == control.tokens
+        shared = same_points(one, control)
         start = len(control.tokens) // 3  # The first fall is no noise.
         noise = wiggle(control.tokens[start:], y=control.loss[start:])
         hump = hump_within(one.tokens, loss=one.loss, noise=noise, control=control.loss if shared else None)

@@ -43,6 +43,17 @@ class Curve(NamedTuple):
     loss: tuple[float, ...]
 
 
+SAME_TOKENS = 0.01
+"""Points of two curves are at one step if their tokens differ by less than this share: runs of equal batches
+differ in scored tokens by parts in ten thousand, since their sequences are not equally full."""
+
+
+def same_points(one: Curve, other: Curve, /) -> bool:
+    """Whether two learning curves were read at the same steps."""
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    return len(one.tokens) == len(other.tokens) and all(abs(a / b - 1) < SAME_TOKENS for a, b in pairs)
+
+
 class Grid(NamedTuple):
     """Final losses of one corpus, one learning-rate curve and rate, by seed; None entries are left out."""
 
