@@ -28,8 +28,9 @@ START = 0
 """The id of the start token, which is also the separator and padding."""
 
 RARE = 0.01
-"""An id that occurs less often than this share of the mean is one that models have hardly read: in a text of 64
-words half of the ids are words without the space before them, each of which begins a document now and then."""
+"""An id that occurs less often than this share of the mean is one that models have hardly read: in a text of
+64 words half of the ids are words without the space before them, each of which begins a document now and
+then."""
 
 NO_PATTERNS = "not applicable: this subject does not show what its tokens attend to"
 NO_LOGITS = "not applicable: this subject does not say what its heads add to logits"
