@@ -218,9 +218,15 @@ def test_intervals_cover() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("law", "n"), [("power", 12), ("power-with-offset", 30), ("chinchilla", 60), ("data-constrained", 60)]
+    ("law", "n", "n_times", "least"),
+    [
+        ("power", 12, 150, 0.90),
+        ("power-with-offset", 30, 150, 0.90),
+        ("chinchilla", 60, 150, 0.90),
+        ("data-constrained", 60, 60, 0.87),
+    ],
 )
-def test_intervals_cover_as_stated(law: str, n: int) -> None:
-    """Of 150 repetitions 95% are 142.5; 0.90 is 2.8 standard errors below."""
-    shares = covered(law, n=n, n_times=150)
-    assert all(share >= 0.9 for share in shares.values()), shares
+def test_intervals_cover_as_stated(law: str, n: int, n_times: int, least: float) -> None:
+    """The least shares are 2.8 standard errors below 95%."""
+    shares = covered(law, n=n, n_times=n_times)
+    assert all(share >= least for share in shares.values()), shares
