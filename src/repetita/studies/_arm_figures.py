@@ -94,8 +94,8 @@ def _split(word: str, found: Mapping[str, Arm], *, title: str, what: str) -> Fig
         title=f"What repetition costs, {title}",
         caption=f"{what} {_named(found)}. At the worst passes that were run, which each seed takes from the "
         "others. Starvation: the same steps with the repeated slots empty, minus the control; interference: "
-        "what re-reading costs on top. Each part is over the seeds that have its runs, so that parts need not "
-        f"add up where fewer seeds have starved ones. {INTERVALS}",
+        "what re-reading costs on top. Each part is over the seeds that have its runs, so that parts need "
+        f"not add up where fewer seeds have starved ones. {INTERVALS}",
         n=count_text(found),
         rows=tuple(rows),
         x=Axis(column="loss", title=EXCESS, start="zero"),
