@@ -20,9 +20,9 @@ def test_list_names_every_study() -> None:
     listed = json.loads(run("study", "list", "--json").stdout)
     assert {"double_descent", "forgetting"} <= {one["name"] for one in listed}
     assert all(one["question"] and one["source"] and one["scales"] for one in listed)
-    (paper,) = [one for one in listed if "studies" in one]
-    assert paper["name"] == "memorization_paper"
-    assert {"tiny", "laptop", "paper"} <= set(paper["scales"])
+    papers = {one["name"]: one for one in listed if "studies" in one}
+    assert papers.keys() == {"memorization_paper", "repetition_paper"}
+    assert all({"tiny", "laptop", "paper"} <= set(one["scales"]) for one in papers.values())
     shown = run("study", "list").stdout
     assert "double_descent" in shown
     assert "memorization_paper" in shown

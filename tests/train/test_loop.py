@@ -229,7 +229,7 @@ def test_a_spike_is_an_event_and_the_run_goes_on(tmp_path: Path, spec: Make, cor
 def test_a_probe_after_the_end_is_refused(
     tmp_path: Path, spec: Make, corpus: Corpus, probe: Callable[..., Due]
 ) -> None:
-    with pytest.raises(SpecError, match="due at step 13, but the run ends at 12"):
+    with pytest.raises(SpecError, match="due at step 13 of a run of 12 steps"):
         train(spec(), corpus=corpus, root=tmp_path, probes=[probe(13)])
 
 
