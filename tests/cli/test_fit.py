@@ -32,9 +32,12 @@ def chinchilla(*, n: int = 30, noise: float = 0.0) -> pl.DataFrame:
 
 
 def written(table: pl.DataFrame, path: Path) -> str:
-    {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}[path.suffix](
-        path
-    )
+    if path.suffix == ".csv":
+        table.write_csv(path)
+    elif path.suffix == ".jsonl":
+        table.write_ndjson(path)
+    else:
+        table.write_parquet(path)
     return str(path)
 
 

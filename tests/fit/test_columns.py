@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from repetita.errors import SpecError, UserError
-from repetita.fit.columns import chosen, columns_of
+from repetita.fit.columns import Columns, chosen, columns_of
 
 ROWS = [{"params": 1000.0 * i, "loss": 5.0 - 0.1 * i} for i in range(1, 6)]
 ROLES = {"params": "params", "loss": "loss"}
@@ -50,14 +50,14 @@ def test_a_semicolon_separates_where_the_heads_say_so(tmp_path: Path) -> None:
 
 
 def test_rows_that_lack_a_number_are_left_out_and_said() -> None:
-    table = {"params": ["1", "", None, "4"], "loss": [2.0, 2.0, 2.0, " "]}
+    table: Columns = {"params": ["1", "", None, "4"], "loss": [2.0, 2.0, 2.0, " "]}
     found = chosen(table, roles=ROLES, positive=ROLES)
     assert found.rows.tolist() == [0]
     assert found.warnings == ("3 rows lack a number in a column and are left out",)
 
 
 def test_the_worst_rows_are_those_of_highest_loss() -> None:
-    table = {"params": [1, 2, 3, 4], "loss": [2.0, 9.0, 1.0, 3.0]}
+    table: Columns = {"params": [1, 2, 3, 4], "loss": [2.0, 9.0, 1.0, 3.0]}
     assert chosen(table, roles=ROLES, positive=ROLES, drop_worst=2).rows.tolist() == [0, 2]
     for k in (-1, 4):
         with pytest.raises(SpecError, match=f"cannot drop the {k} worst of 4 rows"):

@@ -46,23 +46,15 @@ def fit(
     ] = 0,
     fix: Annotated[
         list[str] | None,
-        typer.Option(
-            "--fix", metavar="NAME=VALUE", help="Hold a parameter at a value, as in E=1.69; repeat for more."
-        ),
+        typer.Option("--fix", metavar="NAME=VALUE", help="Hold a parameter, as in E=1.69; repeatable."),
     ] = None,
     tie: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tie", metavar="NAME=NAME", help="Make two parameters one, as in alpha=beta; repeat for more."
-        ),
+        typer.Option("--tie", metavar="NAME=NAME", help="Make two one, as in alpha=beta; repeatable."),
     ] = None,
     bootstrap: Annotated[
         int | None,
-        typer.Option(
-            "--bootstrap",
-            metavar="N",
-            help="Refits to rows drawn anew, for the intervals; 0: none. [default: 400]",
-        ),
+        typer.Option("--bootstrap", metavar="N", help="Refits for the intervals; 0: none. [default: 400]"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     as_json: AsJson = False,

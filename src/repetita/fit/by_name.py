@@ -70,8 +70,7 @@ def fit_law(
     x^-exponent with a delta of its own (`fit.laws`), a decay has floor, height and rate, and rows that share
     a value of `by` are one curve (`fit.forgetting`).
 
-    Rows with an empty cell are left out. SpecError: an unknown name, a cell that is no finite number, few
-    points.
+    Rows with an empty cell are left out. SpecError: an unknown name, no finite number, too few rows.
 
     >>> from repetita import fit_law
     >>> params = [1_000, 3_000, 10_000, 30_000, 100_000]

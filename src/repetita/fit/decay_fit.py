@@ -13,7 +13,7 @@ from repetita.fit.fitted_law import FittedLaw, LawOptimum, explained
 from repetita.fit.forgetting import LEAST_DECADES, LEAST_POINTS
 from repetita.fit.loss_fit import N_REPLICATES, disagreement, scarcity, undecided
 from repetita.fit.optima import SAME, Optimum, Problem, optima, resampled, tails
-from repetita.fit.parameters import Parameter, space
+from repetita.fit.parameters import Parameter, Space, space
 
 Floats = NDArray[np.float64]
 
@@ -80,10 +80,7 @@ def fit_decay_law(
     forms = _forms(law, steps, values, fix or {}, tie)
     best = forms[0]
     where, phi = best.problem.space, best.found[0].phi
-    params = [
-        {name: float(value) for name, value in where.natural(one.phi).items()} | dict(fix or {})
-        for one in best.found
-    ]
+    params = [_params(where, one, fix or {}) for one in best.found]
     sets = sorted(set(groups), key=str) if groups is not None else []
     several = len(sets) > 1
     if several and n_replicates is None:
@@ -119,6 +116,10 @@ def fit_decay_law(
             *(undecided(estimates) if n_draws else ()),
         ),
     )
+
+
+def _params(where: Space, one: Optimum, fix: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in where.natural(one.phi).items()} | dict(fix)
 
 
 def _forms(
