@@ -158,6 +158,8 @@ def claim(found: dict[Side, Edge], *, primary: bool = True) -> Claim:
         np.inf if (high := trends[side].exponent.high) is None else high
     )
     side = max(trends, key=least)
+    if trends[side].exponent.holds(0.0):
+        shown = f"the interval holds 0, so that these runs show no direction; {shown}"
     return from_estimate(
         trends[side].exponent, name=name, statement=statement, source=source, direction="below",
         n=min(edge.seeds for edge in found.values()), note=shown, primary=primary,

@@ -199,6 +199,7 @@ def _hump(grid: Grid, damage: Damage, *, primary: bool) -> Claim:
         return undecided(
             name=name, statement=statement, source=source, rule=rule, note=hump.note, primary=primary
         )
+    chosen = "other seeds" if len(hump.height_by_seed) > 1 else "same run"
     note = f"peak between {left:g} and {right:g} passes"
     short = len([own for own in grid.by_seed(line).values() if not min(own) < hump.peak < max(own)])
     if short:
@@ -208,7 +209,7 @@ def _hump(grid: Grid, damage: Damage, *, primary: bool) -> Claim:
         note += f"; {cost} nats over the control at the peak, which {_chosen_on(damage)}"
     return directional(
         by_seed(hump.height_by_seed), name=name, statement=statement, source=source,
-        unit="nats over the lower side, peak and sides chosen on the other seeds", note=note, primary=primary,
+        unit=f"nats over the lower side, peak and sides chosen on the {chosen}", note=note, primary=primary,
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def loss_by_passes(grid: Grid) -> Figure:
         caption="Final test loss when a fraction f of the training slots re-reads a subset, against the "
         "number of passes over it. The tokens are the same everywhere: more passes mean a smaller subset. "
         "One pass would be the control (horizontal line of the same colour). Every panel has a loss axis of "
-        f"its own, since the humps differ twentyfold in height. {INTERVALS}",
+        f"its own: humps differ a hundredfold in height, so mind the numbers. {INTERVALS}",
         n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="passes", title=PASSES, scale="log"),

@@ -178,10 +178,10 @@ def size_by_share(grid: Grid, *, found: Sequence[Damage], scan: ControlScan) -> 
         name="worst-multiplier-by-share",
         title="The worst effective size, by share of repeated data",
         caption="Effective size / size at the passes with the highest loss; open intervals: worse than "
-        "every control. Dashed: (1 - f)^(1/alpha), alpha of the controls' law. A model that memorizes the "
-        "subset and becomes no smaller than that has the lower training loss, so memorizing pays above the "
-        f"line (the paper, section 5.1); the line falls below {LEAST_PROFITABLE:g} at large shares, where "
-        "it is not drawn.",
+        "every control; a loss above ln V has no effective size and is left out. Dashed: (1 - f)^(1/alpha), "
+        "alpha of the controls' law. A model that memorizes the subset and becomes no smaller than that has "
+        "the lower training loss, so memorizing pays above the line (the paper, section 5.1); the line "
+        f"falls below {LEAST_PROFITABLE:g} at large shares, where it is not drawn.",
         n=count_text(grid),
         rows=tuple(rows),
         x=Axis(column="fraction", title="share f of the tokens (log scale)", scale="log"),
