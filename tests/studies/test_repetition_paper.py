@@ -30,9 +30,10 @@ NOT_AT_TINY = {
     "learning-curves-f90",  # a share of nine tenths
     "half-damage-by-share", "capacity", "law-compute-equivalent", "law-toy-hump",  # an interior worst
     "induction-size-multiplier", "other-text-extra",  # controls that tell sizes apart
+    "fuzzy-1-layer-*", "fuzzy-2-layers-*",  # a passage with names in other forms
 }  # fmt: skip
 """What needs more than forty steps of training on one text."""
-ELSEWHERE = {"induction-size-multiplier", "other-text-extra"}
+ELSEWHERE = {"induction-size-multiplier", "other-text-extra", "fuzzy-1-layer-*", "fuzzy-2-layers-*"}
 """Which the tests of their own studies find on planted measurements."""
 
 
