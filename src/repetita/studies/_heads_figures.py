@@ -14,6 +14,7 @@ from repetita.report.figure import Axis, Figure, Layer, Panels, Row, Rule, Serie
 from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, POINT, drawn, spread
 from repetita.studies._grid import Line, line_text
 from repetita.studies._heads import FORMED, SCORE, Cell, Heads, control, loss_scan, scan_of, worst
+from repetita.studies._speed_figures import spread_row
 
 if TYPE_CHECKING:
     from repetita.study.collect import Collected
@@ -190,8 +191,8 @@ def by_passes(heads: Heads) -> Figure:
 def formation(heads: Heads, line: Line | None) -> Figure:
     """The best head over training: when induction heads form, without repetition and with."""
     rows: list[Row] = []
-    treated = [line[0]] if line is not None else []
-    panels = tuple(dict.fromkeys([*treated, *heads.sizes()]))
+    treated = {line[0]} if line is not None else set()
+    panels = tuple(sorted({*treated, *heads.sizes()}, key=lambda size: heads.n_params[size]))
     arms: list[str] = ["control"]
     for cell, courses in heads.courses.items():
         if cell[1] is None or (line is not None and cell[:2] == line):
@@ -200,13 +201,15 @@ def formation(heads: Heads, line: Line | None) -> Figure:
             common = set.intersection(*(set(steps) for steps, _ in courses.values()))
             for step in sorted(common):
                 at = [dict(zip(*course, strict=True))[step] for course in courses.values()]
-                rows.append({"size": cell[0], "arm": arm, "step": step, **spread(dict(enumerate(at)))})
+                row = spread_row(at, "share")
+                row["loss"] = row.pop("value")
+                rows.append({"size": cell[0], "arm": arm, "step": step, **row})
     order = ("control", *sorted(arms[1:], key=lambda arm: float(arm.split(", ")[1].split()[0])))
     return Figure(
         name="induction-formation",
         title="When induction heads form",
         caption=f"Prefix-matching score of the best head over training, mean over seeds. {FORMED:g} is "
-        f"where heads count as formed. {INTERVALS}",
+        f"where heads count as formed. {INTERVALS} They are cut at 0 and 1.",
         n=f"{sum(map(len, heads.courses.values()))} runs of {len(heads.courses)} cells",
         rows=tuple(rows),
         x=Axis(column="step", title="step (log scale)", scale="log"),
