@@ -20,6 +20,7 @@ from repetita.studies._causality_runs import AFTER, ARMS, BEFORE, CONTROL, THROU
 from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, POINT, spread
 from repetita.studies._grid import minus
 from repetita.studies._heads import FORMED
+from repetita.studies._speed_figures import spread_row
 
 SHOWN = {
     CONTROL: "control",
@@ -52,13 +53,15 @@ def heads(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
         for step in sorted(steps):
             values = found.score(cell, step=step)
             if len(values) == most:
-                rows.append({"arm": SHOWN[cell[1]], "step": step, **spread(values)})
+                row = spread_row(list(values.values()), "share")
+                row["loss"] = row.pop("value")
+                rows.append({"arm": SHOWN[cell[1]], "step": step, **row})
     if rows:
         yield Figure(
             name="causality-heads",
             title="The best head over training, by when text is repeated",
             caption=f"Prefix-matching score of the best head, attention a query. {FORMED:g} is where heads "
-            f"count as formed. {_windows(found, cells)} {INTERVALS}",
+            f"count as formed. {_windows(found, cells)} {INTERVALS} They are cut at 0 and 1.",
             n=_count(found, cells),
             rows=tuple(rows),
             x=Axis(column="step", title="step"),
@@ -109,7 +112,7 @@ def copies(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
             name="causality-copying",
             title="Copying random tokens, by when text is repeated",
             caption="Loss on random tokens that were read before in the same sequence, where nothing but "
-            f"copying helps. {_windows(found, cells)} {INTERVALS}",
+            f"copying helps. {_windows(found, cells)} {INTERVALS} They are cut at 0 and 1.",
             n=_count(found, cells),
             rows=tuple(rows),
             x=Axis(column="step", title="step"),
@@ -163,7 +166,7 @@ def tables(found: Causality, *, lines: Sequence[Line]) -> Iterator[Table]:
                 _arm(cell), str(one.seed), f"{window.start} to {window.stop} of {window.steps}",
                 one.control.text(), one.own.text(), round(one.at_stop, 3), round(one.at_end, 3),
                 None if one.kept is None else round(one.kept, 2),
-                f"not judged: {shut}" if shut else one.words,
+                "not judged" if shut else one.words,
             ])  # fmt: skip
     if rows:
         yield Table(
@@ -173,7 +176,8 @@ def tables(found: Causality, *, lines: Sequence[Line]) -> Iterator[Table]:
             "repetition ends, a run's heads are prevented (never formed, while the control's have), "
             f"destroyed (formed once, below {FORMED:g} now), masked (at {FORMED:g} or above, but the "
             f"in-context gain is under {KEPT:g} of the control's) or intact; not due yet: the control has "
-            f"none either. Returned: at {FORMED:g} or above when the run ends.",
+            f"none either. Returned: at {FORMED:g} or above when the run ends. Not judged: the gate is not "
+            "passed, as the page says under 'Read with care'.",
             f"{len(rows)} treated runs",
             ("Arm", "Seed", "Repeated in steps", "Control's heads form", "Own heads form",
              "Score when repetition ends", "Score at the end", "In-context gain kept", "Fate"),
