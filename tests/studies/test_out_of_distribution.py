@@ -192,5 +192,5 @@ def test_tiny_runs_and_says_what_was_planned(made: Report) -> None:
     assert set(STUDY.detectable("tiny")) == {claim.name for claim in made.findings if claim.primary}
     assert {"other-text-excess", "other-text-controls"} <= {figure.name for figure in made.figures}
     assert {table.name for table in made.tables} == {
-        "other-text-means", "other-texts", "other-text-controls"
+        "other-text-means", "other-texts", "other-text-ladder"
     }  # fmt: skip
