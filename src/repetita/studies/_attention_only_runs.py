@@ -184,7 +184,7 @@ def web() -> Family:
     return Family(scale.TEXT, models, recipes, scale.STEPS, scale.BATCH_SIZE, (SHORT, LONG), tests)
 
 
-def bursts(size: str = "32") -> Family:
+def bursts(size: str = _bursts.SIZES[-1]) -> Family:
     """Bursts of copying, on which heads form; at a constant rate, as in the study of causality."""
     return _of_bursts(
         _bursts.BURSTS,

@@ -39,11 +39,11 @@ def tiny() -> Iterator[PlannedRun]:
 
 
 def laptop() -> Iterator[PlannedRun]:
-    """Controls of three sizes and the headline's share with three seeds, half of the tokens with one."""
+    """Controls of three sizes, the headline's share and a half of the tokens, all with three seeds."""
     cells = (
         *_controls(n_seeds=3),
         _treated(TREATED, THREE_HUNDREDTHS, 32, 128, n_seeds=3),
-        _treated(TREATED, HALF, 32, 128, 512),
+        _treated(TREATED, HALF, 32, 128, 512, n_seeds=3),
     )
     return planned(_design(cells))
 
