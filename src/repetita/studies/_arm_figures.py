@@ -91,7 +91,7 @@ def _split(word: str, found: Mapping[str, Arm], *, title: str, what: str) -> Fig
                 rows.append({"arm": arm.name, "part": part, **drawn(t_interval(list(losses.values())))})
     return Figure(
         name=f"{word}-damage",
-        title=f"What repetition costs, {title}",
+        title=f"What repetition costs: {title}",
         caption=f"{what} {_named(found)}. At the worst passes that were run, which each seed takes from the "
         "others. Starvation: the same steps with the repeated slots empty, minus the control; interference: "
         "what re-reading costs on top. Each part is over the seeds that have its runs, so that parts need "

@@ -19,7 +19,7 @@ from repetita.studies._speed_figures import spread_row
 if TYPE_CHECKING:
     from repetita.study.collect import Collected
 
-PREFIX = "prefix-matching score, attention a query"
+PREFIX = "prefix-matching score"
 AGGREGATES = {
     "prefix_query_mean": "mean over heads",
     "prefix_query_top": "three highest",
@@ -174,7 +174,7 @@ def by_passes(heads: Heads) -> Figure:
     return Figure(
         name="induction-score-by-passes",
         title="Prefix matching over passes",
-        caption="Score at the end of training against the passes over the repeated subset; horizontal "
+        caption="Attention a query at the end of training against the passes over the repeated subset; horizontal "
         f"lines: the control of the same size. {INTERVALS}",
         n=_count(heads),
         rows=tuple(rows),
@@ -208,12 +208,12 @@ def formation(heads: Heads, line: Line | None) -> Figure:
     return Figure(
         name="induction-formation",
         title="When induction heads form",
-        caption=f"Prefix-matching score of the best head over training, mean over seeds. {FORMED:g} is "
+        caption=f"Prefix-matching score (attention a query) of the best head over training, mean over seeds. {FORMED:g} is "
         f"where heads count as formed. {INTERVALS} They are cut at 0 and 1.",
         n=f"{sum(map(len, heads.courses.values()))} runs of {len(heads.courses)} cells",
         rows=tuple(rows),
         x=Axis(column="step", title="step (log scale)", scale="log"),
-        y=Axis(column="loss", title=f"{PREFIX}, best head", start="zero"),
+        y=Axis(column="loss", title=PREFIX, start="zero"),
         series=Series(column="arm", title="", kind="sequence", order=order, muted=("control",)),
         panels=Panels(column="size", title="N", order=panels) if len(panels) > 1 else None,
         layers=(Layer(kind="band", low="low", high="high"), LINE),
