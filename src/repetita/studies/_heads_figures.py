@@ -174,8 +174,8 @@ def by_passes(heads: Heads) -> Figure:
     return Figure(
         name="induction-score-by-passes",
         title="Prefix matching over passes",
-        caption="Attention a query at the end of training against the passes over the repeated subset; horizontal "
-        f"lines: the control of the same size. {INTERVALS}",
+        caption="Attention a query at the end of training against the passes over the repeated subset; "
+        f"horizontal lines: the control of the same size. {INTERVALS}",
         n=_count(heads),
         rows=tuple(rows),
         x=Axis(column="passes", title="passes E over the subset (log)", scale="log"),
@@ -208,8 +208,8 @@ def formation(heads: Heads, line: Line | None) -> Figure:
     return Figure(
         name="induction-formation",
         title="When induction heads form",
-        caption=f"Prefix-matching score (attention a query) of the best head over training, mean over seeds. {FORMED:g} is "
-        f"where heads count as formed. {INTERVALS} They are cut at 0 and 1.",
+        caption="Prefix-matching score (attention a query) of the best head over training, mean over "
+        f"seeds. {FORMED:g} is where heads count as formed. {INTERVALS} They are cut at 0 and 1.",
         n=f"{sum(map(len, heads.courses.values()))} runs of {len(heads.courses)} cells",
         rows=tuple(rows),
         x=Axis(column="step", title="step (log scale)", scale="log"),
