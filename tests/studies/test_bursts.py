@@ -50,7 +50,7 @@ def read(
 
 
 def untrained() -> LiveSubject:
-    return LiveSubject(Transformer(_bursts.config("64"), seed=0))
+    return LiveSubject(Transformer(_bursts.config("34k"), seed=0))
 
 
 def planted() -> HeadsSubject:

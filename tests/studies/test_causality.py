@@ -112,23 +112,25 @@ def test_heads_that_repetition_prevents_destroys_and_gives_back(whole: Collected
     assert "no later than its peak" not in found["returns"].note
     assert effect(found["carries-less-in-context"]) == pytest.approx(0.4, abs=0.02)
     assert effect(found["later-costs-more"]) == pytest.approx(CARRIED, abs=0.02)
-    assert found["gate-64"].verdict == "supported" and not found["gate-64"].primary
+    assert found["gate-34k"].verdict == "supported" and not found["gate-34k"].primary
 
 
 def test_each_run_has_a_fate_in_words(whole: Collected) -> None:
     table = read(whole.measurements)
     words = {
-        arm: {fate.words for fate in fates(table, ("64", arm, 512.0))}
+        arm: {fate.words for fate in fates(table, ("34k", arm, 400.0))}
         for arm in (THROUGHOUT, BEFORE, AFTER, WITHDRAWN)
     }
     assert words[THROUGHOUT] == {"prevented"} and words[AFTER] == {"destroyed"}
     assert words[WITHDRAWN] == {"prevented, then returned"}
     assert all(one.startswith("not due yet, formed afterwards (step 2") for one in words[BEFORE])
     masked = read(made(Plant(destroys=False, masks=True)).measurements)
-    (said_,) = {fate.words for fate in fates(masked, ("64", AFTER, 512.0))}
+    (said_,) = {fate.words for fate in fates(masked, ("34k", AFTER, 400.0))}
     assert said_ == "masked"
     harmless = read(made(Plant(prevents=False, destroys=False)).measurements)
-    assert {fate.words for fate in fates(harmless, ("64", WITHDRAWN, 512.0))} == {"intact, and so at the end"}
+    assert {fate.words for fate in fates(harmless, ("34k", WITHDRAWN, 400.0))} == {
+        "intact, and so at the end"
+    }
 
 
 def test_masked_is_neither_destroyed_nor_intact() -> None:
@@ -174,7 +176,7 @@ PARTIAL: dict[str, Callable[[Labels], bool]] = {
     "controls only": lambda labels: labels["arm"] == CONTROL,
     "one seed": lambda labels: labels["seed"] == 0,
     "no windows": lambda labels: labels["arm"] in (CONTROL, THROUGHOUT),
-    "other size": lambda labels: labels["size"] != "64",
+    "other size": lambda labels: labels["size"] != "34k",
 }
 
 
@@ -209,8 +211,8 @@ def test_figures_and_tables_hold_the_plant(whole: Collected) -> None:
         for row in figures["causality-carried"].rows
         if row["of"] == METRICS["copying_loss"] and row["heads"] == "highest-scoring"
     }
-    assert lost["64: control"] == pytest.approx(CARRIED, abs=0.02)
-    assert lost["64: from start to end, 512 passes"] == pytest.approx(0.0, abs=0.02)
+    assert lost["34k: control"] == pytest.approx(CARRIED, abs=0.02)
+    assert lost["34k: from start to end, 400 passes"] == pytest.approx(0.0, abs=0.02)
     assert all(len(row) == len(table.columns) for table in found.tables for row in table.rows)
 
 
@@ -280,8 +282,8 @@ def test_controls_and_what_is_repeated_throughout_are_shared() -> None:
         for run in STUDY.runs("laptop")
     }
     assert all(shared for (_, arm, _), shared in own.items() if arm == CONTROL)
-    assert all(shared for (size, _, _), shared in own.items() if size != "64")
-    assert own["64", THROUGHOUT, 0]
+    assert all(shared for (size, _, _), shared in own.items() if size != "34k")
+    assert own["34k", THROUGHOUT, 0]
 
 
 @pytest.mark.slow

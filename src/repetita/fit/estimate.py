@@ -36,7 +36,8 @@ class Estimate(NamedTuple):
     """Components of variance in the interval: "seeds", "documents" ... (rule 28)."""
 
     def text(self, *, digits: int = 3) -> str:
-        """`0.031 [0.012, 0.050]`; open bounds and missing values in words."""
+        """`0.031 [0.012, 0.050]`, without an interval the value alone; open bounds and missing values in
+        words."""
         if self.value is None:
             if self.low is None and self.high is None:
                 return "undetermined"
@@ -47,7 +48,7 @@ class Estimate(NamedTuple):
             return f"between {_number(self.low, digits)} and {_number(self.high, digits)}"
         shown = _number(self.value, digits)
         if self.low is None and self.high is None:
-            return f"{shown} (no interval)"
+            return shown
         return f"{shown} [{_number(self.low, digits)}, {_number(self.high, digits)}]"
 
     @property

@@ -43,7 +43,7 @@ def laptop() -> Iterator[PlannedRun]:
     cells = (
         *_controls(n_seeds=3),
         _treated(TREATED, THREE_HUNDREDTHS, 32, 128, n_seeds=3),
-        _treated(TREATED, HALF, 32, 128, 512, n_seeds=3),
+        _treated(TREATED, HALF, 25, 100, 400, n_seeds=3),
     )
     return planned(_design(cells))
 
@@ -52,9 +52,9 @@ def overnight() -> Iterator[PlannedRun]:
     """Three seeds, three shares at the largest size, half of the tokens at the smallest, too."""
     cells = (
         *_controls(n_seeds=3),
-        *(_treated(TREATED, share, 8, 32, 128, 512, n_seeds=3) for share in (THREE_HUNDREDTHS, HALF)),
+        _treated(TREATED, THREE_HUNDREDTHS, 8, 32, 128, 480, n_seeds=3),
+        *(_treated(size, HALF, 25, 100, 400, 1600, n_seeds=3) for size in (TREATED, SIZES[0])),
         _treated(TREATED, TENTH, 32, 128, 512, n_seeds=3),
-        _treated(SIZES[0], HALF, 8, 32, 128, 512, n_seeds=3),
     )
     return planned(_design(cells))
 

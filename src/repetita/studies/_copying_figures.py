@@ -240,8 +240,9 @@ def tables(found: Tables, *, names: Mapping[tuple[str, str], Grid]) -> Iterator[
     """Every cell with both of its sizes; the losses on names where a passage has them."""
     for passage in found.passages:
         yield _cells(found, passage)
-    if names:
-        yield _names(found, names)
+    read = {key: grid for key, grid in names.items() if grid.control}
+    if read:
+        yield _names(found, read)
 
 
 def _cells(found: Tables, passage: str) -> Table:

@@ -80,7 +80,8 @@ def sizes(heads: Heads) -> Table:
             row: list[Shown] = [cell[0], f"{line[1]:g}", f"{cell[2]:g}"]
             if scan is not None and set(score) & set(own):
                 found = score_size(scan, n_params=n_params, scores=score, control=own)
-                row += [_shown(found.drop), _noted(found.multiplier, found.note), _number(found.extrapolated)]
+                read = "not read" if scan.refused else _noted(found.multiplier, found.note)
+                row += [_shown(found.drop), read, _number(found.extrapolated)]
             else:
                 row += [None, None, None]
             if by_loss is not None and losses:
@@ -95,7 +96,8 @@ def sizes(heads: Heads) -> Table:
         "Drop of the prefix-matching score (mean over heads) and excess of the test loss against the "
         "control, paired by seed; effective size / size by each, and the paper's way: the fit inverted "
         "wherever it leads. Disproportion: ln of the size lost by prefix matching over that by test loss, "
-        "at the worst passes of the line, where both are lost.",
+        "at the worst passes of the line, where both are lost. Not read: the controls refuse it, as the page "
+        "says under 'Read with care'.",
         f"{len(rows)} treated cells",
         ("N", "f", "passes E", "score lost", "effective size / size by score", "paper's way",
          "excess loss, nats", "effective size / size by loss", "the paper's way", "disproportion", "seeds"),

@@ -251,11 +251,12 @@ def _controls(there: Texts) -> Table:
         for size in sorted(grid.control, key=lambda one: grid.n_params[one]):
             losses = grid.control[size]
             rows.append([reading.title, size, grid.n_params[size],
-                         t_interval(list(losses.values())).text(), exponent, reading.unfit or None,
+                         t_interval(list(losses.values())).text(), exponent, "no" if reading.unfit else "yes",
                          len(losses)])  # fmt: skip
     return Table(
         "other-text-ladder", "The ladder of controls on each text",
-        "Loss of runs on unique data only, and the exponent alpha of its law, loss = (N_c / N)^alpha.",
+        "Loss of runs on unique data only, and the exponent alpha of its law, loss = (N_c / N)^alpha. "
+        "No sizes are read on a text where the page says so under 'Read with care'.",
         f"{len(rows)} cells",
-        ("text", "N", "non-embedding", "loss", "alpha", "no sizes because", "seeds"), rows,
+        ("text", "N", "non-embedding", "loss", "alpha", "sizes are read", "seeds"), rows,
     )  # fmt: skip

@@ -76,10 +76,10 @@ def paper() -> Sequence[PlannedRun]:
 
 LAPTOP_TEXT = (512, 160, 50, 5)
 """25, 80, 256 and 2,560 passes; two layers, one seed of which illustrates only, leave out the first."""
-LAPTOP_BURSTS = (125,)
-"""512 passes."""
-OVERNIGHT_BURSTS = (400, 125, 40)
-"""160, 512 and 1,600 passes."""
+LAPTOP_BURSTS = (160,)
+"""400 passes."""
+OVERNIGHT_BURSTS = (640, 160, 40)
+"""100, 400 and 1,600 passes."""
 
 
 def analyse(collected: "Collected") -> Analysis:
