@@ -203,7 +203,7 @@ def test_controls_on_natural_text_are_a_check_and_no_part_of_the_claims() -> Non
     sizes = {
         row["size"] for figure in found.figures if figure.name == "copying-control" for row in figure.rows
     }
-    assert sizes == {"8.6k", "19k", "34k"}
+    assert sizes == {"0.6k", "2.2k", "8.6k", "19k", "34k"}
 
 
 @pytest.fixture(scope="module")

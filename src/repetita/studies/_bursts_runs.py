@@ -21,7 +21,7 @@ from repetita.studies._damage_runs import (
 from repetita.study.plan import PlannedRun
 
 TREATED = SIZES[-1]
-"""The largest, so that the ladder of controls reaches four times below it."""
+"""The largest, so that the ladder of controls reaches far below it (experiment design, rule 23)."""
 
 
 def tiny() -> Iterator[PlannedRun]:
@@ -39,7 +39,7 @@ def tiny() -> Iterator[PlannedRun]:
 
 
 def laptop() -> Iterator[PlannedRun]:
-    """Controls of three sizes, the headline's share and a half of the tokens, all with three seeds."""
+    """Controls of five sizes, the headline's share and a half of the tokens, all with three seeds."""
     cells = (
         *_controls(n_seeds=3),
         _treated(TREATED, THREE_HUNDREDTHS, 32, 128, n_seeds=3),
@@ -49,11 +49,11 @@ def laptop() -> Iterator[PlannedRun]:
 
 
 def overnight() -> Iterator[PlannedRun]:
-    """Three seeds, three shares at the largest size, half of the tokens at the smallest, too."""
+    """Three seeds, three shares at the largest size, half of the tokens at the next one, too."""
     cells = (
         *_controls(n_seeds=3),
         _treated(TREATED, THREE_HUNDREDTHS, 8, 32, 128, 480, n_seeds=3),
-        *(_treated(size, HALF, 25, 100, 400, 1600, n_seeds=3) for size in (TREATED, SIZES[0])),
+        *(_treated(size, HALF, 25, 100, 400, 1600, n_seeds=3) for size in SIZES[-2:]),
         _treated(TREATED, TENTH, 32, 128, 512, n_seeds=3),
     )
     return planned(_design(cells))

@@ -202,8 +202,8 @@ def tiny() -> Sequence[PlannedRun]:
 
 BURST_PASSES = (400, 100)
 """Passes of half of the tokens, 160 and 640 sequences a whole run, are two of those of `induction_heads`.
-The first is judged, chosen before any of these runs: it has 3.3 parameters without embeddings a repeated token, where
-the worst subset of `double_descent` at 25k has 3.9."""
+The first is judged, chosen before any of these runs: it has 3.3 parameters without embeddings a repeated
+token, where the worst subset of `double_descent` at 25k has 3.9."""
 
 
 def laptop() -> Sequence[PlannedRun]:
