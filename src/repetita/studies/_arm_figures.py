@@ -45,7 +45,7 @@ def table(
             ratio = size_ratio(scan, treated=arm.treated, control=arm.control, n_params=arm.n_params)
         at = sorted(set(arm.worst.values()))
         rows.append([
-            arm.name, f"{arm.line[1]:g}", " / ".join(f"{passes:g}" for passes in at),
+            arm.name, f"{arm.line[1]:g}", " / ".join(f"{passes:.4g}" for passes in at),
             " / ".join(str(arm.subsets[passes]) for passes in at if passes in arm.subsets),
             text(arm.control), text(arm.treated), text(arm.damage), text(arm.starvation),
             text(arm.interference), text(arm.subset), None if ratio is None else ratio.text(digits=2),

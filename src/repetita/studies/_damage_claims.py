@@ -149,7 +149,7 @@ def _half_size(grid: Grid, line: Line, passes: float, *, scan: ControlScan | Non
         f"{PAPER}, abstract and Fig. 2: 800M parameters come to 400M (340M in its text)",
     )
     statement = (
-        f"{line_text(line)}, {passes:g} passes: the test loss is that of a model of about half the size or "
+        f"{line_text(line)}, {passes:.4g} passes: the test loss is that of a model of about half the size or "
         f"less (effective size / size under {HALVED:.2f}, nearer to a half than to whole)"
     )
     losses = grid.repeated.get(line, {}).get(passes, {})
@@ -200,7 +200,7 @@ def _hump(grid: Grid, damage: Damage, *, primary: bool) -> Claim:
             name=name, statement=statement, source=source, rule=rule, note=hump.note, primary=primary
         )
     chosen = "other seeds" if len(hump.height_by_seed) > 1 else "same run"
-    note = f"peak between {left:g} and {right:g} passes"
+    note = f"peak between {left:.3g} and {right:.3g} passes"
     short = len([own for own in grid.by_seed(line).values() if not min(own) < hump.peak < max(own)])
     if short:
         note += f"; {short} seeds left out whose passes do not reach beyond it on both sides"
@@ -289,7 +289,7 @@ def _within(judged: Sequence[Within]) -> Claim:
     return directional(
         values,
         name="within-run",
-        statement=f"N = {curve.size}, f = {curve.fraction:g}, {curve.passes:g} passes, {curve.schedule} "
+        statement=f"N = {curve.size}, f = {curve.fraction:g}, {curve.passes:.4g} passes, {curve.schedule} "
         "rate: within the run test loss falls, rises, and falls again",
         source=f"{PAPER}, Fig. 3 left",
         threshold=3 * max(one.hump.noise for one in judged),

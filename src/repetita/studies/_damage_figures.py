@@ -98,7 +98,7 @@ def learning_curves(curves: Sequence[Curve], *, within: Sequence[Within]) -> Ite
             for one in [*control, *treated]
             for tokens, loss in zip(one.tokens, one.loss, strict=True)
         ]
-        order = tuple(f"{passes:g} passes" for passes in sorted({one.passes or 0.0 for one in treated}))
+        order = tuple(f"{passes:.4g} passes" for passes in sorted({one.passes or 0.0 for one in treated}))
         yield Figure(
             name=f"learning-curves-f{100 * fraction:.0f}",
             title=f"Test loss over training, f = {fraction:g}",
@@ -117,7 +117,7 @@ def learning_curves(curves: Sequence[Curve], *, within: Sequence[Within]) -> Ite
 
 
 def _arm(curve: Curve) -> str:
-    return "control" if curve.passes is None else f"{curve.passes:g} passes"
+    return "control" if curve.passes is None else f"{curve.passes:.4g} passes"
 
 
 def memorized_subset(grid: Grid) -> Figure:

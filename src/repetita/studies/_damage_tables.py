@@ -44,7 +44,7 @@ def within_runs(curves: Sequence[Curve]) -> Iterator[Table]:
     every = [one for rate in sorted({c.schedule for c in curves}) for one in within(curves, schedule=rate)]
     rows: list[list[Cell]] = [
         [
-            curve.schedule, curve.size, f"{curve.fraction:g}", f"{curve.passes:g}", curve.seed,
+            curve.schedule, curve.size, f"{curve.fraction:g}", f"{curve.passes:.4g}", curve.seed,
             WITHIN[hump.kind], None if hump.start is None else f"{hump.start:.2g} to {hump.stop:.2g}",
             f"{hump.rise:.3f}", f"{hump.after:.3f}" if hump.kind in ("literal", "rising") else None,
             f"{hump.noise:.3f}",
@@ -121,7 +121,7 @@ def _cells(grid: Grid, scan: ControlScan | None) -> Table:
         for passes, losses in grid.repeated[line].items():
             subset = grid.subset.get(line, {}).get(passes, {})
             rows.append([
-                line[0], f"{line[1]:g}", f"{passes:g}", _text(losses), _text(subset),
+                line[0], f"{line[1]:g}", f"{passes:.4g}", _text(losses), _text(subset),
                 _text(grid.excess(line, passes)), *_multipliers(scan, losses, grid.n_params[line[0]]),
                 None if (bits := stored(grid, line, passes)) is None else f"{bits:.2g}", len(losses),
             ])  # fmt: skip
@@ -139,7 +139,7 @@ def _cells(grid: Grid, scan: ControlScan | None) -> Table:
 
 def _equivalent_tokens(equivalents: Sequence[tuple[Curve, Estimate]]) -> Table:
     rows: list[list[Cell]] = [
-        [one.size, f"{one.fraction:g}", f"{one.passes:g}", f"{one.tokens[-1]:,.0f}", found.text(), found.n]
+        [one.size, f"{one.fraction:g}", f"{one.passes:.4g}", f"{one.tokens[-1]:,.0f}", found.text(), found.n]
         for one, found in equivalents
     ]
     return Table(

@@ -196,7 +196,7 @@ def formation(heads: Heads, line: Line | None) -> Figure:
     arms: list[str] = ["control"]
     for cell, courses in heads.courses.items():
         if cell[1] is None or (line is not None and cell[:2] == line):
-            arm = "control" if cell[1] is None else f"f = {cell[1]:g}, {cell[2]:g} passes"
+            arm = "control" if cell[1] is None else f"f = {cell[1]:g}, {cell[2]:.4g} passes"
             arms += [arm] if arm not in arms else []
             common = set.intersection(*(set(steps) for steps, _ in courses.values()))
             for step in sorted(common):
@@ -292,7 +292,7 @@ def _shown(cell: Cell, line: Line) -> bool:
 
 
 def _arm(cell: Cell) -> str:
-    return "control" if cell[1] is None else f"{cell[2]:g} passes"
+    return "control" if cell[1] is None else f"{cell[2]:.4g} passes"
 
 
 def _edges(length: int) -> list[int]:

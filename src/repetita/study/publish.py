@@ -114,7 +114,7 @@ def report_of(part: Portion, *, collected: Collected) -> Report:
             trouble.append(f"The analysis needs the missing runs ({type(error).__name__}: {error}).")
     return Report(
         name=study.name.replace("_", "-"),
-        title=study.title,
+        title=study.title if part.text is None or not part.own else f"{study.title} ({part.text.name})",
         question=study.question,
         prediction=study.prediction,
         source=study.source,
