@@ -58,12 +58,12 @@ WIDTHS = {"0.6k": 8, "2.2k": 16, "8.6k": 32, "19k": 48, "34k": 64}
 SIZES = tuple(WIDTHS)
 """Models are named by their parameters without embeddings."""
 
-RATES = {"0.6k": 0.008, "2.2k": 0.008, "8.6k": 0.0007, "19k": 0.001, "34k": 0.0007}
+RATES = {"0.6k": 0.008, "2.2k": 0.008, "8.6k": 0.0007, "19k": 0.001, "34k": 0.0015}
 """Peak learning rate by width, chosen on controls by when a head reaches 0.5: at width 64 after about 3,500
-steps at 0.004, 2,000 at 0.002, 1,300 at 0.0015 and 1,100 at 0.0007; at 48 never within 2,400 at 0.002 and
-after 1,700 and 2,300 at 0.001 (two seeds); at 32 never within 4,800 at 0.0007. At 8 and 16 the best of three
-by loss after 2,400 and 1,600 steps. Wider models (80, 96) read the words near by and form none within
-2,400 steps (docs/log.md)."""
+steps at 0.004, 2,000 and later at 0.002, 1,300 to 1,500 at 0.0015, and at 0.0007 either after 1,100 or never;
+at 48 never within 2,400 at 0.002 and after 1,900 to 2,300 at 0.001; at 32 never within 4,800 at 0.0007. At 8
+and 16 the best of three by loss. Wider models (80, 96) read all words near by and form none within 2,400
+steps (docs/log.md)."""
 
 
 def config(
