@@ -200,7 +200,7 @@ def _hump(grid: Grid, damage: Damage, *, primary: bool) -> Claim:
             name=name, statement=statement, source=source, rule=rule, note=hump.note, primary=primary
         )
     chosen = "other seeds" if len(hump.height_by_seed) > 1 else "same run"
-    note = f"peak between {left:.3g} and {right:.3g} passes"
+    note = f"peak between {left:.4g} and {right:.4g} passes"
     short = len([own for own in grid.by_seed(line).values() if not min(own) < hump.peak < max(own)])
     if short:
         note += f"; {short} seeds left out whose passes do not reach beyond it on both sides"
