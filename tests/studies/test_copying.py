@@ -165,7 +165,7 @@ def test_bounds_count_on_the_side_that_does_not_favour_the_claim() -> None:
     found = disproportion(loss, copying)
     assert found.ratios == {0: pytest.approx(3), 1: pytest.approx(4), 4: pytest.approx(2.2)}
     assert found.bounded == {1} and found.above == {4} and set(found.lost) == {2, 3}
-    assert "better than the largest control's in 1 seeds" in found.text
+    assert "better than the largest control's in 1 seed" in found.text
 
 
 def test_an_unfinished_study_says_so_and_does_not_fail() -> None:

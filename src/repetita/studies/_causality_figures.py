@@ -112,7 +112,7 @@ def copies(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
             name="causality-copying",
             title="Copying random tokens, by when text is repeated",
             caption="Loss on random tokens that were read before in the same sequence, where nothing but "
-            f"copying helps. {_windows(found, cells)} {INTERVALS} They are cut at 0 and 1.",
+            f"copying helps. {_windows(found, cells)} {INTERVALS}",
             n=_count(found, cells),
             rows=tuple(rows),
             x=Axis(column="step", title="step"),

@@ -1,7 +1,7 @@
 """What a study of copying measured, as numbers: losses by passage, worst passes, sizes that are left."""
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from repetita.errors import SpecError
@@ -185,11 +185,11 @@ class Disproportion(NamedTuple):
         """What to know of the ratios."""
         said = []
         if self.bounded:
-            said.append(f"copying below the smallest control in {len(self.bounded)} seeds: bounds")
+            said.append(f"copying below the smallest control in {_seeds(self.bounded)}: bounds")
         if self.above:
-            said.append(f"test loss better than the largest control's in {len(self.above)} seeds: bounds")
+            said.append(f"test loss better than the largest control's in {_seeds(self.above)}: bounds")
         if self.lost:
-            said.append(f"no ratio in {len(self.lost)} seeds, outside the control ladder")
+            said.append(f"no ratio in {_seeds(self.lost)}, outside the control ladder")
         return "; ".join(said)
 
 
@@ -310,6 +310,10 @@ def name_losses(measured: "pl.DataFrame", *, corpus: str, curve: str) -> dict[tu
         (on, metric.removeprefix("name_loss_")): _as_grid(shown, metric, on=on, corpus=corpus, curve=curve)
         for on, metric in pairs
     }
+
+
+def _seeds(some: Collection[object]) -> str:
+    return "1 seed" if len(some) == 1 else f"{len(some)} seeds"
 
 
 def passes_text(passes: float, /) -> str:

@@ -1,7 +1,7 @@
 """What repetition does to induction heads, drawn (repeated-data paper, Figs. 6, 7 right and 21)."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +68,7 @@ def figures(
     if heads.lines():
         yield by_passes(heads)
     if heads.courses:
-        yield formation(heads, line)
+        yield formation(heads)
     curves = [one for one in by_index if line is None or _shown(one.cell, line)]
     if curves:
         yield in_context(curves)
@@ -164,9 +164,8 @@ def by_passes(heads: Heads) -> Figure:
                 continue
             for cell in heads.cells(line):
                 if heads.of(metric, cell):
-                    rows.append(
-                        {"line": name, "over": over, "passes": cell[2], **spread(heads.of(metric, cell))}
-                    )
+                    rows.append({"line": name, "over": over, "passes": cell[2],
+                                 **_share(heads.of(metric, cell).values())})  # fmt: skip
             values = heads.of(metric, control(line[0]))
             if values:
                 level = sum(values.values()) / len(values)
@@ -175,7 +174,7 @@ def by_passes(heads: Heads) -> Figure:
         name="induction-score-by-passes",
         title="Prefix matching over passes",
         caption="Attention a query at the end of training against the passes over the repeated subset; "
-        f"horizontal lines: the control of the same size. {INTERVALS}",
+        f"horizontal lines: the control of the same size. {INTERVALS} They are cut at 0 and 1.",
         n=_count(heads),
         rows=tuple(rows),
         x=Axis(column="passes", title="passes E over the subset (log)", scale="log"),
@@ -188,34 +187,36 @@ def by_passes(heads: Heads) -> Figure:
     )
 
 
-def formation(heads: Heads, line: Line | None) -> Figure:
-    """The best head over training: when induction heads form, without repetition and with."""
+def formation(heads: Heads) -> Figure:
+    """The best head over training, by line: when induction heads form, without repetition and with."""
     rows: list[Row] = []
-    treated = {line[0]} if line is not None else set()
-    panels = tuple(sorted({*treated, *heads.sizes()}, key=lambda size: heads.n_params[size]))
-    arms: list[str] = ["control"]
-    for cell, courses in heads.courses.items():
-        if cell[1] is None or (line is not None and cell[:2] == line):
-            arm = "control" if cell[1] is None else f"f = {cell[1]:g}, {cell[2]:.4g} passes"
-            arms += [arm] if arm not in arms else []
-            common = set.intersection(*(set(steps) for steps, _ in courses.values()))
+    passes = sorted({cell[2] for cell in heads.courses if cell[2] is not None})
+    lines: tuple[Line, ...] = tuple(heads.lines())
+    shown = (
+        {line_text(line): (control(line[0]), *heads.cells(line)) for line in lines}
+        if lines
+        else {f"N = {size}": (control(size),) for size in heads.sizes()}
+    )
+    for panel, cells in shown.items():
+        for cell in cells:
+            courses = heads.courses.get(cell, {})
+            common = set.intersection(*(set(steps) for steps, _ in courses.values())) if courses else set()
             for step in sorted(common):
                 at = [dict(zip(*course, strict=True))[step] for course in courses.values()]
-                row = spread_row(at, "share")
-                row["loss"] = row.pop("value")
-                rows.append({"size": cell[0], "arm": arm, "step": step, **row})
-    order = ("control", *sorted(arms[1:], key=lambda arm: float(arm.split(", ")[1].split()[0])))
+                rows.append({"line": panel, "arm": _arm(cell), "step": step, **_share(at)})
+    order = ("control", *(f"{one:.4g} passes" for one in passes))
     return Figure(
         name="induction-formation",
         title="When induction heads form",
         caption="Prefix-matching score (attention a query) of the best head over training, mean over "
         f"seeds. {FORMED:g} is where heads count as formed. {INTERVALS} They are cut at 0 and 1.",
-        n=f"{sum(map(len, heads.courses.values()))} runs of {len(heads.courses)} cells",
+        n=f"{sum(len(heads.courses.get(cell, {})) for cells in shown.values() for cell in cells)} courses, "
+        "controls in each panel of their size",
         rows=tuple(rows),
         x=Axis(column="step", title="step (log scale)", scale="log"),
         y=Axis(column="loss", title=PREFIX, start="zero"),
         series=Series(column="arm", title="", kind="sequence", order=order, muted=("control",)),
-        panels=Panels(column="size", title="N", order=panels) if len(panels) > 1 else None,
+        panels=Panels(column="line", title="", order=tuple(shown)) if len(shown) > 1 else None,
         layers=(Layer(kind="band", low="low", high="high"), LINE),
         rules=(Rule(axis="y", at=FORMED, label="formed"),),
         tooltip=("seeds",),
@@ -304,3 +305,10 @@ def _count(heads: Heads) -> str:
     treated = sum(len(heads.of("loss", cell)) for line in heads.lines() for cell in heads.cells(line))
     controls = sum(len(heads.of("loss", control(size))) for size in heads.sizes())
     return f"{treated} treated runs, {controls} control runs"
+
+
+def _share(values: Iterable[float]) -> Row:
+    """Mean over seeds and its interval, cut at 0 and 1."""
+    row = spread_row(list(values), "share")
+    row["loss"] = row.pop("value")
+    return row

@@ -15,7 +15,9 @@ def smallest_effect(*, n: int, sd: float, unit: str, predicted: float, primary: 
     """
     needed = seeds_needed(effect=predicted, sd=sd)
     wanted = (
-        f"{predicted:g} {unit} needs {needed} seeds" if needed else f"{predicted:g} {unit} is out of reach"
+        f"{predicted:.3g} {unit} needs {needed} seeds"
+        if needed
+        else f"{predicted:.3g} {unit} is out of reach"
     )
     if n < 2:
         return f"nothing: one seed illustrates only; {wanted} (assumed sd over seeds {sd:g})"
