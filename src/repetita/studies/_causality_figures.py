@@ -20,7 +20,6 @@ from repetita.studies._causality_runs import AFTER, ARMS, BEFORE, CONTROL, THROU
 from repetita.studies._damage_figures import INTERVAL, INTERVALS, LINE, POINT, spread
 from repetita.studies._grid import minus
 from repetita.studies._heads import FORMED
-from repetita.studies._speed_figures import spread_row
 
 SHOWN = {
     CONTROL: "control",
@@ -45,31 +44,29 @@ def figures(found: Causality, *, lines: Sequence[Line]) -> Iterator[Figure]:
 
 
 def heads(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
-    """The best head over training, by arm."""
-    rows: list[Row] = []
-    for cell in cells:
-        steps = {step for course in found.best[cell].values() for step in course[0]}
-        most = len(found.best[cell])
-        for step in sorted(steps):
-            values = found.score(cell, step=step)
-            if len(values) == most:
-                row = spread_row(list(values.values()), "share")
-                row["loss"] = row.pop("value")
-                rows.append({"arm": SHOWN[cell[1]], "step": step, **row})
+    """The best head of each run over training, by arm: heads are there or not, and a mean is neither."""
+    rows: list[Row] = [
+        {"arm": SHOWN[cell[1]], "seed": str(seed), "step": step, "loss": score}
+        for cell in cells
+        for seed, course in found.best[cell].items()
+        for step, score in zip(*course, strict=True)
+    ]
     if rows:
         yield Figure(
             name="causality-heads",
             title="The best head over training, by when text is repeated",
-            caption=f"Prefix-matching score of the best head, attention a query. {FORMED:g} is where heads "
-            f"count as formed. {_windows(found, cells)} {INTERVALS} They are cut at 0 and 1.",
+            caption=f"Prefix-matching score of the best head, attention a query; a line a run. {FORMED:g} is "
+            f"where heads count as formed. {_windows(found, cells)}",
             n=_count(found, cells),
             rows=tuple(rows),
-            x=Axis(column="step", title="step"),
+            x=Axis(column="step", title="step", start="zero"),
             y=Axis(column="loss", title="prefix-matching score, best head", start="zero"),
-            series=_series(cells),
-            layers=(INTERVAL, LINE, POINT),
+            series=Series(column="seed", title="seed"),
+            panels=Panels(
+                column="arm", title="", order=tuple(SHOWN[cell[1]] for cell in cells), share="both"
+            ),
+            layers=(LINE,),
             rules=(Rule(axis="y", at=FORMED, label="formed"), *_ends(found, cells)),
-            tooltip=("seeds",),
         )
 
 
@@ -90,7 +87,7 @@ def losses(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
             f"{INTERVALS}",
             n=_count(found, treated),
             rows=tuple(rows),
-            x=Axis(column="step", title="step"),
+            x=Axis(column="step", title="step", start="zero"),
             y=Axis(column="loss", title="extra test loss, nats a token"),
             series=_series(treated),
             layers=(INTERVAL, LINE, POINT),
@@ -115,7 +112,7 @@ def copies(found: Causality, cells: Sequence[Cell]) -> Iterator[Figure]:
             f"copying helps. {_windows(found, cells)} {INTERVALS}",
             n=_count(found, cells),
             rows=tuple(rows),
-            x=Axis(column="step", title="step"),
+            x=Axis(column="step", title="step", start="zero"),
             y=Axis(column="loss", title="loss, nats a copied token", start="zero"),
             series=_series(cells),
             layers=(INTERVAL, LINE, POINT),
