@@ -47,11 +47,12 @@ def stranger(kind: str, *, attention: str | None = None, **other: Any) -> "PreTr
     config = AutoConfig.for_model(kind, **{**SIZES, **OWN[kind], **other})
     if attention is not None:
         config._attn_implementation = attention
-    model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_config(config)
+    kinds: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    model: PreTrainedModel = kinds.from_config(config)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             start = 1.0 if name.endswith("weight") and parameter.ndim == 1 else 0.0
             parameter.copy_(start + 0.3 * torch.randn(parameter.shape, generator=generator))
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return model

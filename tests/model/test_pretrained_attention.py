@@ -1,6 +1,7 @@
 """Patterns are those that transformers shows; heads are left out exactly, with patterns kept or paid anew."""
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def test_padding_is_not_read() -> None:
 
 
 def test_half_precision_is_the_models_own() -> None:
-    model, ids = stranger("llama", attention="eager").to(torch.bfloat16), tokens()
+    model: Any = stranger("llama", attention="eager")
+    model, ids = model.to(torch.bfloat16), tokens()
     with torch.no_grad():
         theirs = model(torch.from_numpy(ids), output_attentions=True).attentions
     for pattern, expected in zip(attend(model, ids), theirs, strict=True):
@@ -143,7 +145,7 @@ def test_without_no_head_it_is_the_model_itself(patterns: Any) -> None:
     ids = tokens()
     for kind in ("gpt2", "gemma2"):
         model = stranger(kind)
-        found = Without(model, heads=[], patterns=patterns).run(lambda model=model: logits(model, ids))
+        found = Without(model, heads=[], patterns=patterns).run(partial(logits, model, ids))
         np.testing.assert_allclose(found, logits(model, ids), atol=1e-4, rtol=1e-4)
 
 
