@@ -207,8 +207,6 @@ def test_texts_that_cannot_be_read_say_so() -> None:
     windows = Windows(documents("abc"), tokenizing=Bytes(bos=None), context=8)
     with pytest.raises(CorpusError, match="no parts of speech"):
         windows.tags(np.arange(1))
-    with pytest.raises(SpecError, match="set bos to 'eos'"):
-        windows.alone(np.array([[1, 2]]))
     with pytest.raises(IndexError, match="the 1 rows"):
         windows.rows(np.array([1]))
 
@@ -292,7 +290,6 @@ def test_a_tokenizer_of_ours_reads_texts_as_its_corpus_does() -> None:
     rows = windows.rows(np.arange(1))
     assert rows.tokens[0, 0] == 0 and rows.scored.all()
     assert (rows.targets[0] == ByteTokenizer().encode("héllo")).all()
-    assert windows.alone(rows.targets).tokens.tolist() == rows.tokens.tolist()
     assert windows.encode("é").tolist() == ByteTokenizer().encode("é").tolist()
     drawn = random_tokens(EvalSet.whole("t", sequences=windows), n_tokens=2, n_samples=1, excluded=0.0)
     assert set(drawn.ravel().tolist()) <= set(rows.targets[0].tolist())

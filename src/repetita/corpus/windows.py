@@ -15,7 +15,7 @@ from repetita.corpus.reading_rule import OfCorpus, ReadingRule, ResolvedRule, To
 from repetita.corpus.source import Document
 from repetita.corpus.tokenized import token_counts
 from repetita.corpus.tokenizer import Encoded
-from repetita.errors import CorpusError, SpecError
+from repetita.errors import CorpusError
 from repetita.spec import fingerprint
 from repetita.subject import Rows
 
@@ -76,23 +76,6 @@ class ReadTexts:
         """
         sizes = self.tokenizing.token_bytes[rows.targets] if self.lossless else np.zeros_like(rows.targets)
         return np.asarray(np.where(rows.scored, sizes, 0).sum(axis=1))
-
-    def alone(self, ids: Ints, /) -> Rows:
-        """Texts of equal length, ids (B, n), each read alone behind the start token; all are scored.
-
-        Raises SpecError where the rule has no start token. Of a masked model there are no special tokens
-        around them.
-        """
-        scored = np.ones(ids.shape, np.bool_)
-        if self.reading.masked:
-            return Rows(ids.copy(), ids, scored)
-        if not self.reading.before:
-            raise SpecError(
-                "this probe shows texts behind a start token and the rule of reading has none; set bos to "
-                "'eos'"
-            )
-        start = np.full((len(ids), 1), self.reading.before[0], dtype=np.int64)
-        return Rows(np.concatenate([start, ids[:, :-1]], axis=1), ids, scored)
 
     @cached_property
     def fingerprint(self) -> str:
