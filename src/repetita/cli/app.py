@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli import corpus, demo, fit, measure, new, study, train, watch, work
+from repetita.cli import corpus, demo, export, fit, measure, new, study, train, watch, work
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app.command("measure")(measure.measure)
 study.app.command("new")(new.new)
 app.add_typer(study.app, name="study")
 app.command("fit")(fit.fit)
+app.command("export")(export.export)
 app.command("watch")(watch.watch)
 app.command("work", hidden=True)(work.work)
 
