@@ -192,10 +192,15 @@ class Windows(ReadTexts):
             "tag it"
         )
 
-    def lowered(self) -> "Windows":
-        """The same texts in lower case, read by the same rule."""
-        texts = [text._replace(text=text.text.lower()) for text in self.texts]
-        return Windows(texts, tokenizing=self.tokenizing, rule=self.rule, context=self.context)
+    def lowered(self, texts: Ints | None = None, /) -> "Windows":
+        """The same texts, or those of these places, in lower case, read by the same rule.
+
+        One that only becomes too long by that is not refused: it is read in windows.
+        """
+        chosen = self.texts if texts is None else [self.texts[text] for text in texts.tolist()]
+        lower = [text._replace(text=text.text.lower()) for text in chosen]
+        rule = self.rule.edit(stride="disjoint") if self.rule.stride == "refuse" else self.rule
+        return Windows(lower, tokenizing=self.tokenizing, rule=rule, context=self.context)
 
     def _at(self, indices: Ints) -> "_Table":
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
