@@ -22,6 +22,15 @@ def out_of_memory(error: BaseException, /) -> bool:
     return isinstance(error, RuntimeError) and any(sign in said for sign in _SIGNS)
 
 
+def free_bytes(device: torch.device, /) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def give_back(device: torch.device, /) -> None:
     """Returns what is no longer needed to the device."""
     gc.collect()
