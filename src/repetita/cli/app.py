@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli import corpus, demo, export, fit, measure, new, study, train, watch, work
+from repetita.cli import canaries, corpus, demo, export, fit, measure, new, study, train, watch, work
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(canaries.app, name="canaries")
 app.command("train")(train.train)
 app.command("measure")(measure.measure)
 study.app.command("new")(new.new)
