@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,19 @@ def test_half_precision_is_the_models_own() -> None:
         theirs = model(torch.from_numpy(ids), output_attentions=True).attentions
     for pattern, expected in zip(attend(model, ids), theirs, strict=True):
         assert np.array_equal(pattern, expected.float().numpy())
+
+
+def test_weights_may_lie_elsewhere_and_come_when_they_are_needed(tmp_path: Path) -> None:
+    from accelerate import disk_offload
+
+    model, ids = stranger("llama"), tokens()
+    expected, left = list(attend(model, ids)), Without(model, heads=HEADS)
+    states = left.run(trunk(model, ids)).last_hidden_state.detach()
+    disk_offload(model, str(tmp_path), execution_device=torch.device("cpu"))
+    assert model.device.type == "meta"
+    for pattern, before in zip(attend(model, ids), expected, strict=True):
+        assert np.array_equal(pattern, before)
+    assert torch.equal(Without(model, heads=HEADS).run(trunk(model, ids)).last_hidden_state, states)
 
 
 def test_a_model_that_the_interface_does_not_serve_is_not_applicable() -> None:
@@ -169,5 +183,5 @@ def test_frozen_equals_a_pass_written_out_with_the_patterns_of_the_whole_model()
         expected = core.norm(x)
     forward = trunk(model, ids)
     with torch.no_grad():
-        answer: Any = Without(model, heads=HEADS).run(forward)
+        answer = Without(model, heads=HEADS).run(forward)
     np.testing.assert_allclose(answer.last_hidden_state, expected, atol=1e-6, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""What heads add to logits and what their weights make of tokens, whoever's model they are in.
+"""What heads add to logits and what their weights make of tokens, whosever model they are in.
 
 Norms are linear once their scale is held: they centre (LayerNorm does, RMSNorm does not) and multiply by
 their gain. Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; Olsson et al. 2022.

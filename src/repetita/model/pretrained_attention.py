@@ -206,7 +206,7 @@ def recording(calls: list[Call], /) -> Take:
     return take
 
 
-def trunk(model: "PreTrainedModel", tokens: Tokens, /, *, reads: Mask | None = None) -> Callable[[], object]:
+def trunk(model: "PreTrainedModel", tokens: Tokens, /, *, reads: Mask | None = None) -> Callable[[], Any]:
     """A forward pass over tokens (B, L) up to the last layer, no logits, to be called."""
     place = torch.device("cpu") if model.device.type == "meta" else model.device
     options: dict[str, Any] = {"input_ids": torch.tensor(tokens, device=place)}
