@@ -189,6 +189,7 @@ def _read(
     try:
         answer: Any = kind.model_class.from_pretrained(
             str(files.folder),
+            config=kind.config,
             local_files_only=True,
             dtype=dtype,
             attn_implementation=attention,
