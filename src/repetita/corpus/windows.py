@@ -53,6 +53,7 @@ class ReadTexts:
             [part.astype(np.int64) for one in encoded for part in (head, one.ids)]
         )
         self._starts: Ints = np.cumsum(self.n_tokens + self._lead) - (self.n_tokens + self._lead)
+        self._by_id = all(one.starts is None for one in encoded)
         self.lossless = True
         """Whether ids and text give each other back, so that bytes stand behind tokens."""
         sizes = [self._sizes(text.text, one) for text, one in zip(self.texts, encoded, strict=True)]
@@ -72,9 +73,10 @@ class ReadTexts:
     def scored_bytes(self, rows: Rows, /) -> Ints:
         """Bytes behind the scored targets of any rows by their ids alone, shape (B,).
 
-        Of rows of the texts `Windows.n_bytes` is exact where an id stands for other bytes here and there.
+        0 where an id does not stand for the same bytes everywhere in these texts, as where a tokenizer puts a
+        space before a text; of rows of the texts themselves `Windows.n_bytes` knows them.
         """
-        sizes = self.tokenizing.token_bytes[rows.targets] if self.lossless else np.zeros_like(rows.targets)
+        sizes = self.tokenizing.token_bytes[rows.targets] if self._by_id else np.zeros_like(rows.targets)
         return np.asarray(np.where(rows.scored, sizes, 0).sum(axis=1))
 
     @cached_property
@@ -101,7 +103,8 @@ class ReadTexts:
         """Bytes behind each token of a text, from where its tokens begin unless ids say so."""
         if one.starts is None:
             return np.asarray(self.tokenizing.token_bytes[one.ids], dtype=np.int64)
-        if self.tokenizing.decode(one.ids.tolist()) != text:
+        # SentencePiece puts a space before a text and takes it for one that was there.
+        if self.tokenizing.decode(one.ids.tolist()).lstrip(" ") != text.lstrip(" "):
             self.lossless = False
             return np.zeros(len(one.ids), dtype=np.int64)
         width = np.fromiter((len(character.encode()) for character in text), np.int64, count=len(text))
