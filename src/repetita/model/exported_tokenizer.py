@@ -162,7 +162,7 @@ def _check(found: Exchange, tokenizer: Tokenizer, *, n_ids: int) -> None:
     if found.mask is not None:
         for token in found.tokenizer.added_tokens_decoder.values():
             text = text.replace(str(token), "") if token.special else text
-    theirs = found.tokenizer(text, add_special_tokens=False)["input_ids"]
+    theirs = found.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     whole = np.array_equal(np.sort(found.ids[found.ids != ABSENT]), np.arange(n_ids))
     if not whole or not np.array_equal(found.ids[theirs], tokenizer.encode(text)):
         raise SpecError(
