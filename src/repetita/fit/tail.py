@@ -46,7 +46,7 @@ class SkewNormal(NamedTuple):
 
 
 def fit_skew_normal(sample: ArrayLike, /) -> SkewNormal:
-    """The likeliest skew-normal of a sample, as Carlini et al. 2019 (section 4.3) take for log perplexities.
+    """The likeliest skew-normal of a sample, as Carlini et al. 2019 (section 4) take for log perplexities.
 
     The sample is in random order: the goodness of fit comes from fitting every other value and testing the
     rest. Raises SpecError for fewer than FEWEST values, and where all are equal or one is not finite.

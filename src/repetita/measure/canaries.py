@@ -14,8 +14,6 @@ from pydantic import Field
 
 from repetita.corpus.canaries import CanarySpec
 from repetita.errors import SpecError
-from repetita.fit.estimate import t_interval
-from repetita.fit.tail import FEWEST, SkewNormal, fit_skew_normal
 from repetita.journal.records import Reading
 from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, PassProbe, Sequences
 from repetita.measure.suffixes import read_at_once, start_of, suffix_rows
@@ -23,7 +21,6 @@ from repetita.subject import Mask, Subject
 
 Floats = NDArray[np.float64]
 MASKED = {"why": "not applicable: a masked model gives a text no probability"}
-NO_TAIL = {"why": "no tail was fitted: the losses of the candidates are too few, all the same or not finite"}
 
 
 class Exposure(NamedTuple):
@@ -49,11 +46,6 @@ def exposure(losses: ArrayLike, /, *, candidates: ArrayLike, exhaustive: bool = 
     rank = 1 + better + (up_to - better) / 2
     bits = math.log2(len(others) + 1) - np.log2(rank)
     return Exposure(rank, bits, (up_to == 0) & (not exhaustive))
-
-
-def fitted_exposure(losses: ArrayLike, /, *, tail: SkewNormal, space: int) -> Floats:
-    """-log2 of the share of secrets as likely as each canary by a fitted tail; at most log2 of all."""
-    return np.asarray(np.minimum(-tail.log_cdf(losses) / math.log(2), math.log2(space)))
 
 
 def text_losses(subject: Subject, texts: Several[str], /, *, sequences: Sequences) -> Floats:
@@ -101,77 +93,41 @@ class CanaryProbe(PassProbe):
         return (self.canaries.n + n) * longest
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
-        """For each count c: `exposure_c` and `exposure_fitted_c`, means over its canaries in bits.
+        """For each count c `exposure_c`: the mean over its canaries in bits; n counts canaries.
 
-        n counts canaries. `detail`: `low` and `high` of the t interval over canaries (one canary has none);
-        `at_bound`, how many rank before all candidates: the mean is then a lower bound and `high` is open;
-        `candidates`, and whether they are `exhaustive`; `space_bits`, the most that there can be. Fitted:
-        how many are `extrapolated`, more likely than all candidates, and the `p_value` of the fit. Items by
-        canary (C,): `count`, `loss` (nats), `rank`, `exposure`, `at_bound`, `fitted` (NaN without a tail); by
-        candidate (N,): `candidate_loss`.
+        `detail`: `at_bound`, how many rank before all candidates, so that the mean is a lower bound;
+        `candidates`, and whether they are `exhaustive`; `space_bits`, the most that there can be. Items by
+        canary (C,): `count`, `loss` (nats), `rank`, `exposure`, `at_bound`; by candidate (N,):
+        `candidate_loss`. `fit.exposure` makes of them intervals and a fitted tail. Value None for a masked
+        subject.
         """
         over = self._named(sets)[0]
         if subject.mask_id is not None:
             for count in self.canaries.counts:
                 yield Reading(f"exposure_{count}", over.name, None, 0, dict(MASKED))
-                yield Reading(f"exposure_fitted_{count}", over.name, None, 0, dict(MASKED))
             return
         own, others = (
             text_losses(subject, [one.text for one in texts], sequences=over.sequences)
             for texts in (self.canaries.canaries(), self.canaries.candidates(self.n_candidates))
         )
         exhaustive = len(others) == self.canaries.space - self.canaries.n
-        found, tail = exposure(own, candidates=others, exhaustive=exhaustive), _tail(others)
-        fitted = np.full(len(own), np.nan)
-        if tail is not None:
-            fitted = fitted_exposure(own, tail=tail, space=self.canaries.space)
+        found = exposure(own, candidates=others, exhaustive=exhaustive)
         items: dict[str, NDArray[Any]] = {
             "count": self.canaries.count_of,
             "loss": own,
             "rank": found.rank,
             "exposure": found.bits,
             "at_bound": found.at_bound,
-            "fitted": fitted,
             "candidate_loss": others,
         }
         for count in self.canaries.counts:
+            of = self.canaries.count_of == count
+            detail = {
+                "at_bound": int(found.at_bound[of].sum()),
+                "candidates": len(others),
+                "exhaustive": exhaustive,
+                "space_bits": math.log2(self.canaries.space),
+            }
             kept = items if count == self.canaries.counts[0] else None
-            yield from self._readings(over.name, count, items, exhaustive=exhaustive, tail=tail, kept=kept)
-
-    def _readings(
-        self,
-        on: str,
-        count: int,
-        items: Mapping[str, NDArray[Any]],
-        *,
-        exhaustive: bool,
-        tail: SkewNormal | None,
-        kept: Mapping[str, NDArray[Any]] | None,
-    ) -> Iterator[Reading]:
-        of, others = items["count"] == count, items["candidate_loss"]
-        compared = {
-            "candidates": len(others),
-            "exhaustive": exhaustive,
-            "space_bits": math.log2(self.canaries.space),
-        }
-        bits, at_bound, n = items["exposure"][of], int(items["at_bound"][of].sum()), int(of.sum())
-        detail = _interval(bits, open_above=at_bound > 0) | {"at_bound": at_bound} | compared
-        yield Reading(f"exposure_{count}", on, float(bits.mean()), n, detail, kept)
-        if tail is None:
-            yield Reading(f"exposure_fitted_{count}", on, None, n, dict(NO_TAIL))
-            return
-        fitted = items["fitted"][of]
-        beyond = {"extrapolated": int((items["loss"][of] < others.min()).sum()), "p_value": tail.p_value}
-        detail = _interval(fitted, open_above=False) | beyond | compared
-        yield Reading(f"exposure_fitted_{count}", on, float(fitted.mean()), n, detail)
-
-
-def _tail(candidates: Floats) -> SkewNormal | None:
-    if len(candidates) < FEWEST or not np.isfinite(candidates).all() or np.ptp(candidates) == 0:
-        return None
-    return fit_skew_normal(candidates)
-
-
-def _interval(bits: Floats, *, open_above: bool) -> dict[str, Any]:
-    over = t_interval(bits, contains="canaries")
-    return {"low": over.low, "high": None if open_above else over.high}
+            mean = float(found.bits[of].mean())
+            yield Reading(f"exposure_{count}", over.name, mean, int(of.sum()), detail, kept)

@@ -14,7 +14,7 @@ from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet, PassProbe, scored_batches
-from repetita.measure.suffixes import CORPUS_START, suffix_rows
+from repetita.measure.suffixes import CORPUS_START, start_of, suffix_rows
 from repetita.subject import Subject
 
 Ints = NDArray[np.int64]
@@ -110,7 +110,8 @@ class ExtractionProbe(PassProbe):
                 inside["context"][batch.part, w][asked] = exact_prefix(batch.hit[asked, start:stop])
                 for k in self.prompts:
                     text = batch.rows.targets[asked, start - k : stop]
-                    inside[f"inside_{k}"][batch.part, w][asked] = continued(subject, text, prompt=k)
+                    exact = continued(subject, text, prompt=k, start=start_of(over.sequences))
+                    inside[f"inside_{k}"][batch.part, w][asked] = exact
         return {"sequence": over.indices, "hits": hits, "n_scored": n_scored, **head, **inside}
 
     def _readings(self, over: EvalSet, items: dict[str, NDArray[np.generic]]) -> Iterator[Reading]:
