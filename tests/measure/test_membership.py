@@ -12,12 +12,12 @@ from repetita.corpus.source import Document
 from repetita.corpus.tokenizer import ByteTokenizer
 from repetita.corpus.windows import Windows
 from repetita.errors import SpecError
+from repetita.fit.separation import by_score
 from repetita.measure.membership import (
     NO_NUMBER,
     MembershipProbe,
     lowest,
     reference_readings,
-    separation_readings,
 )
 from repetita.measure.planted import BigramSubject, PlantedSet, UniformSubject
 from repetita.measure.probe import EvalSet
@@ -153,15 +153,18 @@ def test_known_members_are_told_apart_from_texts_never_seen() -> None:
         "seen": read(*texts(subject), name="seen"),
         "unseen": read(*texts(other), name="unseen"),
     }
-    probe = MembershipProbe(on=("seen",), against="unseen")
-    found = {r.metric: r for r in probe.measure(subject, sets) if r.metric.startswith("auc")}
-    assert found["auc_loss"].value == 1 and found["auc_loss"].n == 80
-    assert found["auc_lowercase"].value == 0.5  # No capitals: all are 1.
-    detail = found["auc_loss"].detail
-    assert detail is not None and 0.9 < detail["low"] < detail["high"] == 1
-    assert detail["found"][0] == 1 and detail["proxy"].startswith("a proxy")
-    assert found["auc_blind_bytes"].value == 0.5
-    assert set(found) >= {"auc_zlib", "auc_min_k_20", "auc_min_k_plus_20", "auc_blind_zlib"}
+    probe = MembershipProbe(on=("seen", "unseen"))
+    items = {r.on: r.items for r in probe.measure(subject, sets) if r.metric == "loss" and r.items}
+    found = {one.score: one for one in by_score(items["seen"], others=items["unseen"])}
+    assert list(found) == [
+        "loss", "zlib", "lowercase", "min_k_20", "min_k_plus_20", "blind_bytes", "blind_zlib"
+    ]  # fmt: skip
+    loss = found["loss"].auc
+    assert loss.value == loss.high == 1 and loss.low is not None and loss.low > 0.9
+    assert found["loss"].found.value == 1
+    assert found["lowercase"].auc.value == 0.5  # No capitals: all are 1.
+    assert found["blind_bytes"].auc.value == 0.5
+    assert [one.reads_model for one in found.values()] == [True] * 5 + [False] * 2
 
 
 def test_the_second_model_is_compared_on_whole_texts() -> None:
@@ -175,10 +178,8 @@ def test_the_second_model_is_compared_on_whole_texts() -> None:
     (reading,) = reference_readings(own, reference=reference, on="texts")
     assert reading.value == pytest.approx(2) and reading.n == 2
     assert reading.items is not None
-    (area, *_) = separation_readings(
-        own | {"reference": reading.items["reference"]}, outside=own | {"reference": np.zeros(2)}, on="texts"
-    )
-    assert area.metric == "auc_loss"
+    rows = by_score(own | dict(reading.items), others=own | {"reference": np.zeros(2)})
+    assert {row.score: row.auc.value for row in rows}["reference"] == 1
     with pytest.raises(SpecError, match="read different texts"):
         list(reference_readings(own, reference=items(16, read("abcde", "ab")), on="texts"))
 
@@ -197,7 +198,6 @@ def test_the_lowest_share_is_rounded_down_but_one_at_least() -> None:
         ({"on": ("a",), "max_sequences": 3}, "would cut texts apart"),
         ({"on": ("a",), "shares": ("0",)}, "not all within"),
         ({"on": ("a",), "shares": ("0.2", "0.2")}, "do not rise"),
-        ({"on": ("a",), "against": "a"}, "name it in one"),
     ],
 )
 def test_fields_without_sense_are_refused(fields: dict[str, object], says: str) -> None:
@@ -205,14 +205,7 @@ def test_fields_without_sense_are_refused(fields: dict[str, object], says: str) 
         MembershipProbe(**fields)
 
 
-def test_sets_that_are_not_texts_or_not_there_say_so() -> None:
-    subject, sets = (
-        UniformSubject(vocab_size=4),
-        {"rows": EvalSet.whole("rows", sequences=PlantedSet([[1, 2]]))},
-    )
+def test_sets_that_are_not_texts_say_so() -> None:
+    sets = {"rows": EvalSet.whole("rows", sequences=PlantedSet([[1, 2]]))}
     with pytest.raises(SpecError, match="'rows' has sequences and no texts"):
-        list(MembershipProbe(on=("rows",)).measure(subject, sets))
-    with pytest.raises(
-        SpecError, match="compares with the set 'row', which is not there; did you mean 'rows'"
-    ):
-        list(MembershipProbe(on=("rows",), against="row").measure(subject, sets))
+        list(MembershipProbe(on=("rows",)).measure(UniformSubject(vocab_size=4), sets))

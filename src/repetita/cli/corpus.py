@@ -143,7 +143,7 @@ def count(
 ) -> None:
     """In how many documents of a text is a string? The k of k-eidetic memorization, to the character."""
     from repetita.corpus.documents import read_documents
-    from repetita.corpus.eidetic import count_strings
+    from repetita.study.eidetic import count_strings
 
     asked = list(strings or [])
     if file is not None:

@@ -1,6 +1,8 @@
 """How well a score tells two groups apart: area under the curve, and hits at few false alarms."""
 
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +11,57 @@ from repetita.errors import SpecError
 from repetita.fit.estimate import LEVEL, Estimate, proportion, t_quantile
 
 Floats = NDArray[np.float64]
+
+FALSE_ALARMS = 0.01
+"""Share of texts never seen that may be taken for members, where the share of members found is given."""
+SCORES = ("loss", "zlib", "lowercase", "reference")
+FAMILIES = ("min_k_",)
+"""Items of `measure.membership` that are scores, by name and by how their names begin."""
+
+
+class Separation(NamedTuple):
+    """How well one score tells texts known to be members from texts known not to be."""
+
+    score: str
+    reads_model: bool
+    """False for a blind score: where one of these is not near one half, the two groups differ in what has
+    nothing to do with the model, and so may every other score."""
+    auc: Estimate
+    found: Estimate
+    """Share of the members above the score that 1% of the others exceed."""
+
+
+def by_score(
+    members: Mapping[str, NDArray[Any]], /, *, others: Mapping[str, NDArray[Any]]
+) -> list[Separation]:
+    """Each score in the items of `MembershipProbe.loss` of both groups, and last two that read no model.
+
+    `blind_bytes`: longer texts higher; `blind_zlib`: texts that zlib shrinks less higher. Raises SpecError
+    where a text has no number as its score.
+
+    >>> import numpy as np
+    >>> from repetita.fit.separation import by_score
+    >>> sizes = {"bytes": np.array([9, 8]), "zlib_bytes": np.array([9, 8])}
+    >>> rows = by_score(sizes | {"loss": np.array([-1, -2])}, others=sizes | {"loss": np.array([-3, -4])})
+    >>> [(row.score, row.auc.value) for row in rows]
+    [('loss', 1.0), ('blind_bytes', 0.5), ('blind_zlib', 0.5)]
+    """
+    names = [name for name in members if name in others and (name in SCORES or name.startswith(FAMILIES))]
+    pairs = {name: (members[name], others[name]) for name in names}
+    pairs["blind_bytes"] = (members["bytes"], others["bytes"])
+    pairs["blind_zlib"] = (
+        members["zlib_bytes"] / members["bytes"],
+        others["zlib_bytes"] / others["bytes"],
+    )
+    return [
+        Separation(
+            name,
+            not name.startswith("blind_"),
+            auc(inside, outside=outside),
+            hits_at(inside, outside=outside, false_alarms=FALSE_ALARMS),
+        )
+        for name, (inside, outside) in pairs.items()
+    ]
 
 
 def auc(inside: ArrayLike, /, *, outside: ArrayLike, level: float = LEVEL) -> Estimate:

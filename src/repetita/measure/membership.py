@@ -3,7 +3,7 @@
 They are proxies because texts that a model has seen also differ from others in kind, date and difficulty:
 against randomly chosen texts of the same source they are near chance (Duan et al. 2024, "Do membership
 inference attacks work on large language models?"), and scores that read no model at all often do better (Das
-et al. 2024, "Blind baselines beat membership inference attacks"). Those blind scores stand beside them.
+et al. 2024, "Blind baselines beat membership inference attacks"). `fit.separation` puts such scores beside.
 Shapes: X texts, T scored tokens of all of them.
 """
 
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from repetita.corpus.windows import Windows
-from repetita.errors import SpecError, nearest
-from repetita.fit.separation import auc, hits_at
+from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet, PassProbe, questions, scored_batches
@@ -35,8 +34,6 @@ PROXY = (
 )
 NO_MOMENTS = {"why": "not applicable: this subject does not say what it expects of its own tokens"}
 NO_NUMBER = {"why": "some text has no score: none of its tokens is scored, or its loss is 0"}
-FALSE_ALARMS = 0.01
-"""At which share of the texts never seen taken for members the share of members found is given."""
 
 
 class TokenScores(NamedTuple):
@@ -52,8 +49,8 @@ class TokenScores(NamedTuple):
 
 
 class MembershipProbe(PassProbe):
-    """Scores each text of each set of `on`; with `against`, a set of texts known not to be members, how well
-    each score tells the two sets apart.
+    """Scores each text of each set of `on`. Where one of them holds texts known not to be members,
+    `fit.separation.by_score` says of the items of two sets how well each score tells them apart.
 
     Sets are texts that were read by a rule (`corpus.windows`); a text of several windows is scored as one.
     `loss`: mean log probability of its tokens (Yeom et al. 2018). `zlib`: bytes that zlib makes of it over
@@ -68,7 +65,6 @@ class MembershipProbe(PassProbe):
     semantics: ClassVar[int] = 1
 
     name: str = "membership"
-    against: str | None = None
     shares: tuple[ExactFraction, ...] = Field(default=(Fraction(1, 5),), min_length=1)
 
     @model_validator(mode="after")
@@ -81,25 +77,20 @@ class MembershipProbe(PassProbe):
             raise SpecError(f"MembershipProbe: shares = {_listed(self.shares)} are not all within (0, 1]")
         if any(one >= other for one, other in pairwise(self.shares)):
             raise SpecError(f"MembershipProbe: shares = {_listed(self.shares)} do not rise; name each once")
-        if self.against in self.on:
-            raise SpecError(f"MembershipProbe: '{self.against}' is in 'on' and in 'against'; name it in one")
         return self
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """See `Probe.cost_tokens`: each text as it is and in lower case."""
-        every = [*self._named(sets), *self._outside(sets)]
-        return 2 * sum(len(of.indices) * of.sequences.length for of in every)
+        return 2 * super().cost_tokens(sets)
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
-        """For each set, and last for `against`, each score's mean over texts; n counts texts.
+        """For each set each score's mean over texts; n counts texts.
 
         Items of `loss`, by text: `text` (place in `Windows.texts`), `n_scored`, `nats` (summed), `bytes` and
-        `zlib_bytes` of the whole text, and each score by its name, NaN where a text has none. With `against`,
-        for each set of `on` see `separation_readings`.
+        `zlib_bytes` of the whole text, and each score by its name, NaN where a text has none.
         """
-        found: dict[str, dict[str, NDArray[Any]]] = {}
-        for over in [*self._named(sets), *self._outside(sets)]:
-            found[over.name] = items = self._items(subject, over)
+        for over in self._named(sets):
+            items = self._items(subject, over)
             names = [name for name in self._scores() if name in items]
             for name in names:
                 kept = items if name == names[0] else None
@@ -107,19 +98,6 @@ class MembershipProbe(PassProbe):
             for name in self._scores():
                 if name not in items:
                     yield Reading(name, over.name, None, 0, dict(NO_MOMENTS))
-        if self.against is not None:
-            for on in self.on:
-                yield from separation_readings(found[on], outside=found[self.against], on=on)
-
-    def _outside(self, sets: Mapping[str, EvalSet]) -> list[EvalSet]:
-        if self.against is None:
-            return []
-        if self.against not in sets:
-            raise SpecError(
-                f"probe '{self.name}' compares with the set '{self.against}', which is not there; "
-                f"{nearest(self.against, sets)}"
-            )
-        return [sets[self.against]]
 
     def _scores(self) -> tuple[str, ...]:
         return (
@@ -210,40 +188,6 @@ def lowest(values: Floats, /, *, text: Ints, n_texts: int, share: Fraction) -> F
     return np.where(n > 0, sums / kept, np.nan)
 
 
-def separation_readings(
-    inside: Mapping[str, NDArray[Any]], /, *, outside: Mapping[str, NDArray[Any]], on: str
-) -> Iterator[Reading]:
-    """For each score in both sets of items `auc_<score>`, and the same for two scores that read no model.
-
-    The chance that a text of the first set scores above one of the second; n counts texts of both, the
-    detail holds the 95% interval and `found`: the share of the first set above the score that 1% of the
-    second exceeds, with its interval. `auc_blind_bytes`: longer texts higher; `auc_blind_zlib`: texts that
-    zlib shrinks less higher. Where these are not near one half, the sets differ in what has nothing to do
-    with the model.
-    """
-    kept = ("text", "n_scored", "nats", "bytes", "zlib_bytes")
-    blind = [_blind(items) for items in (inside, outside)]
-    pairs = {name: (inside[name], outside[name]) for name in inside if name in outside and name not in kept}
-    pairs |= {name: (blind[0][name], blind[1][name]) for name in blind[0]}
-    for name, (members, others) in pairs.items():
-        if np.isnan(members).any() or np.isnan(others).any():
-            yield Reading(f"auc_{name}", on, None, 0, dict(NO_NUMBER))
-            continue
-        area = auc(members, outside=others)
-        found = hits_at(members, outside=others, false_alarms=FALSE_ALARMS)
-        detail: dict[str, Any] = {
-            "low": area.low,
-            "high": area.high,
-            "method": area.method,
-            "members": len(members),
-            "others": len(others),
-            "false_alarms": FALSE_ALARMS,
-            "found": [found.value, found.low, found.high],
-            "proxy": PROXY,
-        }
-        yield Reading(f"auc_{name}", on, area.value, len(members) + len(others), detail)
-
-
 def reference_readings(
     own: Mapping[str, NDArray[Any]], /, *, reference: Mapping[str, NDArray[Any]], on: str
 ) -> Iterator[Reading]:
@@ -252,7 +196,7 @@ def reference_readings(
     Both are items of `loss` on the same texts, each model having read them in its own tokens: so nats of the
     whole text are compared, not of a token (Carlini et al. 2021, section 5.2: a smaller model as the second).
     Only where both rules score the first token are these of all the text. n counts texts; item `reference`,
-    by text, for `separation_readings`. Raises SpecError where the texts are not the same.
+    by text, for `fit.separation.by_score`. Raises SpecError where the texts are not the same.
     """
     for name in ("text", "bytes", "zlib_bytes"):
         if not np.array_equal(own[name], reference[name]):
@@ -285,13 +229,6 @@ def _mean_loss(subject: Subject, over: EvalSet) -> Floats:
         np.add.at(n, text, batch.rows.scored.sum(1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums / n)
-
-
-def _blind(items: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
-    return {
-        "blind_bytes": items["bytes"].astype(np.float64),
-        "blind_zlib": items["zlib_bytes"] / items["bytes"],
-    }
 
 
 def _listed(shares: tuple[Fraction, ...]) -> str:

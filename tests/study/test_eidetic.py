@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repetita.corpus import eidetic
 from repetita.corpus.documents import read_documents
-from repetita.corpus.eidetic import count_strings, shard_documents
 from repetita.corpus.sequences import CorpusSpec, open_corpus
 from repetita.corpus.shards import open_shards
 from repetita.corpus.source import Document
 from repetita.corpus.tokenizer import TokenizerSpec
 from repetita.errors import CorpusError
+from repetita.study import eidetic
+from repetita.study.eidetic import count_strings, shard_documents
 
 
 def documents(*texts: str) -> list[Document]:
@@ -28,7 +28,7 @@ words = st.text("aAé \U0001f600\u0301", min_size=1, max_size=4)
     st.lists(st.text("aAé \U0001f600\u0301", min_size=1, max_size=20), max_size=8),
     st.sampled_from([1, 15, 1 << 20]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_counts_are_those_of_every_place(strings: list[str], texts: list[str], at_once: int) -> None:
     """Strings inside strings, overlapping themselves, beside combining marks, given twice."""
     with pytest.MonkeyPatch.context() as patch:
