@@ -64,7 +64,7 @@ def trainer(run: RunElsewhere, folder: Path, corpus: Any, **changes: Any) -> Any
         model.parameters(), lr=1.0, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, weight_decay=0.0
     )
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.lr)
-    made = Trainer(model, arguments(folder, **changes), optimizers=(optimizer, rates), **journalled(run))  # type: ignore[arg-type]
+    made = Trainer(model, arguments(folder, **changes), optimizers=(optimizer, rates), **journalled(run))
     made.remove_callback(PrinterCallback)
     return made
 

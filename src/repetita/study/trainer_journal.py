@@ -38,7 +38,7 @@ def journalled(run: RunElsewhere, /, *, subject: Callable[[Any], Subject] | None
     return {
         "train_dataset": run.rows,
         "compute_loss_func": journal.loss,
-        "callbacks": [journal.callback()],
+        "callbacks": [journal.listener()],
     }
 
 
@@ -51,8 +51,11 @@ class TrainerJournal:
         self._sums: list[Tensor] = []
         self._began = time.perf_counter()
 
-    def loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """Cross-entropy over the scored tokens of a batch, divided by those of the whole step."""
+    def loss(self, outputs: Any, labels: Tensor, **given: Any) -> Tensor:
+        """Cross-entropy over the scored tokens of a batch, divided by those of the whole step.
+
+        The Trainer gives the number of these by name.
+        """
         logits_BLV = outputs["logits"].float()
         if self.run.spec.model.objective == "causal":
             logits_BLV, labels = logits_BLV[:, :-1], labels[:, 1:]
@@ -63,8 +66,8 @@ class TrainerJournal:
                 hit_BL = (logits_BLV.argmax(dim=-1) == labels) & scored_BL
                 sums = [part.double().sum(dim=1) for part in (loss_BL, hit_BL, scored_BL)]
                 self._sums.append(torch.stack(sums, dim=1))
-        n = scored_BL.sum() if num_items_in_batch is None else num_items_in_batch
-        return loss_BL.sum() / n
+        n: Tensor | int | None = given.get("num_items_in_batch")
+        return loss_BL.sum() / (scored_BL.sum() if n is None else n)
 
     def begin(self, arguments: Any, *, step: int, model: Any) -> None:
         """Checks the arguments and takes the journal to where the Trainer is."""
@@ -98,7 +101,7 @@ class TrainerJournal:
         finally:
             model.train(training)
 
-    def callback(self) -> "TrainerCallback":
+    def listener(self) -> "TrainerCallback":
         """What the Trainer calls."""
         from transformers import TrainerCallback
 

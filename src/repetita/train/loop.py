@@ -82,12 +82,11 @@ def train(
     the last. `trunk` is the folder of a run that begins in the same way, to start from its newest
     common state; `forkable` keeps the optimizer at the end, so that this run can be a trunk.
     `parent` is the run that it starts from, if it does (`RunSpec.start`), brought to its end before;
-    `needs_optimizer` keeps the optimizer at the end, too, and for a run that is done without it trains it
-    once more: for runs that start from this one and carry it on.
+    `needs_optimizer` keeps the optimizer at the end, too, and trains a run that is done without it once more:
+    for runs that start from this one and carry it on. A run that names its `trainer` is only looked at.
 
     Raises RunStopped after SIGTERM or SIGINT, the state saved; TrainingDiverged for a loss or gradient
-    that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`);
-    RunFolderError, StorageError, CorpusError, SpecError.
+    that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`); UserError.
     """
     path = _place(spec, corpus=corpus, root=root, parent=parent)
     beyond = {step for probe in probes for step in probe.steps if not 0 <= step <= spec.steps}
