@@ -56,9 +56,7 @@ def test_rows_with_different_numbers_of_ties_are_cut_each_by_itself() -> None:
     for row in range(2):
         expected = literal(logits[row].tolist(), sampling)
         for target in range(4):
-            found = sampled_log_probs(
-                logits.clone(), target_C=torch.full((2,), target), sampling=sampling
-            )
+            found = sampled_log_probs(logits.clone(), target_C=torch.full((2,), target), sampling=sampling)
             assert float(found[row]) == pytest.approx(expected[target])
 
 

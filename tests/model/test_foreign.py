@@ -21,7 +21,7 @@ CAUSAL = ("gpt2", "gpt_neox", "llama", "opt", "mistral", "gemma2", "bloom", "mix
 
 
 def subject(model: Any, *, rows: int | None = 3, masked: bool = False, **options: Any) -> Answering:
-    ids = {"mask_id": MASK, "pad_id": PAD} if masked else {}
+    ids: dict[str, Any] = {"mask_id": MASK, "pad_id": PAD} if masked else {}
     return Answering(Foreign(model, device=CPU, **ids, **options), batches=Batches(CPU, rows=rows))
 
 
@@ -61,6 +61,7 @@ def test_loss_is_that_of_transformers(kind: str) -> None:
     asked = subject(model, masked=masked)
     assert isinstance(asked.readout, Foreign) and asked.readout.apart
     found = asked.predict(rows)
+    assert found.predicted is not None
     assert found.loss.sum() / rows.scored.sum() == pytest.approx(own_loss(model, rows), rel=1e-5)
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(rows.tokens)).logits.numpy()
@@ -76,7 +77,11 @@ def test_writes_what_generate_writes(kind: str) -> None:
     given = torch.from_numpy(prompts)
     with torch.no_grad():
         theirs = model.generate(  # type: ignore[operator]
-            given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=12, eos_token_id=None
+            given,
+            attention_mask=torch.ones_like(given),
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=None,
         )
     assert np.array_equal(found, theirs[:, 6:].numpy())
     assert len(np.unique(found)) > 2, "a model that says one thing only would show nothing"
@@ -168,13 +173,14 @@ def test_logits_are_never_all_in_memory(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_head_that_asks_for_more_than_states_is_used_whole() -> None:
     from transformers import GPT2LMHeadModel
 
-    class Odd(GPT2LMHeadModel):
+    class Odd(GPT2LMHeadModel):  # type: ignore[no-untyped-call]
         def forward(self, input_ids: Any = None, **options: Any) -> Any:
             answer = super().forward(input_ids=input_ids, **options)
             return type(answer)(logits=answer.logits + 0.1 * input_ids[..., None] * torch.arange(V))
 
-    model = Odd(stranger("gpt2").config)
-    model.load_state_dict(stranger("gpt2").state_dict())
+    base: Any = stranger("gpt2")
+    model: Any = Odd(base.config)
+    model.load_state_dict(base.state_dict())
     asked, rows = subject(model.eval()), causal_rows()
     assert isinstance(asked.readout, Foreign) and not asked.readout.apart
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """A batch that does not fit is halved, written down, and changes no answer."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,9 @@ from repetita.subject import Rows
 CPU = torch.device("cpu")
 
 
-def limited(most: int, *, seen: list[int] | None = None, error: type[Exception] | None = None):
+def limited(
+    most: int, *, seen: list[int] | None = None, error: type[Exception] | None = None
+) -> Callable[[slice], None]:
     def work(part: slice) -> None:
         n = part.stop - part.start
         if n > most:

@@ -127,6 +127,17 @@ class Foreign(Readout):
         return found
 
 
+@torch.no_grad()
+def reads_ahead(readout: Foreign, /) -> bool:
+    """Whether what a model says of a token depends on tokens behind it, as no causal model does."""
+    tokens_2L = torch.arange(5, device=readout.device).repeat(2, 1) % readout.n_ids
+    tokens_2L[1, -1] = (tokens_2L[1, -1] + 1) % readout.n_ids
+    before_8 = torch.tensor([0, 1, 2, 3, 5, 6, 7, 8], device=readout.device)
+    logits_8V = readout.logits(readout.states(tokens_2L, at_N=before_8))
+    apart = (logits_8V[:4] - logits_8V[4:]).abs().max()
+    return bool(apart > CLOSE.get(readout.model.dtype, 0.03) * logits_8V.abs().max())
+
+
 def context_of(model: "PreTrainedModel", /) -> int | None:
     """Tokens that a model has positions for; None where its config sets no limit.
 

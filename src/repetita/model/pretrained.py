@@ -10,7 +10,7 @@ import torch
 from repetita.errors import NotApplicable, SpecError
 from repetita.model import pretrained_attention, pretrained_circuits
 from repetita.model.answering import Answering
-from repetita.model.foreign import Foreign
+from repetita.model.foreign import Foreign, reads_ahead
 from repetita.model.loss import CHUNK_VALUES
 from repetita.model.memory import BATCH_TOKENS, Batches, free_bytes
 from repetita.model.pretrained_attention import Without
@@ -163,7 +163,7 @@ def open_pretrained(
     memory allows; `record()` says what came of all that.
 
     Raises SpecError for a model that is not there (of a revision, with the nearest), has no language-model
-    head or needs its own code, and DamagedError for weights that cannot be read.
+    head, needs its own code or reads ahead, and DamagedError for weights that cannot be read.
 
     >>> from repetita.model.pretrained import open_pretrained
     >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -182,7 +182,13 @@ def open_pretrained(
         ) from None
     files = find_pretrained(source, allow_pickle=allow_pickle)
     loaded = load_pretrained(files, device=device, dtype=dtype)
-    return PretrainedSubject(loaded, files=files, batch_tokens=batch_tokens)
+    subject = PretrainedSubject(loaded, files=files, batch_tokens=batch_tokens)
+    if subject.mask_id is None and reads_ahead(subject.foreign):
+        raise SpecError(
+            f"{files.name} is saved as a causal model ({type(loaded.model).__name__}), and its tokens read "
+            f"those behind them; set is_decoder in its config if it was trained so, or give a causal model"
+        )
+    return subject
 
 
 def fitting_tokens(readout: Foreign, /, *, device: torch.device) -> int:

@@ -23,6 +23,10 @@ SHARE = 0.8
 
 HALF = (torch.bfloat16, torch.float16)
 
+CAUSAL_CLASSES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+MASKED_CLASSES = ("ForMaskedLM", "ForPreTraining")
+"""How transformers' classes with a language-model head end; weights that lack it are found out later."""
+
 
 class Kind(NamedTuple):
     """Which of transformers' classes reads a model."""
@@ -101,11 +105,9 @@ def find_kind(files: PretrainedFiles, /) -> Kind:
         ) from None
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
     masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING
-    if getattr(config, "is_encoder_decoder", False) or (
-        type(config) not in causal and type(config) not in masked
-    ):
-        raise headless(files, config)
     objective = _objective(config, causal=type(config) in causal, masked=type(config) in masked)
+    if objective is None or getattr(config, "is_encoder_decoder", False):
+        raise headless(files, config)
     found: Any = (masked if objective == "masked" else causal)[type(config)]
     return Kind(objective, found[0] if isinstance(found, tuple) else found, config)
 
@@ -164,14 +166,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _objective(config: "PreTrainedConfig", *, causal: bool, masked: bool) -> Objective:
-    """By the class that the model was saved as, else by what its type has; a type that has both is masked
-    unless its config says that it decodes (BERT and its kin)."""
-    for name in getattr(config, "architectures", None) or []:
-        if name.endswith("ForMaskedLM") and masked:
+def _objective(config: "PreTrainedConfig", *, causal: bool, masked: bool) -> Objective | None:
+    """By the class that the model was saved as, None where that is no language model; else by its type: one
+    that has both is masked unless its config says that it decodes (BERT and its kin)."""
+    names = getattr(config, "architectures", None) or []
+    for name in names:
+        if masked and name.endswith(MASKED_CLASSES):
             return "masked"
-        if name.endswith(("ForCausalLM", "LMHeadModel")) and causal:
+        if causal and name.endswith(CAUSAL_CLASSES):
             return "causal"
+    if names or not (causal or masked):
+        return None
     return "causal" if not masked or (causal and getattr(config, "is_decoder", False)) else "masked"
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+FILES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+"""What tokenizers are kept in."""
+
+
 class HfTokenizing:
     """See `corpus.reading_rule.Tokenizing`; `mask_id` is None for a causal model."""
 
@@ -53,6 +57,11 @@ def open_tokenizing(files: PretrainedFiles, /, *, masked: bool) -> HfTokenizing:
     """The tokenizer that lies beside a model's weights; SpecError where there is none that is fast."""
     from transformers import AutoTokenizer
 
+    # Without these the library makes up an empty tokenizer of the model's type.
+    if files.gguf is None and not any(next(files.folder.glob(name), None) for name in FILES):
+        raise SpecError(
+            f"{files.name} has no tokenizer; put the tokenizer.json of its model beside its weights"
+        )
     options: dict[str, Any] = {} if files.gguf is None else {"gguf_file": files.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
