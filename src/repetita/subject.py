@@ -123,6 +123,15 @@ class Describing(Subject, Protocol):
         ...
 
 
+@runtime_checkable
+class Deciding(Predicting, Protocol):
+    """A subject that says how far its most likely token is before the next one."""
+
+    def margins(self, rows: Rows, /) -> Floats:
+        """Logit of the most likely token less that of the second, nats, 0 where not scored, shape (B, L)."""
+        ...
+
+
 class Head(NamedTuple):
     """One attention head; layers and heads count from 0."""
 

@@ -133,6 +133,21 @@ class Answering:
         return Moments(*self._ask(rows, question, (np.float32, np.float32, np.float32)))
 
     @torch.no_grad()
+    def margins(self, rows: Rows, /) -> Floats:
+        """How far the most likely token is before the next one; see `Deciding.margins`."""
+
+        def question(states_ND: Tensor, targets_N: Tensor) -> tuple[Tensor]:
+            del targets_N
+            best = [
+                self.readout.logits(states_ND[part]).topk(2, dim=1).values
+                for part in self.readout.chunks(states_ND)
+            ]
+            two_N2 = torch.cat(best)
+            return (two_N2[:, 0] - two_N2[:, 1],)
+
+        return self._ask(rows, question, (np.float32,))[0]
+
+    @torch.no_grad()
     def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
         """What greedy decoding writes behind each prompt; see `Continuing.continue_`.
 
