@@ -3,6 +3,7 @@
 Shapes: V ids, D width, H heads, K width of a head, 3 for queries, keys and values.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,9 +32,10 @@ OFF = -1e4
 CHECK_TOKENS = 512
 """Tokens, at most, of the two rows on which an exported model is compared."""
 
-TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest logit where that is above 1, that is let through.
-(GPT-NeoX computes its rotary frequencies in float32, ours are rounded from float64.)"""
+TOLERANCE = 1e-2
+"""Largest difference of logits in double precision, relative to the largest logit where that is above 1, that
+is let through: weights in a wrong place make one of about 1. GPT-NeoX computes its rotary frequencies in
+float32, ours are rounded from float64, which is 1e-3 at 512 tokens in a model with very large weights."""
 
 
 class Exported(NamedTuple):
@@ -310,7 +312,10 @@ def _rows(table_VD: Tensor, exchanged: Exchange) -> Tensor:
 
 @torch.no_grad()
 def _difference(model: Transformer, folder: Path, exchanged: Exchange) -> float:
-    """Largest difference of logits between the model and what was written, on rows of drawn ids."""
+    """Largest difference of logits between the model and what was written, on rows of drawn ids.
+
+    Raises RepetitaError where they are not the same function.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     auto = AutoModelForCausalLM if model.mask_id is None else AutoModelForMaskedLM
@@ -321,14 +326,21 @@ def _difference(model: Transformer, folder: Path, exchanged: Exchange) -> float:
     among = np.setdiff1d(exchanged.ids, [ABSENT, 0, exchanged.ids[exchanged.pad]])
     own = among[(drawn % np.uint64(len(among))).astype(np.int64)]
     place = np.argsort(np.where(exchanged.ids == ABSENT, len(exchanged.ids), exchanged.ids))
-    device = model.output_weight.device
-    expected = (model.hidden(torch.from_numpy(own).to(device)) @ model.output_weight.T).cpu()
-    there = torch.from_numpy(place[: model.config.n_ids])
-    found = other(torch.from_numpy(place[own])).logits[..., there]
-    difference = float((found - expected).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+    there, given = torch.from_numpy(place[: model.config.n_ids]), torch.from_numpy(place[own])
+
+    def apart(ours: Transformer, theirs: Any) -> tuple[float, float]:
+        """Largest difference, and largest logit."""
+        device = ours.output_weight.device
+        expected = (ours.hidden(torch.from_numpy(own).to(device)) @ ours.output_weight.T).cpu()
+        found = theirs(given).logits[..., there]
+        return float((found - expected).abs().max()), float(expected.abs().max())
+
+    difference, _ = apart(model, other)
+    # In double precision, since rounding alone can move the logits of a model with large weights by more.
+    exact, largest = apart(copy.deepcopy(model).double(), other.double())
+    if not exact <= TOLERANCE * max(1.0, largest):
         raise RepetitaError(
-            f"the exported model's logits differ by {difference:.2g}, so nothing was written; use the "
-            f"versions of transformers and torch that this version of repetita was tested with"
+            f"the exported model's logits differ by {exact:.2g}, so nothing was written; use the versions of "
+            f"transformers and torch that this version of repetita was tested with"
         )
     return difference
