@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from repetita.errors import SpecError
-from repetita.fit.curves import Floats, crossing, curve
+from repetita.fit.curves import crossing, curve
 from repetita.fit.estimate import LEVEL, Crossing, Estimate, t_quantile
 from repetita.fit.forgetting import LEAST_POINTS, Forgetting, forgetting
 
@@ -88,10 +88,9 @@ def lost(
 def difference_in_differences(
     seen: ArrayLike, *, unseen: ArrayLike, before: ArrayLike, after: ArrayLike, level: float = LEVEL
 ) -> Estimate:
-    """Mean change of texts that were read, between their own checkpoints `before` and `after`, less the change
-    of the texts never read between the same ones.
+    """Mean change of texts that were read, each between its own checkpoints, less that of others between them.
 
-    `seen` (N, T), `unseen` (M, T); `before`, `after` (N,): places among the checkpoints. Texts are read at
+    `seen` (N, T), `unseen` (M, T, never read); `before`, `after` (N,): places among the checkpoints. Texts are read at
     different times, and each is compared over its own (Callaway and Sant'Anna 2021, with the never-treated
     as controls). Welch's t interval over texts: it holds for other texts of these kinds and this training,
     not for other trainings. One text in a group leaves both bounds open. Raises SpecError for none, and for
