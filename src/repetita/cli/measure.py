@@ -1,130 +1,79 @@
 """`repetita measure`: a checkpoint of a run on sets of its corpus, or any models on any texts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from repetita.cli import measure_options as of
 from repetita.cli.options import ROOT, AsJson, Root, TextField, print_json, print_table, speaker
 from repetita.errors import SpecError
 
 if TYPE_CHECKING:
     from repetita.study.audit import Audit, Audited
 
-SUBJECTS = (
-    "A run's folder, or its name below runs/; with --text also run:FOLDER@STEP, hf:NAME@REVISION, a folder "
-    "in transformers' layout, a .gguf file; several."
-)
-
 
 def measure(
     context: typer.Context,
-    subjects: Annotated[list[str], typer.Argument(metavar="SUBJECT...", help=SUBJECTS)],
-    texts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text", help="A text, a .csv, .jsonl or .parquet file of texts, or a folder; several."
-        ),
-    ] = None,
-    on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--on", help="Without --text: a set, several times: test, repeated, special/0 ... [default: test]"
-        ),
-    ] = None,
-    step: Annotated[
-        int | None, typer.Option(help="Without --text: step of a kept checkpoint. [default: the last]")
-    ] = None,
-    max_sequences: Annotated[
-        int | None, typer.Option(help="Without --text: at most this many sequences a set. [default: all]")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(help="Without --text: where the corpus lies, when it is a file that was moved."),
-    ] = None,
-    probes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--probe",
-            help="Several times: score, unit_length, extraction, membership, probabilistic, copying, heads, "
-            "canaries. [default: the first four]",
-        ),
-    ] = None,
-    prompts: Annotated[
-        str | None, typer.Option("--prompt", help="Tokens of a prompt, with commas. [default: 32]")
-    ] = None,
-    suffixes: Annotated[
-        str | None, typer.Option("--suffix", help="Tokens asked for behind it, with commas. [default: 32]")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="For probabilistic extraction. [default: 1]")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="For probabilistic extraction. [default: no cut]")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="For probabilistic extraction. [default: no cut]")
-    ] = None,
-    canaries: Annotated[
-        str | None, typer.Option(help="canaries.json of `repetita canaries make`, for their exposure.")
-    ] = None,
-    bos: Annotated[
-        str | None, typer.Option(help="auto, always, never or eos: the token before a text. [default: auto]")
-    ] = None,
-    window: Annotated[int | None, typer.Option(help="Tokens read at once. [default: the context]")] = None,
-    stride: Annotated[
-        str | None,
-        typer.Option(help="New tokens of each later window, disjoint, or refuse. [default: disjoint]"),
-    ] = None,
-    first_token: Annotated[
-        str | None, typer.Option(help="auto, scored or skipped: a text's first token. [default: auto]")
-    ] = None,
+    subjects: of.Subjects,
+    texts: of.Texts = None,
+    on: of.On = None,
+    step: of.Step = None,
+    max_sequences: of.MaxSequences = None,
+    source: of.Source = None,
+    probes: of.Probes = None,
+    prompts: of.Prompts = None,
+    suffixes: of.Suffixes = None,
+    temperature: of.Temperature = None,
+    top_k: of.TopK = None,
+    top_p: of.TopP = None,
+    canaries: of.Canaries = None,
+    bos: of.Bos = None,
+    window: of.Window = None,
+    stride: of.Stride = None,
+    first_token: of.FirstToken = None,
     text_field: TextField = "text",
-    limit: Annotated[int | None, typer.Option(help="At most this many texts of each --text.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps ... [default: what is there]")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. [default: float32 where it fits]")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens read at once. [default: what fits]")
-    ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Weights as a pickle where there are no safetensors.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="A Parquet file for the rows by text.")] = None,
+    limit: of.Limit = None,
+    device: of.Device = None,
+    dtype: of.DType = None,
+    batch_tokens: of.BatchTokens = None,
+    allow_pickle: of.AllowPickle = False,
+    out: of.Out = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Measure a checkpoint on sets of its run's corpus, which writes nothing, or any models on texts."""
     sets = {"--on": on, "--step": step, "--max-sequences": max_sequences, "--source": source}
     rule = {"bos": bos, "window": window, "stride": stride, "first_token": first_token}
-    plain = {
-        "temperature": temperature, "top_k": top_k, "top_p": top_p, "canaries": canaries, "limit": limit,
-        "device": device, "dtype": dtype, "batch_tokens": batch_tokens,
+    asked: dict[str, Any] = {
+        "probes": probes, "prompts": prompts, "suffixes": suffixes, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "canaries": canaries, "limit": limit, "device": device,
+        "dtype": dtype, "batch_tokens": batch_tokens, "allow_pickle": allow_pickle or None,
     }  # fmt: skip
-    if not texts:
-        given = {"--probe": probes, "--prompt": prompts, "--suffix": suffixes, "--out": out}
-        given |= {"--" + name.replace("_", "-"): value for name, value in (rule | plain).items()}
-        _check_sets(subjects, given | {"--allow-pickle": allow_pickle or None})
+    if texts:
+        _check_unused(sets, why="beside --text; leave it out")
+        audit = _spec(asked, rule, subjects=tuple(subjects), texts=tuple(texts), text_field=text_field)
+        _audit(context, audit, root=root, out=out, as_json=as_json)
+    else:
+        given = {
+            "--" + name.replace("_", "-"): value for name, value in (asked | rule | {"out": out}).items()
+        }
+        _check_sets(subjects, given)
         _measure_sets(context, subjects[0], sets=sets, root=root, as_json=as_json)
-        return
-    _check_unused(sets, why="beside --text; leave it out")
-    values: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
-    read = {name: value for name, value in rule.items() if value is not None}
-    if stride is not None and stride.isdecimal():
-        read["stride"] = int(stride)
-    values |= {"rule": read} if read else {}
-    values |= {"probes": tuple(probes)} if probes else {}
-    values |= {"prompts": _numbers(prompts, "--prompt")} if prompts else {}
-    values |= {"suffixes": _numbers(suffixes, "--suffix")} if suffixes else {}
+
+
+def _spec(asked: dict[str, Any], rule: dict[str, Any], **values: Any) -> "Audit":
+    """The audit that the options say."""
     from repetita.study.audit import Audit
 
-    audit = Audit(
-        subjects=tuple(subjects),
-        texts=tuple(texts),
-        text_field=text_field,
-        allow_pickle=allow_pickle,
-        **values,
-    )
-    _audit(context, audit, root=root, out=out, as_json=as_json)
+    values |= {name: value for name, value in asked.items() if value not in (None, [])}
+    read = {name: value for name, value in rule.items() if value is not None}
+    if str(read.get("stride", "")).isdecimal():
+        read["stride"] = int(read["stride"])
+    for name in ("prompts", "suffixes"):
+        if name in values:
+            values[name] = _numbers(values[name], f"--{name.removesuffix('es').removesuffix('s')}")
+    return Audit(**values, rule=read)
 
 
 def _check_sets(subjects: list[str], given: dict[str, Any]) -> None:
@@ -143,7 +92,10 @@ def _check_sets(subjects: list[str], given: dict[str, Any]) -> None:
 def _check_unused(given: dict[str, Any], *, why: str) -> None:
     for name, value in given.items():
         if value is not None and value != []:
-            raise SpecError(f"{name} has no effect {why}")
+            option = {"--prompts": "--prompt", "--suffixes": "--suffix", "--probes": "--probe"}.get(
+                name, name
+            )
+            raise SpecError(f"{option} has no effect {why}")
 
 
 def _measure_sets(

@@ -106,7 +106,7 @@ class ContinuationProbe(SuffixProbe):
         before it), `exact_k`, `matched_k_s` (tokens in place). By text, shape (S,): `text`, `tokens`,
         `shortest_prompt`, NOT_ASKED where it is not one text.
         """
-        for over in self.chosen(sets):
+        for over in self._named(sets) if subject.mask_id is not None else self.chosen(sets):
             if subject.mask_id is not None:
                 yield from (Reading(name, over.name, None, 0, dict(MASKED)) for name in self._metrics())
                 continue

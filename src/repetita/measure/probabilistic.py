@@ -120,7 +120,7 @@ class ProbabilisticProbe(SuffixProbe):
 
         Items by suffix, shape (N,): `sequence`, `start` (as of `ContinuationProbe`), `log_p_k_s` in nats.
         """
-        for over in self.chosen(sets):
+        for over in self._named(sets) if subject.mask_id is not None else self.chosen(sets):
             if subject.mask_id is not None or not isinstance(subject, Weighing):
                 why = WEIGHS_NOTHING if subject.mask_id is None else MASKED
                 yield from (Reading(metric, over.name, None, 0, dict(why)) for metric in self._metrics())

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from repetita.corpus.reading_rule import ReadingRule
 from repetita.corpus.windows import Windows
 from repetita.errors import SpecError
+from repetita.journal.records import Reading
 from repetita.measure.probe import EvalSet, PassProbe
 from repetita.spec import Spec, fingerprint
 from repetita.study import audit_table
@@ -220,7 +221,10 @@ class _Subject:
     ) -> Iterator[dict[str, Any]]:
         sets = {TEXTS: EvalSet.whole(TEXTS, sequences=self._windows(distinct(texts)))}
         for probe in probes:
-            readings = list(probe.measure(self._opened.subject, sets=sets))
+            try:
+                readings = list(probe.measure(self._opened.subject, sets=sets))
+            except SpecError as error:  # These texts or this rule do not hold what the probe shows.
+                readings = [Reading(probe.name, TEXTS, None, 0, {"why": str(error)})]
             common = self._common(probe)
             for reading in readings:
                 why = (reading.detail or {}).get("why", "")

@@ -13,6 +13,7 @@ from repetita.spec import fingerprint
 from repetita.subject import Subject
 
 if TYPE_CHECKING:
+    from repetita.model.live import LiveSubject
     from repetita.model.pretrained_loading import DTypeName
 
 RUN, HUB = "run:", "hf:"
@@ -113,30 +114,13 @@ def _open_run(source: str, opening: Opening) -> Opened:
     step = int(asked) if asked else max(steps)
     import torch
 
-    device = present("cuda" if torch.cuda.is_available() else "cpu") if opening.device == "auto" else None
-    place = device or present(opening.device)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    place = present(found if opening.device == "auto" else opening.device)
     subject = checkpoint_subject(folder, step=step, device=place)
     if opening.batch_tokens is not None:
         subject.batches = Batches(place, tokens=opening.batch_tokens)
     run = str(read_header(folder)["fingerprint"])
     weights = hashlib.sha256((checkpoint_path(folder, step=step) / MODEL).read_bytes()).hexdigest()
-
-    def record() -> dict[str, Any]:
-        return {
-            "name": f"run:{folder.name}",
-            "run": run,
-            "step": step,
-            "sha256": weights,
-            "class": type(subject.model).__name__,
-            "objective": spec.model.objective,
-            "context": subject.readout.context,
-            "device": str(place),
-            "dtype": "float32",
-            "batch_tokens": subject.batches.tokens,
-            "halvings": list(subject.batches.halvings),
-            "torch": str(torch.__version__),
-        }
-
     identity = {"run": run, "step": step, "sha256": weights, "dtype": "float32"}
     return Opened(
         f"run:{folder.name}",
@@ -146,9 +130,24 @@ def _open_run(source: str, opening: Opening) -> Opened:
         OfCorpus(corpora.open(spec.corpus).tokenizer, mask_id=subject.mask_id),
         subject.readout.context,
         identity,
-        record,
+        lambda: _run_record(subject, {"name": f"run:{folder.name}", **identity}),
         lambda: LiveSubject(subject.model, device=place, batch_rows=1),
     )
+
+
+def _run_record(subject: "LiveSubject", identity: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {
+        **identity,
+        "class": type(subject.model).__name__,
+        "objective": "causal" if subject.mask_id is None else "masked",
+        "context": subject.readout.context,
+        "device": str(subject.device),
+        "batch_tokens": subject.batches.tokens,
+        "halvings": list(subject.batches.halvings),
+        "torch": str(torch.__version__),
+    }
 
 
 def _open_pretrained(source: str, opening: Opening) -> Opened:
