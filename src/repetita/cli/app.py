@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli import canaries, corpus, demo, doctor, export, fit, measure, new, study, train, watch, work
+from repetita.cli import (
+    canaries,
+    corpus,
+    demo,
+    doctor,
+    export,
+    fit,
+    measure,
+    new,
+    series,
+    study,
+    train,
+    watch,
+    work,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +39,7 @@ app.add_typer(study.app, name="study")
 app.command("fit")(fit.fit)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.command("series")(series.series)
 app.command("watch")(watch.watch)
 app.command("work", hidden=True)(work.work)
 

@@ -88,13 +88,13 @@ def lost(
 def difference_in_differences(
     seen: ArrayLike, *, unseen: ArrayLike, before: ArrayLike, after: ArrayLike, level: float = LEVEL
 ) -> Estimate:
-    """Mean change of texts that were read, each between its own checkpoints, less that of others between them.
+    """Mean change of texts that were read, each between its own checkpoints, less that of others.
 
-    `seen` (N, T), `unseen` (M, T, never read); `before`, `after` (N,): places among the checkpoints. Texts are read at
-    different times, and each is compared over its own (Callaway and Sant'Anna 2021, with the never-treated
-    as controls). Welch's t interval over texts: it holds for other texts of these kinds and this training,
-    not for other trainings. One text in a group leaves both bounds open. Raises SpecError for none, and for
-    values that are not finite.
+    `seen` (N, T); `unseen` (M, T), never read; `before`, `after` (N,): places among the checkpoints. Texts
+    are read at different times, and each is compared with the others over its own (Callaway and Sant'Anna
+    2021, the never-treated as controls). Welch's t interval over texts: it holds for other texts of these
+    kinds and this training, not for other trainings. One text in a group leaves both bounds open. Raises
+    SpecError for none, and for values that are not finite.
     """
     own, other = np.asarray(seen, dtype=np.float64), np.asarray(unseen, dtype=np.float64)
     first, last = np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
