@@ -293,3 +293,22 @@ def test_texts_of_every_kind_of_file(tmp_path: Path) -> None:
 def test_an_audit_that_contradicts_itself(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         Audit(**({"subjects": ("a",), "texts": ("b",)} | values))
+
+
+def test_a_series_is_measured_by_step(texts: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "goslings"
+    for step, n_inner in ((1000, 40), (0, 48)):
+        one = folder / f"checkpoint-{step}"
+        stranger("gpt2", **SIZES | {"n_inner": n_inner}).save_pretrained(str(one))
+        causal(one)
+    audited = run_audit(
+        Audit(subjects=(str(folder),), texts=(str(texts),), probes=("score",), limit=2), root=tmp_path / "out"
+    )
+    assert [one.label for one in audited.subjects] == ["goslings@checkpoint-0", "goslings@checkpoint-1000"]
+    losses = audited.by_group.filter(pl.col("metric") == "loss")
+    assert losses["step"].to_list() == [0, 1000]
+    assert losses["value"].n_unique() == 2
+    alone = Audit(subjects=(str(folder / "checkpoint-0"),), texts=(str(texts),), probes=("score",), limit=2)
+    assert run_audit(alone, root=tmp_path / "out").subjects[0].measured == 0
+    with pytest.raises(SpecError, match="checkpoint-0' twice"):
+        run_audit(alone.edit(subjects=(str(folder), str(folder / "checkpoint-0"))), root=tmp_path / "out")

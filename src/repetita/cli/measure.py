@@ -78,7 +78,7 @@ def _spec(asked: dict[str, Any], rule: dict[str, Any], **values: Any) -> "Audit"
 
 def _check_sets(subjects: list[str], given: dict[str, Any]) -> None:
     """Raises SpecError for what only texts can be measured with."""
-    from repetita.study.audit_subjects import HUB, RUN
+    from repetita.study.series import HUB, RUN
 
     outside = next((one for one in subjects if one.startswith((HUB, RUN)) or one.endswith(".gguf")), None)
     config = next((one for one in subjects if (Path(one) / "config.json").exists()), None)

@@ -17,7 +17,7 @@ from repetita.spec import Spec, fingerprint
 from repetita.study import audit_table
 from repetita.study.audit_probes import DEFAULT, ProbeName, probes_of
 from repetita.study.audit_rows import TEXTS, tells_texts_apart, text_rows
-from repetita.study.audit_subjects import Opened, Opening, open_subject
+from repetita.study.audit_subjects import Named, Opened, Opening, find_subjects, open_subject
 from repetita.study.audit_table import Store, group_key
 from repetita.study.audit_texts import Text, blocks, distinct, read_texts
 from repetita.study.numerics import Guard, guard, sample
@@ -34,8 +34,9 @@ class Audit(Spec):
     """What is measured of which subjects on which texts.
 
     `subjects`: `hf:NAME@REVISION`, a folder in transformers' layout, a GGUF file, `run:FOLDER@STEP` or the
-    folder of a run. `texts`: files and folders, see `study.audit_texts.read_texts`; each is a group of its
-    own, and of each the first `limit` texts are read, by `rule`. `probes`: see `study.audit_probes`.
+    folder of a run, or a series of these (see `study.series`). `texts`: files and folders, see
+    `study.audit_texts.read_texts`; each is a group of its own, and of each the first `limit` texts are read,
+    by `rule`. `probes`: see `study.audit_probes`.
     `device`, `dtype` and `batch_tokens` (tokens read at once) are chosen by what memory holds.
     `guard_rows`: rows that are measured again in float32 at batch 1.
 
@@ -127,27 +128,37 @@ def run_audit(audit: Audit, /, *, root: str | Path = "repetita-out", watch: Watc
     """
     texts = read_texts(audit.texts, text_field=audit.text_field, limit=audit.limit)
     probes = probes_of(audit)
-    clock = _Clock(audit, distinct(texts), watch)
+    named = _named(audit, root=Path(root))
+    clock = _Clock(len(named), distinct(texts), watch)
     opening = Opening(Path(root), audit.device, audit.dtype, audit.batch_tokens, audit.allow_pickle)
     found, tables = [], []
-    for number, source in enumerate(audit.subjects):
-        opened = open_subject(source, opening=opening)
-        one = _Subject(audit, opened, texts, root=Path(root))
-        clock.begin(number, opened.label)
+    for number, name in enumerate(named):
+        one = _Subject(audit, name, open_subject(name.source, opening=opening), texts, root=Path(root))
+        clock.begin(number, name.label)
         measured = one.measure(probes, clock)
         found.append(one.said(measured))
-        tables.append(one.store.kept())
+        tables.append(audit_table.renamed(one.store.kept(), name=name))
     kept = audit_table.of_probes(tables, probes=[probe.fingerprint for probe in probes])
     return Audited(
         tuple(found), audit_table.by_text(kept, texts=texts), audit_table.by_group(kept, texts=texts)
     )
 
 
+def _named(audit: Audit, *, root: Path) -> list[Named]:
+    """All subjects, series taken apart. Raises SpecError for one that is named twice."""
+    named = [one for source in audit.subjects for one in find_subjects(source, root=root)]
+    sources = [one.source for one in named]
+    twice = next((one.label for one in named if sources.count(one.source) > 1), None)
+    if twice is not None:
+        raise SpecError(f"Audit: subjects name '{twice}' twice; name it once")
+    return named
+
+
 class _Subject:
     """One subject of an audit, and where its rows are kept."""
 
-    def __init__(self, audit: Audit, opened: Opened, texts: list[Text], *, root: Path) -> None:
-        self._audit, self._opened, self._texts = audit, opened, texts
+    def __init__(self, audit: Audit, named: Named, opened: Opened, texts: list[Text], *, root: Path) -> None:
+        self._audit, self._named, self._opened, self._texts = audit, named, opened, texts
         self.reading = audit.rule.resolve(opened.tokenizing, context=opened.context)
         self.rule = fingerprint([self.reading._asdict(), opened.tokenizing.identity])[:12]
         slug = re.sub(r"[^a-z0-9]+", "-", opened.name.lower()).strip("-")[:40]
@@ -188,7 +199,7 @@ class _Subject:
         )
         folder = self.store.folder
         return AuditedSubject(
-            self._opened.id, self._opened.label, self.reading.text, checked, record, measured, folder
+            self._opened.id, self._named.label, self.reading.text, checked, record, measured, folder
         )
 
     def _windows(self, texts: list[Text]) -> Windows:
@@ -243,9 +254,9 @@ class _Subject:
         opened, record = self._opened, self._opened.record()
         return {
             "subject": opened.id,
-            "name": opened.name,
-            "revision": opened.revision,
-            "step": opened.step,
+            "name": self._named.name,
+            "revision": self._named.revision,
+            "step": self._named.step,
             "dtype": record["dtype"],
             "device": record["device"],
             "halvings": len(record["halvings"]),
@@ -275,8 +286,8 @@ class _Subject:
 class _Clock:
     """How much is done and how long the rest takes, by characters that had to be measured."""
 
-    def __init__(self, audit: Audit, texts: list[Text], watch: Watch | None) -> None:
-        self._subjects, self._texts, self._watch = len(audit.subjects), texts, watch
+    def __init__(self, subjects: int, texts: list[Text], watch: Watch | None) -> None:
+        self._subjects, self._texts, self._watch = subjects, texts, watch
         self._size = sum(len(one.text) for one in texts)
         self._spent, self._measured = 0.0, 0
 

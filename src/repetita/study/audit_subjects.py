@@ -1,7 +1,6 @@
 """A model by its name on the command line, opened and identified: a run of ours or one of somebody else."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,13 +9,30 @@ from repetita.corpus.reading_rule import OfCorpus, Tokenizing
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header
 from repetita.spec import fingerprint
+from repetita.study.series import HUB, RUN, find_series
 from repetita.subject import Subject
 
 if TYPE_CHECKING:
     from repetita.model.live import LiveSubject
     from repetita.model.pretrained_loading import DTypeName
 
-RUN, HUB = "run:", "hf:"
+
+class Named(NamedTuple):
+    """One subject as an audit names it."""
+
+    source: str
+    """What opens it."""
+    name: str
+    """Of its series, or its own."""
+    revision: str | None
+    """Which of its series it is: a revision, a folder, a step."""
+    step: int | None
+    """Updates that it was trained for, where its name says so."""
+
+    @property
+    def label(self) -> str:
+        """Its name with its revision."""
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
 
 class Opening(NamedTuple):
@@ -34,9 +50,6 @@ class Opened(NamedTuple):
 
     name: str
     """As others may read it: no path."""
-    revision: str | None
-    step: int | None
-    """Updates that it was trained for, where its name says it."""
     subject: Subject
     tokenizing: Tokenizing
     context: int | None
@@ -52,10 +65,14 @@ class Opened(NamedTuple):
         """12 hex digits of its identity."""
         return fingerprint(self.identity)[:12]
 
-    @property
-    def label(self) -> str:
-        """Its name with its revision."""
-        return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+def find_subjects(source: str, /, *, root: Path) -> list[Named]:
+    """What a subject of an audit names: itself, or the checkpoints of a series (see `study.series`)."""
+    if not source.startswith((HUB, RUN)) and is_run(source, root=root):
+        source = RUN + source
+    series = find_series(source, root=root)
+    single = len(series.members) == 1 and not source.startswith((HUB, RUN))
+    return [Named(one.source, series.name, None if single else one.name, one.step) for one in series.members]
 
 
 def open_subject(source: str, /, *, opening: Opening) -> Opened:
@@ -80,12 +97,6 @@ def run_folder(name: str, /, *, root: Path) -> Path:
     """The folder of a run: a path, or a name below `root`."""
     path = Path(name).expanduser()
     return path if path.is_dir() else root / "runs" / name
-
-
-def counted_step(name: str | None, /) -> int | None:
-    """The number that a revision or a folder counts steps by: 1000 of step1000, checkpoint-1000 or 1000."""
-    found = re.search(r"(?:^|step|checkpoint|iter|global_step)[-_=]?(\d+)$", name or "")
-    return int(found[1]) if found else None
 
 
 def _open_run(source: str, opening: Opening) -> Opened:
@@ -124,8 +135,6 @@ def _open_run(source: str, opening: Opening) -> Opened:
     identity = {"run": run, "step": step, "sha256": weights, "dtype": "float32"}
     return Opened(
         f"run:{folder.name}",
-        str(step),
-        step,
         subject,
         OfCorpus(corpora.open(spec.corpus).tokenizer, mask_id=subject.mask_id),
         subject.readout.context,
@@ -192,8 +201,6 @@ def _open_pretrained(source: str, opening: Opening) -> Opened:
 
     return Opened(
         subject.files.name,
-        revision,
-        counted_step(revision or subject.files.name),
         subject,
         tokenizing,
         subject.context,

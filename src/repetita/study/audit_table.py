@@ -12,6 +12,7 @@ from repetita.errors import DamagedError, first_line
 from repetita.fit.estimate import cluster_ratio, proportion
 from repetita.journal.disk import write_atomic
 from repetita.spec import fingerprint
+from repetita.study.audit_subjects import Named
 from repetita.study.audit_texts import Text
 
 if TYPE_CHECKING:
@@ -113,6 +114,17 @@ def of_probes(tables: Sequence["pl.DataFrame"], /, *, probes: Sequence[str]) -> 
     import polars as pl
 
     return _once(pl.concat(tables)).filter(pl.col("probe").is_in(list(probes)))
+
+
+def renamed(rows: "pl.DataFrame", /, *, name: Named) -> "pl.DataFrame":
+    """The rows of one subject by what an audit calls it: the same model can stand in several series."""
+    import polars as pl
+
+    return rows.with_columns(
+        pl.lit(name.name).alias("name"),
+        pl.lit(name.revision, dtype=pl.String).alias("revision"),
+        pl.lit(name.step, dtype=pl.Int64).alias("step"),
+    )
 
 
 def _once(rows: "pl.DataFrame") -> "pl.DataFrame":
