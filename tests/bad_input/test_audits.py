@@ -25,7 +25,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     causal(folder / "geese")
     stranger("gpt2", **SIZES).save_pretrained(str(folder / "unbegun"))
     saved(folder / "unbegun", byte_level())
-    stranger("gpt2", **SIZES).transformer.save_pretrained(str(folder / "headless"))
+    headless: Any = stranger("gpt2", **SIZES).transformer
+    headless.save_pretrained(str(folder / "headless"))
     causal(folder / "headless")
     stranger("bert").save_pretrained(str(folder / "bert"))
     masked(folder / "bert")

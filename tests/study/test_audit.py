@@ -18,7 +18,7 @@ from repetita.model.pretrained import open_pretrained
 from repetita.study import audit as auditing
 from repetita.study.audit import Audit, Standing, run_audit
 from repetita.study.audit_probes import probes_of
-from repetita.study.audit_rows import TEXTS
+from repetita.study.audit_rows import TEXTS, text_rows
 from repetita.study.audit_table import read_store
 from repetita.study.audit_texts import distinct, read_texts
 from tests.model.strangers import stranger
@@ -100,7 +100,7 @@ def test_nothing_is_measured_twice(
     """A kill in the middle costs the block that was being measured, and no other."""
     monkeypatch.setattr(auditing, "BLOCK_TEXTS", 2)
     straight = run_audit(asked(model, texts), root=tmp_path / "straight")
-    whole, seen = auditing.text_rows, list[str]()
+    whole, seen = text_rows, list[str]()
 
     def counted(subject: Any, probe: Any, /, *, windows: Windows) -> Any:
         if probe.name == "score":
@@ -230,6 +230,19 @@ def test_whole_group_probes_are_kept_by_the_group(model: Path, texts: Path, tmp_
     assert "neither too common nor too rare" in refused["note"]
     assert run_audit(audit, root=tmp_path).by_group.equals(audited.by_group)
     assert "copying_loss" not in set(audited.by_text["metric"])
+
+
+def test_parts_of_speech_of_texts_that_were_only_read(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "letters.txt"
+    text.write_text("I saw 7 geese and 8 swans. A goose is a bird. " * 5)
+    audit = Audit(subjects=(str(model),), texts=(str(text),), probes=("score", "parts_of_speech"))
+    found = run_audit(audit, root=tmp_path).by_group
+    by_probe = found.filter(pl.col("metric") == "memorized")["value"].to_list()
+    assert len(by_probe) == 2
+    assert by_probe[0] == pytest.approx(by_probe[1])
+    numerals = found.filter(pl.col("metric") == "recall_numeral").row(0, named=True)
+    assert numerals["n"] <= 10
+    assert found.filter(pl.col("metric") == "parts_of_speech").height == 1
 
 
 def test_progress_says_what_is_left(

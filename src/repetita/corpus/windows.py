@@ -6,7 +6,7 @@ Shapes: B rows of a batch, S rows of all texts, L tokens of a row, n tokens of a
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from repetita.corpus.tokenizer import Encoded
 from repetita.errors import CorpusError
 from repetita.spec import fingerprint
 from repetita.subject import Rows
+
+if TYPE_CHECKING:
+    from repetita.corpus.window_words import WindowWords
 
 __all__ = ["Document", "OfCorpus", "ReadingRule", "ResolvedRule", "Tokenizing", "Windows"]
 
@@ -78,6 +81,18 @@ class ReadTexts:
         """
         sizes = self.tokenizing.token_bytes[rows.targets] if self._by_id else np.zeros_like(rows.targets)
         return np.asarray(np.where(rows.scored, sizes, 0).sum(axis=1))
+
+    def token_spans(self, text: int, /) -> tuple[Ints, Ints]:
+        """Where each token of a text begins and ends in its UTF-8, each (n,); CorpusError where ids and text
+        do not give each other back."""
+        if not self.lossless:
+            raise CorpusError(
+                f"the tokenizer does not give back the text '{self.texts[text].name}', so that its tokens "
+                f"have no place in it; leave out what asks for one"
+            )
+        first = self._starts[text] + self._lead
+        edges = self._bytes_before[first : first + self.n_tokens[text] + 1]
+        return edges[:-1] - edges[0], edges[1:] - edges[0]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -194,6 +209,22 @@ class Windows(ReadTexts):
             "these texts have no parts of speech; build a corpus of them with `repetita corpus build` and "
             "tag it"
         )
+
+    @cached_property
+    def words(self) -> "WindowWords":
+        """The words behind the tokens, tagged when they are first asked for."""
+        from repetita.corpus.window_words import WindowWords
+
+        return WindowWords(self)
+
+    def places(self, indices: Ints, /) -> Ints:
+        """Which token of its text each target of these rows is, shape (B, L); -1 for one of no text."""
+        table = self._at(indices)
+        before = len(self.reading.before) if self.reading.masked else 0
+        place = np.arange(self.length, dtype=np.int64) - before
+        inside = (place >= 0) & (place < (table.stop - table.start)[:, None])
+        token = table.start[:, None] + place + self._shift - self._lead
+        return np.where(inside & (token >= 0), token, -1)
 
     def lowered(self, texts: Ints | None = None, /) -> "Windows":
         """The same texts, or those of these places, in lower case, read by the same rule.

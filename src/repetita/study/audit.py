@@ -10,12 +10,12 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita.corpus.reading_rule import ReadingRule
 from repetita.corpus.windows import Windows
-from repetita.errors import SpecError
+from repetita.errors import CorpusError, SpecError
 from repetita.journal.records import Reading
 from repetita.measure.probe import EvalSet, PassProbe
 from repetita.spec import Spec, fingerprint
 from repetita.study import audit_table
-from repetita.study.audit_probes import DEFAULT, ProbeName, probes_of
+from repetita.study.audit_probes import DEFAULT, ProbeName, key_of, probes_of
 from repetita.study.audit_rows import TEXTS, tells_texts_apart, text_rows
 from repetita.study.audit_subjects import Named, Opened, Opening, find_subjects, open_subject
 from repetita.study.audit_table import Store, group_key
@@ -138,7 +138,7 @@ def run_audit(audit: Audit, /, *, root: str | Path = "repetita-out", watch: Watc
         measured = one.measure(probes, clock)
         found.append(one.said(measured))
         tables.append(audit_table.renamed(one.store.kept(), name=name))
-    kept = audit_table.of_probes(tables, probes=[probe.fingerprint for probe in probes])
+    kept = audit_table.of_probes(tables, probes=[key_of(probe) for probe in probes])
     return Audited(
         tuple(found), audit_table.by_text(kept, texts=texts), audit_table.by_group(kept, texts=texts)
     )
@@ -180,7 +180,7 @@ class _Subject:
         for group in dict.fromkeys(one.group for one in self._texts):
             of_group = [one for one in self._texts if one.group == group]
             key = group_key(of_group)
-            due = [probe for probe in whole if (probe.fingerprint, key) not in done]
+            due = [probe for probe in whole if (key_of(probe), key) not in done]
             if due:
                 self.store.add(list(self._group_rows(of_group, due, key=key)))
         return measured
@@ -219,7 +219,7 @@ class _Subject:
         texts are measured one by one, so that they do not depend on which others were there.
         """
         for probe in probes:
-            missing = [one for one in block if (probe.fingerprint, one.sha256) not in done]
+            missing = [one for one in block if (key_of(probe), one.sha256) not in done]
             parts = [[one] for one in missing] if self._opened.subject.mask_id is not None else [missing]
             for texts in (part for part in parts if part):
                 found = list(text_rows(self._opened.subject, probe, windows=self._windows(texts)))
@@ -234,7 +234,10 @@ class _Subject:
         for probe in probes:
             try:
                 readings = list(probe.measure(self._opened.subject, sets=sets))
-            except SpecError as error:  # These texts or this rule do not hold what the probe shows.
+            except (
+                SpecError,
+                CorpusError,
+            ) as error:  # These texts or this rule do not hold what the probe shows.
                 readings = [Reading(probe.name, TEXTS, None, 0, {"why": str(error)})]
             common = self._common(probe)
             for reading in readings:
@@ -262,7 +265,7 @@ class _Subject:
             "halvings": len(record["halvings"]),
             "rule": self.rule,
             "rule_text": self.reading.text,
-            "probe": probe.fingerprint,
+            "probe": key_of(probe),
             "instrument": probe.name,
         }
 
