@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from repetita.corpus.bases import Stream as Stream
     from repetita.corpus.document_ids import DocumentIds as DocumentIds
     from repetita.corpus.pretrained_tokenizer import hf_tokenizer_spec as hf_tokenizer_spec
+    from repetita.corpus.reading_rule import ReadingRule as ReadingRule
     from repetita.corpus.sequences import CorpusSpec as CorpusSpec
     from repetita.corpus.splits import Splits as Splits
     from repetita.corpus.synthetic import SyntheticSpec as SyntheticSpec
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from repetita.report.figure import Series as Series
     from repetita.study.ahead import build_corpus as build_corpus
     from repetita.study.ahead import plan_study as plan_study
+    from repetita.study.audit import Audit as Audit
+    from repetita.study.audit import run_audit as run_audit
     from repetita.study.execute import run_study as run_study
     from repetita.study.new import new_study as new_study
     from repetita.study.plan import Analysis as Analysis
@@ -60,6 +63,7 @@ _HOMES = {
         "cadence": "At AtPasses Every LogSpaced Several",
         "corpus.document_ids": "DocumentIds",
         "corpus.pretrained_tokenizer": "hf_tokenizer_spec",
+        "corpus.reading_rule": "ReadingRule",
         "corpus.sequences": "CorpusSpec",
         "corpus.splits": "Splits",
         "corpus.synthetic": "SyntheticSpec",
@@ -74,6 +78,7 @@ _HOMES = {
         "model.config": "ModelConfig ladder",
         "report.figure": "Axis Figure Layer Panels Rule Series",
         "study.ahead": "build_corpus plan_study",
+        "study.audit": "Audit run_audit",
         "study.execute": "run_study",
         "study.new": "new_study",
         "study.plan": "Analysis PlannedRun Study",
@@ -91,6 +96,7 @@ __all__ = [
     "Analysis",
     "At",
     "AtPasses",
+    "Audit",
     "Axis",
     "Claim",
     "CorpusSpec",
@@ -106,6 +112,7 @@ __all__ = [
     "Panels",
     "Passes",
     "PlannedRun",
+    "ReadingRule",
     "Recipe",
     "RepeatedSubset",
     "RepetitaError",
@@ -133,6 +140,7 @@ __all__ = [
     "paired",
     "plan_study",
     "report_study",
+    "run_audit",
     "run_study",
     "table",
     "train_run",

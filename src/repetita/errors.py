@@ -69,3 +69,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"valid: {', '.join(options)}" if options else "none is valid here"
+
+
+def first_line(error: BaseException, /) -> str:
+    """What another library says of its error, as a clause: its kind and the first line of it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.;')}" if lines else type(error).__name__

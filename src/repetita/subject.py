@@ -63,6 +63,75 @@ class Predicting(Subject, Protocol):
         ...
 
 
+class Sampling(NamedTuple):
+    """What a token is drawn from: the model's distribution at a temperature, then cut by rank, then by mass.
+
+    The order is that of transformers' `generate`. None leaves a cut out.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+FULL = Sampling()
+"""The model's own distribution."""
+
+
+class Moments(NamedTuple):
+    """How likely each scored target is beside what the model itself would write there; each (B, L), 0 where
+    not scored."""
+
+    log_prob: Floats
+    """Log probability of the target, nats."""
+    mean: Floats
+    """Mean of the log probability of a token drawn from the model's distribution at that position."""
+    sd: Floats
+    """Its standard deviation."""
+
+
+@runtime_checkable
+class Continuing(Subject, Protocol):
+    """A subject that writes on."""
+
+    def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
+        """What greedy decoding writes behind each prompt (B, k): (B, n_tokens), ties to the lowest id.
+
+        Prompts are all that the model reads, start token included where one is wanted; no token ends it.
+        """
+        ...
+
+
+@runtime_checkable
+class Weighing(Subject, Protocol):
+    """A subject that says how likely it is to write a text when its tokens are drawn."""
+
+    def log_probs(self, rows: Rows, /, *, sampling: Sampling = FULL) -> Floats:
+        """Log probability of each scored target under `sampling`, nats, shape (B, L).
+
+        -inf where a cut leaves the target out, 0 where not scored.
+        """
+        ...
+
+
+@runtime_checkable
+class Describing(Subject, Protocol):
+    """A subject that says what it expects of its own tokens."""
+
+    def moments(self, rows: Rows, /) -> Moments:
+        """See `Moments` (Zhang et al. 2024, Min-K%++, section 3)."""
+        ...
+
+
+@runtime_checkable
+class Deciding(Predicting, Protocol):
+    """A subject that says how far its most likely token is before the next one."""
+
+    def margins(self, rows: Rows, /) -> Floats:
+        """Logit of the most likely token less that of the second, nats, 0 where not scored, shape (B, L)."""
+        ...
+
+
 class Head(NamedTuple):
     """One attention head; layers and heads count from 0."""
 

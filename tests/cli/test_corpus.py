@@ -1,4 +1,4 @@
-"""`repetita corpus` builds, shows and verifies."""
+"""`repetita corpus` builds, shows, verifies and counts."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import tokenizers
 from typer.testing import CliRunner, Result
 
 from repetita.cli.app import app
-from repetita.errors import DamagedError, SpecError
+from repetita.errors import CorpusError, DamagedError, SpecError
 
 
 def run(*arguments: object) -> Result:
@@ -49,6 +49,21 @@ def test_build_show_and_verify(folder: Path) -> None:
     said = run("corpus", "verify", *root)
     assert isinstance(said.exception, DamagedError)
     assert "tokens.bin" in said.stdout
+
+
+def test_strings_are_counted_in_documents(folder: Path) -> None:
+    wanted = folder / "wanted.jsonl"
+    wanted.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("says\na", "a little. Doc")))
+    asked = ("--string", "Document 1 ", "--strings", wanted)
+    rows = json.loads(run("corpus", "count", folder / "texts", *asked, "--json").stdout)
+    assert [(row["string"], row["documents"], row["of"], row["occurrences"]) for row in rows] == [
+        ("Document 1 ", 1, 20, 8),
+        ("says\na", 0, 20, 0),
+        ("a little. Doc", 20, 20, 140),
+    ]
+    assert "140" in run("corpus", "count", folder / "texts", *asked).stdout
+    said = run("corpus", "count", folder / "texts")
+    assert isinstance(said.exception, CorpusError)
 
 
 def test_a_split_of_parquet_cut_at_its_documents(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from repetita.errors import RunFolderError, SpecError
+from repetita.errors import NotApplicable, RunFolderError, SpecError
 from repetita.journal.records import JournalPosition
 from repetita.model.checkpoint import save
 from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject, checkpoint_subject
 from repetita.model.transformer import Transformer
-from repetita.subject import Predicting, Rows, Subject
+from repetita.subject import Continuing, Describing, Predicting, Rows, Sampling, Subject, Weighing
 
 CONFIG = ModelConfig(n_layer=2, d_model=16, n_head=2, vocab_size=40, context=10)
 
@@ -52,6 +52,50 @@ def test_says_what_it_predicts() -> None:
 def test_is_a_subject() -> None:
     assert isinstance(LiveSubject(Transformer(CONFIG, seed=0)), Subject)
     assert isinstance(LiveSubject(Transformer(CONFIG, seed=0)), Predicting)
+
+
+def test_writes_on_what_it_finds_most_likely() -> None:
+    model = Transformer(CONFIG, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    subject, prompts = LiveSubject(model, batch_rows=3), rows().targets[:, :4]
+    written = subject.continue_(prompts, n_tokens=7)
+    expected = torch.from_numpy(prompts)
+    with torch.no_grad():
+        for _ in range(7):
+            logits = model.hidden(expected)[:, -1] @ model.output_weight.T
+            expected = torch.cat([expected, logits.argmax(-1)[:, None]], dim=1)
+    assert np.array_equal(written, expected[:, 4:].numpy())
+    with pytest.raises(
+        SpecError, match="8 tokens behind a prompt of 4 are more than the model's context of 10"
+    ):
+        subject.continue_(prompts, n_tokens=8)
+    masked = LiveSubject(Transformer(CONFIG.edit(objective="masked"), seed=0))
+    with pytest.raises(NotApplicable, match="masked"):
+        masked.continue_(prompts, n_tokens=1)
+
+
+def test_weighs_and_describes() -> None:
+    model, given = Transformer(CONFIG, seed=0), rows()
+    subject = LiveSubject(model, batch_rows=3)
+    with torch.no_grad():
+        logits = (model.hidden(torch.from_numpy(given.tokens)) @ model.output_weight.T).double()
+    log_p = logits.log_softmax(-1).numpy()
+    at = given.targets[..., None]
+    own = np.take_along_axis(log_p, at, axis=-1)[..., 0] * given.scored
+    np.testing.assert_allclose(subject.log_probs(given), own, rtol=1e-5, atol=1e-6)
+    cooled = (logits / 0.5).numpy()
+    cooled[cooled < np.sort(cooled, axis=-1)[..., -8:][..., :1]] = -np.inf
+    cut = np.take_along_axis(torch.from_numpy(cooled).log_softmax(-1).numpy(), at, axis=-1)[..., 0]
+    found = subject.log_probs(given, sampling=Sampling(temperature=0.5, top_k=8))
+    np.testing.assert_allclose(found, np.where(given.scored, cut, 0), rtol=1e-5, atol=1e-6)
+    mean = (np.exp(log_p) * log_p).sum(-1)
+    sd = np.sqrt((np.exp(log_p) * (log_p - mean[..., None]) ** 2).sum(-1))
+    for one, other in zip(subject.moments(given), (own, mean, sd), strict=True):
+        np.testing.assert_allclose(one, other * given.scored, rtol=1e-4, atol=1e-5)
+    for capability in (Continuing, Weighing, Describing):
+        assert isinstance(subject, capability)
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 7, 100])

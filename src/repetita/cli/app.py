@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli import corpus, demo, fit, measure, new, study, train, watch, work
+from repetita.cli import (
+    canaries,
+    corpus,
+    demo,
+    doctor,
+    export,
+    fit,
+    measure,
+    new,
+    series,
+    study,
+    train,
+    watch,
+    work,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,11 +31,15 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(canaries.app, name="canaries")
 app.command("train")(train.train)
 app.command("measure")(measure.measure)
 study.app.command("new")(new.new)
 app.add_typer(study.app, name="study")
 app.command("fit")(fit.fit)
+app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
+app.command("series")(series.series)
 app.command("watch")(watch.watch)
 app.command("work", hidden=True)(work.work)
 

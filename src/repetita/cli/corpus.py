@@ -1,4 +1,4 @@
-"""`repetita corpus`: build a corpus, show what is in it, verify that it is as it was built."""
+"""`repetita corpus`: build a corpus, show what is in it, verify it, count strings in its documents."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from repetita.corpus.sequences import Corpus, CorpusSpec
     from repetita.corpus.tokenizer import TokenizerSpec
 
-app = typer.Typer(no_args_is_help=True, help="Texts as sequences of token ids: build, show, verify.")
+app = typer.Typer(no_args_is_help=True, help="Texts as sequences of token ids: build, show, verify, count.")
 
 Source = Annotated[
     str,
@@ -124,6 +124,41 @@ def verify(as_json: AsJson = False, root: Root = ROOT) -> None:
             f"{len(damaged)} of {len(folders)} corpora below {root / 'corpora'} cannot be used "
             f"({', '.join(damaged)}); delete their folders and build them again"
         )
+
+
+@app.command()
+def count(
+    source: Source,
+    strings: Annotated[
+        list[str] | None, typer.Option("--string", help="A string to look for, several times.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--strings", help="JSON lines, Parquet or a folder: each text of it is a string."),
+    ] = None,
+    text_field: TextField = "text",
+    subset: Subset = None,
+    split: Split = None,
+    as_json: AsJson = False,
+) -> None:
+    """In how many documents of a text is a string? The k of k-eidetic memorization, to the character."""
+    from repetita.corpus.documents import read_documents
+    from repetita.study.eidetic import count_strings
+
+    asked = list(strings or [])
+    if file is not None:
+        asked += [document.text for document in read_documents(file)]
+    within = read_documents(source, text_field=text_field, subset=subset, split=split)
+    found = count_strings(asked, within=within)
+    columns = (asked, found.documents.tolist(), found.occurrences.tolist())
+    rows = [
+        {"string": string, "documents": documents, "of": found.searched, "occurrences": occurrences}
+        for string, documents, occurrences in zip(*columns, strict=True)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, right=("documents", "of", "occurrences"))
 
 
 def _spec(source: str, *, tokenizer: "TokenizerSpec", **fields: Any) -> "CorpusSpec":

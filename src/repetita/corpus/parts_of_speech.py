@@ -103,7 +103,7 @@ class Words:
         words = self._words_of(number)
         starts, stops, opening = self._laid_out(number)
         index = position - int(self._text.starts[number])
-        word = int(_word_of(words, starts[index : index + 1], stops[index : index + 1])[0])
+        word = int(word_of(words, starts[index : index + 1], stops[index : index + 1])[0])
         if word < 0:
             raise ValueError(f"the token at {position} is in no word")
         sentence = int(np.searchsorted(opening, word, side="right"))
@@ -145,7 +145,7 @@ class Words:
         if number not in self._bytes:
             words = self._words_of(number)
             starts, stops = _token_bytes(self._text, number=number)
-            word = _word_of(words, starts, stops)
+            word = word_of(words, starts, stops)
             there, which = word >= 0, np.maximum(word, 0)
             found = np.zeros(len(starts) + 1, dtype=np.uint8)
             if len(words.starts):
@@ -193,7 +193,7 @@ def near(sentence: Sentence, /, *, at: int) -> WordPlace:
     return WordPlace(Sentence(sentence.text[start:stop], spans), at - low)
 
 
-def _word_of(words: DocumentWords, starts: Ints, stops: Ints) -> Ints:
+def word_of(words: DocumentWords, starts: Ints, stops: Ints) -> Ints:
     """The word of the first character but white space of each stretch of bytes, -1 where it has none.
 
     All other characters are in words, so that it is the first byte that is in one.

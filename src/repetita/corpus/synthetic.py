@@ -213,14 +213,15 @@ def facts(n: int, *, seed: int = 0) -> list[Fact]:
 
 
 def canaries(
-    n: int, *, seed: int = 0, n_digits: int = 9, prefix: str = "The random number is"
+    n: int, *, seed: int = 0, n_digits: int = 9, prefix: str = "The random number is", first: int = 0
 ) -> list[Canary]:
     """n canaries with distinct random secrets of `n_digits` digits, the digits set apart by spaces.
 
-    Spaced digits are never merged with one another by a byte-level BPE, so that no secret of the space is
-    shorter because its digits happen to be frequent neighbours.
+    They are those from place `first` on of one order of all 10 ** n_digits. Spaced digits are never merged
+    with one another by a byte-level BPE, so that no secret of the space is shorter because its digits happen
+    to be frequent neighbours.
     """
-    numbers = seeds.Permutation(10**n_digits, seeds.key(seed, "canaries"))(np.arange(n))
+    numbers = seeds.Permutation(10**n_digits, seeds.key(seed, "canaries"))(np.arange(first, first + n))
     made = []
     for number in numbers.tolist():
         secret = "".join(f" {digit}" for digit in f"{number:0{n_digits}d}")

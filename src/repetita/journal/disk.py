@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from repetita.errors import StorageError
 
@@ -31,18 +32,26 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Writes a file that is there whole or not at all, also after a power cut.
+    """Writes a file that is there whole or not at all, also after a power cut; see `atomic_file`."""
+    with atomic_file(path, durable=durable) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write to that is there whole or not at all, also after a power cut.
 
     A temporary file in the same folder (made when missing) is synced and renamed over `path`, then the
-    folder is synced. Raises StorageError; whatever stood at `path` before is then untouched. Not `durable`,
-    nothing is synced: that is then for the caller to do before anything relies on the file.
+    folder is synced. Raises StorageError; whatever stood at `path` before is then untouched, as it is when
+    what writes raises anything. Not `durable`, nothing is synced: that is then for the caller to do before
+    anything relies on the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

@@ -13,13 +13,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.cadence import At, Cadence
-from repetita.corpus.sequences import as_rows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.induction import BOTH_WAYS, InductionProbe, prefix_matching, random_tokens
 from repetita.measure.names import bytes_of
 from repetita.measure.passages import LATER, Passage, continuations
 from repetita.measure.probe import SAMPLE_SEED, EvalSet, PassProbe, Sequences, full_pass
+from repetita.measure.shown import alone, room, start_token
 from repetita.subject import Ablating, Attending, Head, Patterns, Subject
 
 Floats = NDArray[np.float64]
@@ -100,7 +100,7 @@ class AblationProbe(PassProbe):
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """See `Probe.cost_tokens`: every arm reads the rows and the copies, and the scores are looked for."""
         copied = self.n_samples * (1 + self.n_tokens * self.n_copies)
-        names = len(self.passages) * self._named(sets)[0].sequences.length
+        names = len(self.passages) * room(self._named(sets)[0].sequences)
         return (2 + self.n_draws) * (super().cost_tokens(sets) + copied + names) + copied
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
@@ -122,7 +122,9 @@ class AblationProbe(PassProbe):
         drawn_AL = random_tokens(
             over, n_tokens=self.n_tokens, n_samples=self.n_samples, excluded=float(EXCLUDED)
         )
-        score_YH = prefix_matching(subject, drawn_AL, n_copies=self.n_copies).query_YH
+        score_YH = prefix_matching(
+            subject, drawn_AL, n_copies=self.n_copies, start=start_token(over.sequences)
+        ).query_YH
         top = highest(score_YH, n=self.n_heads)
         heads: dict[str, list[list[Head]]] = {
             "none": [[]],
@@ -151,7 +153,7 @@ class AblationProbe(PassProbe):
                 float(taken.index_loss[at].sum()) / n for at, n in zip(windows, counts, strict=True)
             )
             in_context = late - early
-        rows = as_rows(np.tile(drawn_AL, (1, self.n_copies)))
+        rows = alone(over.sequences, np.tile(drawn_AL, (1, self.n_copies)))
         copied = subject.score(rows).loss[:, self.n_tokens :].astype(np.float64)
         names = [loss for one in self.passages for loss in _of_names(subject, one, over.sequences)]
         return Losses(
@@ -164,9 +166,11 @@ def _of_names(subject: Subject, passage: Passage, sequences: Sequences) -> list[
     """Losses of the tokens that go on with a name that stood before, of as much as fits a sequence."""
     whole = sequences.encode(passage.text)
     places = continuations(passage, token_bytes=bytes_of(whole, sequences=sequences))
-    ids = whole[: sequences.length]
+    ids = whole[: room(sequences)]
     later = [] if places is None else [int(at) for kind in LATER for at in places[kind] if at < len(ids)]
-    return subject.score(as_rows(ids[None])).loss[0, later].astype(np.float64).tolist() if later else []
+    return (
+        subject.score(alone(sequences, ids[None])).loss[0, later].astype(np.float64).tolist() if later else []
+    )
 
 
 def highest(score_YH: Floats, /, *, n: int) -> list[Head]:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from repetita.corpus.sequences import as_rows
 from repetita.errors import NotApplicable, SpecError
 from repetita.journal.records import Reading
 from repetita.measure.induction import NO_LOGITS
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet, PassProbe
+from repetita.measure.shown import alone, room
 from repetita.subject import Attributing, Rows, Subject
 
 
@@ -36,7 +36,7 @@ class AttributionProbe(PassProbe):
         """See `Probe.cost_tokens`; a text counts as a whole sequence."""
         if not self.texts:
             return super().cost_tokens(sets)
-        return sum(len(self.texts) * of.sequences.length for of in self.chosen(sets))
+        return sum(len(self.texts) * room(of.sequences) for of in self.chosen(sets))
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """For each set `attribution_max`: the highest mean over scored tokens of a head, in logits.
@@ -67,12 +67,14 @@ class AttributionProbe(PassProbe):
         """The texts as rows, shorter ones padded at their end."""
         found = [np.tile(over.sequences.encode(text), self.n_copies) for text in self.texts]
         length = max(map(len, found))
-        if length > over.sequences.length:
+        if length > room(over.sequences):
             raise SpecError(
                 f"probe '{self.name}': {self.n_copies} copies of a text are {length} tokens and a sequence "
-                f"has {over.sequences.length}; give a shorter text or fewer copies"
+                f"has {room(over.sequences)}; give a shorter text or fewer copies"
             )
-        return as_rows(np.stack([np.pad(ids, (0, length - len(ids))) for ids in found]))
+        rows = alone(over.sequences, np.stack([np.pad(ids, (0, length - len(ids))) for ids in found]))
+        inside = np.arange(length) < np.array([len(ids) for ids in found])[:, None]
+        return rows._replace(scored=rows.scored & inside)
 
 
 def attributed(subject: Subject, rows: Rows, /) -> NDArray[np.float32]:

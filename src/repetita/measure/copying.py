@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from repetita.cadence import Cadence, LogSpaced
-from repetita.corpus.sequences import as_rows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.induction import random_tokens
@@ -26,7 +25,8 @@ from repetita.measure.passages import (
     RandomTokens,
     continuations,
 )
-from repetita.measure.probe import EvalSet, PassProbe
+from repetita.measure.probe import EvalSet, PassProbe, Sequences
+from repetita.measure.shown import alone, room
 from repetita.subject import Rows, Subject
 
 Ints = NDArray[np.int64]
@@ -48,6 +48,8 @@ class Written(NamedTuple):
     """What stands between two copies, read and not scored."""
     copies: int
     """K: as many as were asked for, or as fit; under FEWEST_COPIES nothing can be copied."""
+    sequences: Sequences
+    """The set that says how it is shown."""
     names: Mapping[Kind, Ints] | None = None
     """Places in a copy of the tokens that go on with a name; None where the tokenizer cannot tell."""
 
@@ -56,7 +58,7 @@ class Written(NamedTuple):
         n_samples, n_tokens = self.ids.shape
         between = np.broadcast_to(self.separator, (n_samples, len(self.separator)))
         parts = [self.ids, *[between, self.ids] * (self.copies - 1)]
-        rows = as_rows(np.concatenate(parts, axis=1))
+        rows = alone(self.sequences, np.concatenate(parts, axis=1))
         starts = np.arange(self.copies) * (n_tokens + len(self.separator))
         scored = np.zeros_like(rows.scored)
         for start in starts:
@@ -91,7 +93,7 @@ class CopyingProbe(PassProbe):
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """See `Probe.cost_tokens`: at most, for copies fill a sequence of the set or less of it."""
-        length = self._named(sets)[0].sequences.length
+        length = room(self._named(sets)[0].sequences)
         samples = sum(one.n_samples if isinstance(one, RandomTokens) else 1 for one in self.passages)
         return samples * length
 
@@ -102,9 +104,7 @@ class CopyingProbe(PassProbe):
             written = write(passage, over=over, n_copies=self.n_copies)
             if subject.mask_id is not None or written.copies < FEWEST_COPIES:
                 why = (
-                    MASKED
-                    if subject.mask_id is not None
-                    else _too_long(written, length=over.sequences.length)
+                    MASKED if subject.mask_id is not None else _too_long(written, length=room(over.sequences))
                 )
                 yield from (Reading(metric, passage.name, None, 0, dict(why)) for metric in METRICS)
                 continue
@@ -137,8 +137,8 @@ def write(passage: Passage | RandomTokens, /, *, over: EvalSet, n_copies: int) -
         each = ids.T
         token_bytes = sequences.scored_bytes(Rows(np.zeros_like(each), each, np.ones(each.shape, np.bool_)))
         names = continuations(passage, token_bytes=token_bytes)
-    fitting = (sequences.length + len(separator)) // (ids.shape[1] + len(separator))
-    return Written(ids, separator, min(n_copies, fitting), names)
+    fitting = (room(sequences) + len(separator)) // (ids.shape[1] + len(separator))
+    return Written(ids, separator, min(n_copies, fitting), sequences, names)
 
 
 def losses(subject: Subject, written: Written, /) -> NDArray[np.float64]:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from repetita.corpus.sequences import as_rows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet, PassProbe, scored_batches
-from repetita.subject import Rows, Subject
+from repetita.measure.suffixes import CORPUS_START, start_of, suffix_rows
+from repetita.subject import Subject
 
 Ints = NDArray[np.int64]
 NOT_ASKED = -1
@@ -110,7 +110,8 @@ class ExtractionProbe(PassProbe):
                 inside["context"][batch.part, w][asked] = exact_prefix(batch.hit[asked, start:stop])
                 for k in self.prompts:
                     text = batch.rows.targets[asked, start - k : stop]
-                    inside[f"inside_{k}"][batch.part, w][asked] = continued(subject, text, prompt=k)
+                    exact = continued(subject, text, prompt=k, start=start_of(over.sequences))
+                    inside[f"inside_{k}"][batch.part, w][asked] = exact
         return {"sequence": over.indices, "hits": hits, "n_scored": n_scored, **head, **inside}
 
     def _readings(self, over: EvalSet, items: dict[str, NDArray[np.generic]]) -> Iterator[Reading]:
@@ -126,18 +127,17 @@ class ExtractionProbe(PassProbe):
             yield Reading(metric, over.name, float(value), len(asked), dict(detail), kept)
 
 
-def continued(subject: Subject, text_NL: Ints, /, *, prompt: int) -> Ints:
+def continued(subject: Subject, text_NL: Ints, /, *, prompt: int, start: int | None = CORPUS_START) -> Ints:
     """Tokens after the first `prompt` that greedy decoding gets right before its first wrong one, shape (N,).
 
     One teacher-forced pass answers it: up to the first wrong token decoding has written the text itself, so
-    both read the same tokens before each of these places (to the rounding of one pass and of many).
+    both read the same tokens before each of these places (to the rounding of one pass and of many). Both
+    read `start` before the text, None for nothing.
     """
     if not len(text_NL):
         return np.zeros(0, np.int64)
-    rows = as_rows(text_NL)
-    asked = np.zeros_like(rows.scored)
-    asked[:, prompt:] = True
-    return exact_prefix(subject.score(Rows(rows.tokens, rows.targets, asked)).hit[:, prompt:])
+    hit = subject.score(suffix_rows(text_NL, prompt=prompt, start=start)).hit
+    return exact_prefix(hit[:, prompt - text_NL.shape[1] :])
 
 
 def exact_prefix(hit_NL: NDArray[np.bool_], /) -> Ints:

@@ -15,6 +15,7 @@ from repetita import seeds
 from repetita.errors import NotApplicable, SpecError
 from repetita.journal.records import Reading
 from repetita.measure.probe import SAMPLE_SEED, EvalSet, Pass, PassProbe
+from repetita.measure.shown import START, read_text, room, start_token
 from repetita.spec import ExactFraction
 from repetita.subject import Attending, Attributing, Circuits, Subject
 
@@ -23,9 +24,6 @@ Ints = NDArray[np.int64]
 
 PATTERN_ENTRIES = 1 << 22
 """Entries of a head's patterns that are asked for at once: 16 MiB a head."""
-
-START = 0
-"""The id of the start token, which is also the separator and padding."""
 
 RARE = 0.01
 """An id that occurs less often than this share of the mean is one that models have hardly read: in a text of
@@ -109,12 +107,13 @@ class InductionProbe(PassProbe):
     ) -> tuple[dict[str, Floats], dict[str, str]]:
         """Each score by head, and why the others are not there."""
         length = 1 + self.n_tokens * self.n_copies
-        if length > over.sequences.length:
+        if length > room(over.sequences):
             raise SpecError(
                 f"probe '{self.name}': {self.n_copies} copies of {self.n_tokens} tokens behind a start token "
-                f"are {length}, and a sequence has {over.sequences.length}; lower n_copies or n_tokens"
+                f"are {length}, and a sequence has {room(over.sequences)}; lower n_copies or n_tokens"
             )
-        match = prefix_matching(subject, drawn_AL, n_copies=self.n_copies)
+        start = start_token(over.sequences)
+        match = prefix_matching(subject, drawn_AL, n_copies=self.n_copies, start=start)
         previous_YH = previous_token(subject, over=over)
         found = {
             "prefix_query": match.query_YH,
@@ -163,7 +162,6 @@ def random_tokens(over: EvalSet, *, n_tokens: int, n_samples: int, excluded: flo
     """
     counts = over.sequences.token_counts()
     ids = np.flatnonzero(counts)
-    ids = ids[ids != START]
     ids = ids[np.argsort(counts[ids], kind="stable")]
     ids = ids[counts[ids] >= RARE * counts[ids].mean()] if len(ids) else ids
     out = int(len(ids) * excluded)
@@ -179,14 +177,16 @@ def random_tokens(over: EvalSet, *, n_tokens: int, n_samples: int, excluded: flo
     return np.stack([ids[order(places, turn=sample)] for sample in range(n_samples)])
 
 
-def prefix_matching(subject: Attending, tokens_AL: Ints, /, *, n_copies: int) -> PrefixMatch:
+def prefix_matching(
+    subject: Attending, tokens_AL: Ints, /, *, n_copies: int, start: int = START
+) -> PrefixMatch:
     """Attention from each token to those that followed it in the copies before (repetition notes, 8.1).
 
     With n distinct tokens at positions 1 .. n * n_copies behind the start token, query p of copy m
     (counted from 0) has the targets p - k n + 1 for k = 1 .. m.
     """
     n_tokens = tokens_AL.shape[1]
-    start_A1 = np.full((len(tokens_AL), 1), START, dtype=np.int64)
+    start_A1 = np.full((len(tokens_AL), 1), start, dtype=np.int64)
     rows_AL = np.concatenate([start_A1, np.tile(tokens_AL, (1, n_copies))], axis=1)
     target_LL = prefix_targets(n_tokens, n_copies=n_copies)
     n_entries, n_queries = int(target_LL.sum()), int(target_LL.any(1).sum())
@@ -214,8 +214,8 @@ def previous_token(subject: Attending, /, *, over: EvalSet) -> Floats:
 
     Separators and padding are no queries. Raises SpecError where a set has no text.
     """
-    tokens_BL = over.sequences.rows(over.indices).tokens
-    query_BL = tokens_BL[:, 1:] != START
+    rows = over.sequences.rows(over.indices)
+    tokens_BL, query_BL = rows.tokens, read_text(over.sequences, rows)
     size, total = max(1, PATTERN_ENTRIES // tokens_BL.shape[1] ** 2), None
     for start in range(0, len(tokens_BL), size):
         part, found = slice(start, start + size), []

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from repetita.cadence import At, Cadence
-from repetita.corpus.sequences import as_rows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.copying import NO_NAME, NOT_LOSSLESS
 from repetita.measure.passages import KINDS, LONG, SHORT, Passage, continuations
 from repetita.measure.probe import EvalSet, PassProbe, Sequences
+from repetita.measure.shown import alone, room
 from repetita.subject import Rows, Subject
 
 Ints = NDArray[np.int64]
@@ -50,7 +50,7 @@ class NamesProbe(PassProbe):
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """See `Probe.cost_tokens`: at most, for a passage fills a sequence of the set or less of it."""
-        return len(self.passages) * self._named(sets)[0].sequences.length
+        return len(self.passages) * room(self._named(sets)[0].sequences)
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
         """For each passage, on its name: `passage_loss`, and `name_probability_<kind>` of KINDS.
@@ -72,8 +72,8 @@ class NamesProbe(PassProbe):
 
 def _readings(subject: Subject, passage: Passage, sequences: Sequences) -> Iterator[Reading]:
     whole = sequences.encode(passage.text)
-    ids = whole[: sequences.length]
-    loss = subject.score(as_rows(ids[None])).loss[0].astype(np.float64)
+    ids = whole[: room(sequences)]
+    loss = subject.score(alone(sequences, ids[None])).loss[0].astype(np.float64)
     token_bytes = bytes_of(whole, sequences=sequences)
     places = continuations(passage, token_bytes=token_bytes)
     kind = np.full(len(ids), OTHER, dtype=np.int8)

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from repetita import seeds
 from repetita.corpus.parts_of_speech import CLASSES, PAPER_CLASSES, TokenWords
-from repetita.corpus.tagging import Tags
+from repetita.corpus.taggers import TaggerName
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
 from repetita.measure.probe import ROWS_PER_BATCH, SAMPLE_SEED, EvalSet, PassProbe, scored_batches
@@ -27,11 +27,25 @@ COUNTED = ("positions", "words", "right", "exact")
 these, where it has the class of the truth; of these, where it is the truth."""
 
 
-class WordsOf(Protocol):
-    """What is asked of `corpus.parts_of_speech.Words`."""
+class TagsOf(Protocol):
+    """What is asked of `corpus.tagging.Tags`."""
 
     @property
-    def tags(self) -> Tags:
+    def tagger(self) -> TaggerName:
+        """Which tagger has made them."""
+        ...
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """`agreement`: how far a second tagger says the same; None where none was asked."""
+        ...
+
+
+class WordsOf(Protocol):
+    """What is asked of `corpus.parts_of_speech.Words` and `corpus.window_words.WindowWords`."""
+
+    @property
+    def tags(self) -> TagsOf:
         """What was written down about the corpus."""
         ...
 
@@ -193,7 +207,7 @@ def counted(
 
 
 def parts_of_speech_readings(
-    counts: Ints, *, confusion: Ints, total: Ints, over: EvalSet, tags: Tags
+    counts: Ints, *, confusion: Ints, total: Ints, over: EvalSet, tags: TagsOf
 ) -> Iterator[Reading]:
     """For each class of the paper `recall_<class>`, `memorized_<class>` and `precision_<class>`; then all.
 

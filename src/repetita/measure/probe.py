@@ -16,6 +16,7 @@ from repetita.corpus.document_ids import split_form
 from repetita.corpus.masking import measuring_masks
 from repetita.corpus.places import placeless
 from repetita.corpus.sequences import CorpusSpec
+from repetita.corpus.windows import Windows
 from repetita.errors import SpecError, nearest
 from repetita.journal.records import Reading
 from repetita.spec import Spec, fingerprint, introduced, plain
@@ -181,17 +182,11 @@ class ScoredBatch(NamedTuple):
     """The most likely token, 0 where not scored, shape (B, L); None unless asked for."""
 
 
-def scored_batches(subject: Subject, *, over: EvalSet, predict: bool = False) -> Iterator[ScoredBatch]:
-    """Every row of `over` once, `ROWS_PER_BATCH` at a time, with the loss and hit of each scored position.
+def questions(subject: Subject, *, over: EvalSet) -> Iterator[tuple[slice, Rows, list[Rows]]]:
+    """Every row of `over` once, `ROWS_PER_BATCH` at a time: which, the text, and what a subject is asked.
 
-    A masked subject is asked DRAWS times, with disjoint masks that cover each scored position once. With
-    `predict` the most likely tokens as well; SpecError where the subject cannot say.
+    A masked subject is asked DRAWS times, with disjoint masks that cover each scored position once.
     """
-    ask = subject.score
-    if predict:
-        if not isinstance(subject, Predicting):
-            raise SpecError("this subject does not say which token it finds most likely; give it `predict`")
-        ask = subject.predict
     for start in range(0, len(over.indices), ROWS_PER_BATCH):
         part = slice(start, min(start + ROWS_PER_BATCH, len(over.indices)))
         indices = over.indices[part]
@@ -199,6 +194,20 @@ def scored_batches(subject: Subject, *, over: EvalSet, predict: bool = False) ->
         asked = [rows]
         if subject.mask_id is not None:
             asked = measuring_masks(rows, mask_id=subject.mask_id, name=own_name(over.name), indices=indices)
+        yield part, rows, asked
+
+
+def scored_batches(subject: Subject, *, over: EvalSet, predict: bool = False) -> Iterator[ScoredBatch]:
+    """The rows of `questions` with the loss and hit of each scored position.
+
+    With `predict` the most likely tokens as well; SpecError where the subject cannot say.
+    """
+    ask = subject.score
+    if predict:
+        if not isinstance(subject, Predicting):
+            raise SpecError("this subject does not say which token it finds most likely; give it `predict`")
+        ask = subject.predict
+    for part, rows, asked in questions(subject, over=over):
         loss_BL, hit_BL = np.zeros(rows.scored.shape), np.zeros_like(rows.scored)
         predicted_BL = np.zeros(rows.scored.shape, np.int64) if predict else None
         for question in asked:
@@ -220,8 +229,15 @@ def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
         n_scored[part] = rows.scored.sum(1)
         index_loss += loss_BL.sum(0)
         index_n += rows.scored.sum(0)
-        n_bytes += int(np.sum(over.sequences.scored_bytes(rows)))
+        n_bytes += int(np.sum(_bytes(over, part, rows)))
     return Pass(over.name, over.indices, loss_sums, hits, n_scored, n_bytes, index_loss, index_n)
+
+
+def _bytes(over: EvalSet, part: slice, rows: Rows) -> NDArray[np.int64]:
+    """Bytes behind each row; of texts that were only read, where their tokens stand."""
+    if isinstance(over.sequences, Windows):
+        return over.sequences.n_bytes(over.indices[part])
+    return over.sequences.scored_bytes(rows)
 
 
 class PassProbe(Spec):

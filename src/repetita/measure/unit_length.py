@@ -46,7 +46,7 @@ def unit_length_readings(hit_SL: Bools, *, scored: Bools, over: EvalSet) -> Iter
     `edges[i+1]` tokens, in bins that double. `unit_length_token_weighted`: mean over memorized tokens of the
     length of the run that a token is in. `unit_length_shuffled` and `unit_length_token_weighted_shuffled`:
     the same with each sequence's hits moved to any of its scored positions, as an expectation (see
-    `Shuffled`). n counts scored tokens. Items by sequence: `sequence`, `runs`, `longest`.
+    `Shuffled`). n counts scored tokens. Items by sequence: `sequence`, `hits`, `runs`, `longest`.
     """
     hit_SL = hit_SL & scored
     lengths_R, sequence_R = run_lengths(hit_SL)
@@ -72,7 +72,12 @@ def unit_length_readings(hit_SL: Bools, *, scored: Bools, over: EvalSet) -> Iter
         "edges": edges,
         "histogram": np.histogram(lengths_R, bins=edges)[0].tolist(),
     }
-    items: dict[str, NDArray[np.generic]] = {"sequence": over.indices, "runs": runs, "longest": longest}
+    items: dict[str, NDArray[np.generic]] = {
+        "sequence": over.indices,
+        "hits": hit_SL.sum(1),
+        "runs": runs,
+        "longest": longest,
+    }
     weighted = float((lengths_R**2).sum()) / hits
     expected = {"runs": shuffled.runs, "sd_runs": shuffled.sd_runs}
     yield Reading(names[0], over.name, hits / len(lengths_R), n, detail, items)

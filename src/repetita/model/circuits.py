@@ -1,17 +1,19 @@
 """What single heads do: attribution to logits, copying and composition from the weights, ablation.
 
 Shapes: B rows, L tokens, N positions of these B * L, D width of the model, H heads, K width of a head,
-V vocabulary, C = H * K.
+V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from repetita.errors import NotApplicable, SpecError
-from repetita.model import attention
+from repetita.model import attention, head_paths
+from repetita.model.head_paths import Direct, Norm, Reading, Vocabulary
 from repetita.model.transformer import Block, Dropout, Transformer
 from repetita.subject import Head, Patterns
 
@@ -94,105 +96,52 @@ class Ablated:
         return walk(self._model, tokens_BL, without=self.heads, patterns=self._patterns)
 
 
-class Direct:
-    """The direct path from each head of a causal model to the logits, for some rows of tokens.
-
-    The final norm is linear once its scale is held: it centres, divides by the deviation that the stream has
-    with all heads at work, and multiplies by its gain. Logits count from their mean over the vocabulary.
-    """
-
-    def __init__(self, model: Transformer, tokens_BL: Tensor) -> None:
-        _causal(model)
-        self._model = model
-        self._mixed = []
-        for layer in walk(model, tokens_BL):
-            self._mixed.append(layer.mixed_BLHK)
-            last_BLD = layer.after_BLD
-        norm = model.final_norm
-        self._scale_BL1 = (last_BLD.var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-        self._out_VD = readout(model)
-
-    def to_targets(self, targets_BL: Tensor, /) -> Iterator[Tensor]:
-        """By layer what each head adds to the logit of the target (B L H)."""
-        wanted_BLD = self._out_VD[targets_BL] / self._scale_BL1
-        for block, mixed_BLHK in zip(_blocks(self._model), self._mixed, strict=True):
-            wanted_BLHK = (wanted_BLD @ block.attention_out.weight).view(mixed_BLHK.shape)
-            yield (mixed_BLHK * wanted_BLHK).sum(-1)
-
-    def to_tokens(self, tokens_BL: Tensor, /) -> Iterator[Tensor]:
-        """By layer what each head at token i adds to the logit of token j's id (B H L L)."""
-        wanted_BLD = self._out_VD[tokens_BL]
-        for block, mixed_BLHK in zip(_blocks(self._model), self._mixed, strict=True):
-            wanted_BLHK = (wanted_BLD @ block.attention_out.weight).view(mixed_BLHK.shape)
-            written_BLHK = mixed_BLHK / self._scale_BL1[..., None]
-            yield written_BLHK.transpose(1, 2) @ wanted_BLHK.permute(0, 2, 3, 1)
-
-
-def readout(model: Transformer, /) -> Tensor:
-    """What the final norm's scaled stream is multiplied by for the logits less their mean (V D)."""
-    out_VD = model.output_weight - model.output_weight.mean(0)
-    out_VD = out_VD * model.final_norm.weight
-    return out_VD - out_VD.mean(-1, keepdim=True)
+def direct(model: Transformer, tokens_BL: Tensor, /) -> Direct:
+    """The direct path from each head of a causal model to the logits, for some rows of tokens."""
+    _causal(model)
+    mixed = []
+    for layer in walk(model, tokens_BL):
+        mixed.append(layer.mixed_BLHK)
+        last_BLD = layer.after_BLD
+    scale_BL1 = (last_BLD.var(-1, unbiased=False, keepdim=True) + model.final_norm.eps).sqrt()
+    outs = [block.attention_out.weight for block in _blocks(model)]
+    return Direct(mixed=mixed, outs=outs, scale_BL1=scale_BL1, vocabulary=_vocabulary(model))
 
 
 def ov_copying(model: Transformer, /) -> Tensor:
-    """sum(lambda) / sum |lambda| of each head's full OV circuit (n_layer H); see `Circuits.ov_copying`.
-
-    The circuit (V V) is a product of (V K) and (K V), so that its eigenvalues other than 0 are those of the
-    product (K K) in the other order.
-    """
-    _causal(model)
-    between_DD = readout(model).cpu().double().T @ _embedded(model)
-    found = []
-    for block in _blocks(model):
-        _, _, value_HKD = _read(block)
-        out_HDK = block.attention_out.weight.cpu().double().T.view(value_HKD.shape).mT
-        small_HKK = value_HKD @ between_DD.T @ out_HDK
-        values_HK = torch.linalg.eigvals(small_HKK)
-        found.append(values_HK.sum(-1).real / values_HK.abs().sum(-1))
-    return torch.stack(found)
+    """sum(lambda) / sum |lambda| of each head's full OV circuit (n_layer H); see `Circuits.ov_copying`."""
+    return head_paths.ov_copying(_vocabulary(model), layers=_layers(model))
 
 
 def k_composition(model: Transformer, /) -> Tensor:
-    """Traces of the QK circuits through earlier heads (n_layer H n_layer H); see `Circuits.k_composition`.
-
-    Both sides of rotary positions are taken unturned, as a token reading itself.
-    """
-    _causal(model)
-    config = model.config
-    shape_HKHK = (config.n_head, config.d_head) * 2
-    embedded_VD, blocks = _embedded(model), list(_blocks(model))
-    gram_DD = embedded_VD.T @ embedded_VD
-    traces = torch.zeros((config.n_layer, config.n_head) * 2, dtype=torch.float64)
-    for later, block in enumerate(blocks):
-        query_HKD, key_HKD, _ = _read(block)
-        # What an earlier head wrote is centred by the norm before it is read.
-        key_HKD = key_HKD - key_HKD.mean(-1, keepdim=True)
-        for earlier, other in enumerate(blocks[:later]):
-            _, _, value_HKD = _read(other)
-            out_DC = other.attention_out.weight.cpu().double()
-            seen_CC = query_HKD.flatten(0, 1) @ gram_DD @ value_HKD.flatten(0, 1).T
-            written_CC = key_HKD.flatten(0, 1) @ out_DC
-            product_HKHK = (seen_CC * written_CC).view(shape_HKHK)
-            traces[later, :, earlier] = product_HKHK.sum((1, 3)) / config.d_head**0.5
-    return traces
+    """Traces of the QK circuits through earlier heads (n_layer H n_layer H); see `Circuits.k_composition`."""
+    return head_paths.k_composition(_vocabulary(model), layers=_layers(model), norm=_norm(model))
 
 
 def _blocks(model: Transformer) -> Iterable[Block]:
     return cast("Iterable[Block]", model.blocks)
 
 
-def _embedded(model: Transformer) -> Tensor:
-    """Embeddings as a norm centres them, in double precision (V D)."""
-    embedded_VD = model.embedding.weight.cpu().double()
-    return embedded_VD - embedded_VD.mean(-1, keepdim=True)
+def _norm(model: Transformer) -> Norm:
+    return Norm(model.final_norm.weight, centres=True)
 
 
-def _read(block: Block) -> tuple[Tensor, Tensor, Tensor]:
-    """What each head's queries, keys and values read of a centred stream (H K D each)."""
+def _vocabulary(model: Transformer) -> Vocabulary:
+    _causal(model)
+    embedding_VD, output_VD = model.embedding.weight, model.output_weight
+    place = torch.device("cpu")
+    return Vocabulary(embedding_VD=embedding_VD, output_VD=output_VD, norm=_norm(model), place=place)
+
+
+def _layers(model: Transformer) -> list[Callable[[], Reading]]:
+    return [partial(_read, block) for block in _blocks(model)]
+
+
+def _read(block: Block) -> Reading:
     read = (block.qkv.weight * block.attention_norm.weight).cpu().double()
-    read_3HKD = read.view(3, block.n_head, -1, read.shape[1])
-    return read_3HKD[0], read_3HKD[1], read_3HKD[2]
+    query_HKD, key_HKD, value_HKD = read.view(3, block.n_head, -1, read.shape[1])
+    out_DC = block.attention_out.weight.cpu().double()
+    return Reading(query_HKD, key_HKD, value_HKD, out_DC, query_HKD.shape[1] ** -0.5)
 
 
 def _causal(model: Transformer) -> None:

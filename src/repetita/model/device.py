@@ -31,9 +31,7 @@ def setup(device: str = "cpu", *, threads: int = 1) -> Device:
     bit for bit for one torch build, CPU kind and number of threads. Raises SpecError for a device that
     is not there.
     """
-    kind = device.partition(":")[0]
-    if kind not in KINDS:
-        raise SpecError(f"no device is named '{device}'; {nearest(kind, KINDS)}")
+    place = present(device)
     if threads < 1:
         raise SpecError(f"threads = {threads} is no number of threads; give 1 or more")
     # cuBLAS reads it when it starts; without it its results may differ between runs.
@@ -46,7 +44,7 @@ def setup(device: str = "cpu", *, threads: int = 1) -> Device:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     _keep_freed_memory()
-    return Device(torch_device=_present(device, kind), threads=threads)
+    return Device(torch_device=place, threads=threads)
 
 
 def describe(device: Device) -> dict[str, Any]:
@@ -64,8 +62,11 @@ def describe(device: Device) -> dict[str, Any]:
     }
 
 
-def _present(device: str, kind: str) -> torch.device:
-    """The device, once it is sure to be there."""
+def present(device: str, /) -> torch.device:
+    """The device of this name, once it is sure to be there; SpecError for one that is not."""
+    kind = device.partition(":")[0]
+    if kind not in KINDS:
+        raise SpecError(f"no device is named '{device}'; {nearest(kind, KINDS)}")
     try:
         place = torch.device(device)
     except RuntimeError:

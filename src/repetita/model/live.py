@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repetita.errors import NotApplicable, RunFolderError, SpecError
+from repetita.errors import NotApplicable, RunFolderError
 from repetita.model import circuits
+from repetita.model.answering import Answering, Readout
 from repetita.model.checkpoint import checkpoint_path, load, steps_on_disk
-from repetita.model.loss import scored_cross_entropy
+from repetita.model.memory import Batches
+from repetita.model.products import product
 from repetita.model.transformer import Transformer
-from repetita.subject import Floats, Pattern, Patterns, Rows, Scores, Tokens
-
-BATCH_TOKENS = 2048
-"""Tokens scored at once on a CPU: the states of a small model then stay in the caches."""
+from repetita.subject import Floats, Pattern, Patterns, Tokens
 
 
 class Model(Protocol):
@@ -37,6 +36,36 @@ class Model(Protocol):
         ...
 
 
+class Own(Readout):
+    """Any `Model` as its states and logits."""
+
+    def __init__(self, model: Model, /) -> None:
+        self.model = model
+
+    @property
+    def mask_id(self) -> int | None:
+        """See `Subject.mask_id`."""
+        return self.model.mask_id
+
+    @property
+    def context(self) -> int | None:
+        """That of our own transformer; another model knows by itself."""
+        return self.model.config.context if isinstance(self.model, Transformer) else None
+
+    @property
+    def n_ids(self) -> int:
+        """The ids of the output matrix."""
+        return len(self.model.output_weight)
+
+    def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
+        """The model's own (N D)."""
+        return self.model.states(tokens_BL, at_N=at_N)
+
+    def logits(self, states_CD: Tensor, /) -> Tensor:
+        """The output matrix times each state (C V)."""
+        return product(states_CD, self.model.output_weight)
+
+
 @runtime_checkable
 class Shown(Protocol):
     """A model that shows its attention."""
@@ -46,7 +75,7 @@ class Shown(Protocol):
         ...
 
 
-class LiveSubject:
+class LiveSubject(Answering):
     """A model in memory as a Subject; asking it leaves weights, gradients and generators as they are.
 
     Rows are scored `batch_rows` at a time (default: as many as make 2,048 tokens), always in the
@@ -56,26 +85,8 @@ class LiveSubject:
     def __init__(
         self, model: Model, *, device: torch.device | None = None, batch_rows: int | None = None
     ) -> None:
-        if batch_rows is not None and batch_rows < 1:
-            raise SpecError(f"batch_rows = {batch_rows} scores nothing; give 1 or more")
+        super().__init__(Own(model), batches=Batches(device or torch.device("cpu"), rows=batch_rows))
         self.model = model
-        self.device = device or torch.device("cpu")
-        self.batch_rows = batch_rows
-
-    @property
-    def mask_id(self) -> int | None:
-        """See `Subject.mask_id`."""
-        return self.model.mask_id
-
-    @torch.no_grad()
-    def score(self, rows: Rows) -> Scores:
-        """Teacher-forced loss and top-1 hit at every scored position; see `Subject.score`."""
-        return self._ask(rows, predict=False)
-
-    @torch.no_grad()
-    def predict(self, rows: Rows) -> Scores:
-        """As `score`, with the most likely token; see `Predicting.predict`."""
-        return self._ask(rows, predict=True)
 
     @torch.no_grad()
     def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
@@ -90,8 +101,9 @@ class LiveSubject:
         """What each head adds to the target's logit; see `Attributing.attribute`."""
         model = self._transformer()
         found = np.zeros((model.config.n_layer, model.config.n_head, *tokens.shape), dtype=np.float32)
-        for part in _parts(self.batch_rows, *tokens.shape):
-            direct = circuits.Direct(model, torch.tensor(tokens[part], device=self.device))
+        n, length = tokens.shape
+        for part in self.batches.parts(n, length=length):
+            direct = circuits.direct(model, torch.tensor(tokens[part], device=self.device))
             asked_BL = torch.tensor(targets[part], device=self.device)
             for layer, added_BLH in enumerate(direct.to_targets(asked_BL)):
                 found[layer, :, part] = added_BLH.permute(2, 0, 1).cpu().numpy()
@@ -101,7 +113,7 @@ class LiveSubject:
     def raises(self, tokens: Tokens, /) -> Iterator[Floats]:
         """What each head adds to the logits of a row's own tokens; see `Attributing.raises`."""
         tokens_BL = torch.tensor(tokens, device=self.device)
-        for added_BHLL in circuits.Direct(self._transformer(), tokens_BL).to_tokens(tokens_BL):
+        for added_BHLL in circuits.direct(self._transformer(), tokens_BL).to_tokens(tokens_BL):
             yield added_BHLL.cpu().numpy()
 
     @torch.no_grad()
@@ -117,41 +129,12 @@ class LiveSubject:
     def without(self, heads: Iterable[tuple[int, int]], /, *, patterns: Patterns = "frozen") -> "LiveSubject":
         """See `Ablating.without`; takes up to four times as long to score."""
         model = circuits.Ablated(self._transformer(), heads=heads, patterns=patterns)
-        return LiveSubject(model, device=self.device, batch_rows=self.batch_rows)
+        return LiveSubject(model, device=self.device, batch_rows=self.batches.rows)
 
     def _transformer(self) -> Transformer:
         if not isinstance(self.model, Transformer):
             raise NotApplicable("not applicable: single heads are looked into in our own transformer only")
         return self.model
-
-    def _ask(self, rows: Rows, *, predict: bool) -> Scores:
-        n, length = rows.tokens.shape
-        loss_BL = torch.zeros(n, length)
-        hit_BL = torch.zeros(n, length, dtype=torch.bool)
-        predicted_BL = torch.zeros(n, length, dtype=torch.long) if predict else None
-        for part in _parts(self.batch_rows, n, length):
-            scored_BL = torch.tensor(rows.scored[part])
-            at_N = scored_BL.flatten().nonzero()[:, 0].to(self.device)
-            if not len(at_N):
-                continue
-            tokens_BL = torch.tensor(rows.tokens[part], device=self.device)
-            scores = scored_cross_entropy(
-                self.model.states(tokens_BL, at_N=at_N),
-                weight_VD=self.model.output_weight,
-                targets_N=torch.tensor(rows.targets[part], device=self.device).flatten()[at_N],
-                predict=predict,
-            )
-            loss_BL[part][scored_BL], hit_BL[part][scored_BL] = scores.loss_N.cpu(), scores.hit_N.cpu()
-            if predicted_BL is not None and scores.predicted_N is not None:
-                predicted_BL[part][scored_BL] = scores.predicted_N.cpu()
-        predicted = None if predicted_BL is None else predicted_BL.numpy()
-        return Scores(loss_BL.numpy(), hit_BL.numpy(), predicted)
-
-
-def _parts(batch_rows: int | None, n: int, length: int) -> Iterator[slice]:
-    """Rows that are asked at once."""
-    size = batch_rows or max(1, BATCH_TOKENS // length)
-    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:

@@ -156,8 +156,8 @@ class Rates:
             try:
                 header = read_header(file.parent)
                 spec, place = header["spec"], header["device"]
-                if (place["device"], place["threads"]) != ("cpu", 1):
-                    continue  # A worker of a study computes with one thread.
+                if (place["device"], place["threads"]) != ("cpu", 1) or "trainer" in spec:
+                    continue  # A worker of a study computes with one thread, and by the loop of this package.
                 model = ModelConfig(**spec["model"])
                 lines = list(islice(read_journal(file.parent, journal="steps"), STEPS_LOOKED_AT))
                 seconds = median(line["seconds"] for line in lines[1:])

@@ -111,16 +111,8 @@ def measure_run(
     >>> sorted({row["on"] for row in rows})
     ['repeated', 'test']
     """
-    path = Path(path)
-    if status(path) == "missing":
-        names = [file.parent.name for file in path.parent.glob("*/run.json")]
-        raise RunFolderError(f"{path} is no run; {nearest(path.name, names)}")
-    header = read_header(path)
-    spec = RunSpec.from_json(canonical_json(header["spec"]))
-    if source is not None:
-        spec = spec.edit(corpus=spec.corpus.edit(source=source))
-    corpora = Corpora(Path(root), say=say)
-    _open_corpus(spec, corpora=corpora, fingerprint=header["corpus"], run=path.name)
+    path, corpora = Path(path), Corpora(Path(root), say=say)
+    spec = open_run(path, corpora=corpora, source=source)
     taken = max(steps_on_disk(path), default=0) if step is None else step
     subject = checkpoint_subject(path, step=taken)
     probe = in_run(ScoreProbe(on=tuple(on), max_sequences=max_sequences), spec=spec)
@@ -129,6 +121,22 @@ def measure_run(
         for reading in probe.measure(subject, sets=corpora.sets(spec))
         if reading.value is not None
     ]
+
+
+def open_run(path: Path, *, corpora: Corpora, source: str | None) -> RunSpec:
+    """The spec of the run in a folder, its very corpus opened in `corpora` and compared with its hashes.
+
+    Raises RunFolderError where there is no run, and SpecError where its text is not to be found.
+    """
+    if status(path) == "missing":
+        names = [file.parent.name for file in path.parent.glob("*/run.json")]
+        raise RunFolderError(f"{path} is no run; {nearest(path.name, names)}")
+    header = read_header(path)
+    spec = RunSpec.from_json(canonical_json(header["spec"]))
+    if source is not None:
+        spec = spec.edit(corpus=spec.corpus.edit(source=source))
+    _open_corpus(spec, corpora=corpora, fingerprint=header["corpus"], run=path.name)
+    return spec
 
 
 def _open_corpus(spec: RunSpec, *, corpora: Corpora, fingerprint: str, run: str) -> None:

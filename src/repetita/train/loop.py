@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from repetita.corpus.sequences import Corpus, compose
-from repetita.errors import RunStopped, SpecError, TrainingDiverged
+from repetita.errors import RunFolderError, RunStopped, SpecError, TrainingDiverged
 from repetita.journal import folder
 from repetita.journal.records import Event
 from repetita.model import checkpoint
@@ -82,12 +82,11 @@ def train(
     the last. `trunk` is the folder of a run that begins in the same way, to start from its newest
     common state; `forkable` keeps the optimizer at the end, so that this run can be a trunk.
     `parent` is the run that it starts from, if it does (`RunSpec.start`), brought to its end before;
-    `needs_optimizer` keeps the optimizer at the end, too, and for a run that is done without it trains it
-    once more: for runs that start from this one and carry it on.
+    `needs_optimizer` keeps the optimizer at the end, too, and trains a run that is done without it once more:
+    for runs that start from this one and carry it on. A run that names its `trainer` is only looked at.
 
     Raises RunStopped after SIGTERM or SIGINT, the state saved; TrainingDiverged for a loss or gradient
-    that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`);
-    RunFolderError, StorageError, CorpusError, SpecError.
+    that is not finite (the folder then says `failed`, and raises it again unless `retry_failed`); UserError.
     """
     path = _place(spec, corpus=corpus, root=root, parent=parent)
     beyond = {step for probe in probes for step in probe.steps if not 0 <= step <= spec.steps}
@@ -95,6 +94,8 @@ def train(
         raise SpecError(f"a probe is due at step {min(beyond)} of a run of {spec.steps} steps; leave it out")
     if folder.status(path) == "failed" and not options.retry_failed:
         raise TrainingDiverged(folder.failure(path))
+    if spec.trainer is not None:
+        return _from_elsewhere(path, spec=spec, probes=probes)
     as_given: AsGiven = {"spec": spec, "corpus": corpus, "options": options, "parent": parent}
     failed = set[folder.Key]()
     with StopRequests() as stop:
@@ -118,6 +119,17 @@ def train(
         if needs_optimizer and spec.steps not in checkpoint.steps_on_disk(path, kind="resume"):
             regain_optimizer(path, follow=follow, **as_given)
     return Outcome(path=path, trained_steps=spec.steps - began, failed=tuple(sorted(failed)))
+
+
+def _from_elsewhere(path: Path, *, spec: RunSpec, probes: Sequence[Due]) -> Outcome:
+    """A run that another trainer trained; RunFolderError where it has not, or has not measured everything."""
+    what = "is not done" if folder.status(path) != "done" else "lacks measurements"
+    if what == "is not done" or lacking(path, probes=probes):
+        raise RunFolderError(
+            f"{path} {what}, and it is '{spec.trainer}' that trains it; let that write it, as "
+            f"docs/elsewhere.md shows, or take the probe out"
+        )
+    return Outcome(path, 0, ())
 
 
 def _place(spec: RunSpec, *, corpus: Corpus, root: Path, parent: Parent | None) -> Path:

@@ -118,6 +118,9 @@ class RunSpec(Spec):
     """What stands before every sequence that is trained on; the steps read the same text as without it."""
     start: Start | None = introduced(None)
     """The run whose weights this one begins with, of the same vocabulary and shape; None begins afresh."""
+    trainer: str | None = introduced(None, min_length=1, max_length=200)
+    """Who trains it where that is not this package, by name, version and whatever of its settings `recipe`
+    does not say (`study.elsewhere`); `model` is then the shape that comes nearest."""
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -134,6 +137,11 @@ class RunSpec(Spec):
         object.__setattr__(self, "recipe", self.recipe.edit(horizon=horizon))
         if self.start is not None:
             _check_shape(self, self.start.run)
+            if self.trainer is not None:
+                raise SpecError(
+                    f"RunSpec: start has no effect on a run that '{self.trainer}' trains; leave it out and "
+                    f"give the trainer the weights to begin with"
+                )
         return self
 
     def until(self, step: int) -> Self:
@@ -202,6 +210,7 @@ def run_slug(spec: RunSpec) -> str:
     scale, unit = (1e6, "m") if n_params >= 999_500 else (1e3, "k") if n_params >= 1000 else (1, "")
     size = f"{n_params / scale:.3g}{unit}"
     ids = "" if spec.document_ids is None else f"-{spec.document_ids.kind}"
+    ids += "" if spec.trainer is None else "-elsewhere"
     kinds = "-then-".join(reversed([run.treatment.kind for run in ancestry(spec)]))
     return f"{size}-{kinds}{ids}-s{spec.seed}"
 

@@ -176,26 +176,10 @@ class Run:
         name = (probe.fingerprint, self.step)
         if name in self.measured:
             return
-        try:
-            subject = LiveSubject(self.updater.model, device=self.updater.device)
-            readings = list(probe.measure(subject))
-            if not readings:
-                raise ValueError("it yielded no reading; yield one with value None where none is defined")
-            self.folder.write_measurements(
-                readings,
-                step=self.step,
-                tokens=self.tokens,
-                tokens_total=self.tokens_total,
-                probe=probe.fingerprint,
-            )
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001
-            message = f"{probe.name} ({probe.fingerprint}): {type(error).__name__}: {error}"
-            self.folder.write_event(Event(self.step, "probe_failed", message))
-            self.failed.add(name)
-        else:
-            self.measured.add(name)
+        subject = LiveSubject(self.updater.model, device=self.updater.device)
+        at = (self.step, self.tokens, self.tokens_total)
+        done = write_what_it_says(probe, subject, folder=self.folder, at=at)
+        (self.measured if done else self.failed).add(name)
 
     def save(self, *, optimizer: bool) -> None:
         """Commits the journal and keeps the state after `step` updates as a checkpoint."""
@@ -290,6 +274,30 @@ class Run:
         self.measured = set(measured(self.folder.path))
         lines = read_journal(self.folder.path, journal="steps")
         self.spikes.recall([StepRecord(**line) for line in lines])
+
+
+def write_what_it_says(
+    probe: Due, subject: Subject, *, folder: RunFolder, at: tuple[int, int, int | None]
+) -> bool:
+    """Lets a probe measure a subject and writes it down, at a step, its tokens and `tokens_total`.
+
+    False where it failed, which becomes an event.
+    """
+    step, tokens, tokens_total = at
+    try:
+        readings = list(probe.measure(subject))
+        if not readings:
+            raise ValueError("it yielded no reading; yield one with value None where none is defined")
+        folder.write_measurements(
+            readings, step=step, tokens=tokens, tokens_total=tokens_total, probe=probe.fingerprint
+        )
+    except StorageError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        message = f"{probe.name} ({probe.fingerprint}): {type(error).__name__}: {error}"
+        folder.write_event(Event(step, "probe_failed", message))
+        return False
+    return True
 
 
 def header(

@@ -1,0 +1,94 @@
+"""`repetita series`: a series of checkpoints looked through, measured on texts, and written up as a page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from repetita.cli.options import ROOT, AsJson, Root, TextField, inert, print_json, speaker
+
+
+def series(
+    context: typer.Context,
+    subjects: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUBJECT...",
+            help="hf:NAME@all, hf:NAME@step0,step1000, a folder of checkpoint folders, run:RUN@all ...",
+        ),
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            help="A text, a .csv, .jsonl or .parquet file of texts, or a folder; several. [default: leads of "
+            "Wikipedia, and synthetic text that nobody has read]",
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="A table (.parquet, .csv, .jsonl) of step and text: what was read when."),
+    ] = None,
+    seen: Annotated[str | None, typer.Option(help="Without --order: the --text that was read.")] = None,
+    unseen: Annotated[str | None, typer.Option(help="Without --order: the --text that was not.")] = None,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option("--probe", help="As of `repetita measure`. [default: score, extraction, heads]"),
+    ] = None,
+    text_field: TextField = "text",
+    limit: Annotated[int | None, typer.Option(help="At most this many texts of each --text.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps ... [default: what is there]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. [default: float32 where it fits]")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Weights as a pickle where there are no safetensors.")
+    ] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Write a page on a series of checkpoints: what it memorizes, forgets, and when induction heads form."""
+    from repetita.study.audit import Audit
+    from repetita.study.known_order import FromTable
+    from repetita.study.series_study import series_audit
+
+    given = {"limit": limit, "device": device, "dtype": dtype, "probes": tuple(probes) if probes else None}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    values |= {"text_field": text_field, "allow_pickle": allow_pickle}
+    if texts:
+        values["texts"] = tuple(texts)
+    audit: Audit = series_audit(subjects, **values)
+    table = None if order is None else FromTable(path=order)
+    _measure(context, audit, order=table, seen=seen, unseen=unseen, root=root, as_json=as_json)
+
+
+def _measure(context: typer.Context, audit: Any, *, root: Path, as_json: bool, **roles: Any) -> None:
+    from repetita.cli.standing import standing_shown
+    from repetita.study.series_study import measure_series
+
+    say = speaker(context)
+    with standing_shown(quiet=context.obj == "quiet") as watch:
+        found = measure_series(
+            audit,
+            **roles,
+            root=root,
+            watch=watch,
+            look=lambda name, share: say(f"{share:4.0%} looking through {name}"),
+        )
+    report = found.report
+    if as_json:
+        print_json({
+            "page": found.page,
+            "healthy": found.diagnosis.healthy,
+            "claims": [claim._asdict() for claim in report.findings],
+            "tables": {one.name: [dict(zip(one.columns, row, strict=True)) for row in one.rows]
+                       for one in report.tables},
+            "warnings": report.warnings,
+            "checkpoints": [one._asdict() for one in found.diagnosis.checked],
+        })  # fmt: skip
+        return
+    for claim in report.findings:
+        typer.echo(inert(f"{claim.verdict}: {claim.statement}: {claim.measured or claim.note}"))
+    for warning in report.warnings:
+        typer.echo(inert(f"! {warning}"))
+    typer.echo(inert(str(found.page)))

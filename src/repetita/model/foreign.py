@@ -1,0 +1,204 @@
+"""A language model of transformers cut in two, so that logits can be made of some of its states at a time.
+
+The trunk is the module inside the model whose answer the model turns into logits; the head is the model's own
+code with that answer put in place of the trunk's. So soft caps, scales, transforms and biases of any
+architecture are the model's own, and no code here knows its name.
+
+Shapes: B rows, L tokens, N positions of these B * L, C states of one chunk, D width, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from repetita.model.answering import Readout
+from repetita.model.pretrained_attention import Without
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CLOSE = {torch.float32: 1e-4, torch.float64: 1e-8}
+"""How far logits made in two parts may be from the model's own, as a share of the largest; 16 bits: 3%."""
+
+
+class Trunk(NamedTuple):
+    """What a model computes before its head."""
+
+    module: nn.Module
+    answer: type[Any]
+    """The class of its answer, which the head takes apart."""
+
+
+class Foreign(Readout):
+    """A causal or masked language model of transformers, in evaluation mode, as states and logits.
+
+    `mask_id` is None for a causal model. For a masked one `pad_id` at the end of a row is padding, which no
+    token reads; a causal model reads nothing that comes later, and needs no such rule. `device` is where
+    tokens are put. Where the model cannot be cut (`apart` is False: the head asks the trunk for more than
+    its states) logits of whole batches are made, and batches should be small.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        /,
+        *,
+        device: torch.device,
+        mask_id: int | None = None,
+        pad_id: int | None = None,
+        without: Without | None = None,
+    ) -> None:
+        self.model, self.device, self.without = model, device, without
+        self._mask_id, self._pad_id = mask_id, pad_id
+        self._context = context_of(model)
+        self._trunk, self._n_ids = _cut(model, device)
+
+    @property
+    def mask_id(self) -> int | None:
+        """See `Subject.mask_id`."""
+        return self._mask_id
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model has positions for; see `context_of`."""
+        return self._context
+
+    @property
+    def n_ids(self) -> int:
+        """The width of the logits; some models have more than their tokenizer has ids."""
+        return self._n_ids
+
+    @property
+    def apart(self) -> bool:
+        """Whether the head works on states by the chunk."""
+        return self._trunk is not None
+
+    def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
+        """What the trunk answers at some of the flattened positions (N D); whole logits where it has none."""
+        given = {"input_ids": tokens_BL}
+        reads_BL = self.reads(tokens_BL)
+        if reads_BL is not None:
+            given["attention_mask"] = reads_BL.long()
+        off = self.without
+        answer = self._run(given) if off is None else off.run(lambda: self._run(given))
+        states_xD = self._answered(answer).flatten(0, 1)
+        return states_xD[at_N.to(states_xD.device)]
+
+    def logits(self, states_CD: Tensor, /) -> Tensor:
+        """The model's own head (C V), in float32."""
+        if self._trunk is None:
+            return states_CD.float().clone()
+        own = _logits(self.model, self._trunk, states_CD)
+        # Of the model's own memory only where nothing was converted, and then nothing else holds it.
+        return own.to(device=states_CD.device, dtype=torch.float32)
+
+    def reads(self, tokens_BL: Tensor, /) -> Tensor | None:
+        """False at padding (B L); None where there is none."""
+        if self._mask_id is None or self._pad_id is None or not (tokens_BL[:, -1] == self._pad_id).any():
+            return None
+        return (tokens_BL != self._pad_id).flip(1).cummax(1).values.flip(1)
+
+    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
+        """Greedy decoding (B n_tokens) with the model's own cache, where it has one."""
+        written: list[Tensor] = []
+        given_BL, cache = prompts_BL, None
+        for i in range(n_tokens):
+            answer = None if self.without else self._run({"input_ids": given_BL}, cache=cache, keep=True)
+            cache = getattr(answer, "past_key_values", None)
+            if answer is None or cache is None:
+                rest = torch.cat([prompts_BL, *written], dim=1)
+                return torch.cat([*written, super().write(rest, n_tokens=n_tokens - i)], dim=1)
+            given_BL = self.likeliest(self._answered(answer)[:, -1])[:, None].to(prompts_BL.device)
+            written.append(given_BL)
+        return torch.cat(written, dim=1)
+
+    def _run(self, given: dict[str, Tensor], *, cache: Any = None, keep: bool = False) -> Any:
+        asked = self.model if self._trunk is None else self._trunk.module
+        if self._mask_id is not None:
+            return asked(**given)
+        options = {} if cache is None else {"past_key_values": cache}
+        return asked(**given, use_cache=keep, **options)
+
+    def _answered(self, answer: Any) -> Tensor:
+        found: Tensor = answer.logits if self._trunk is None else answer.last_hidden_state
+        return found
+
+
+@torch.no_grad()
+def reads_ahead(readout: Foreign, /) -> bool:
+    """Whether what a model says of a token depends on tokens behind it, as no causal model does."""
+    tokens_2L = torch.arange(5, device=readout.device).repeat(2, 1) % readout.n_ids
+    tokens_2L[1, -1] = (tokens_2L[1, -1] + 1) % readout.n_ids
+    before_8 = torch.tensor([0, 1, 2, 3, 5, 6, 7, 8], device=readout.device)
+    logits_8V = readout.logits(readout.states(tokens_2L, at_N=before_8))
+    apart = (logits_8V[:4] - logits_8V[4:]).abs().max()
+    return bool(apart > CLOSE.get(readout.model.dtype, 0.03) * logits_8V.abs().max())
+
+
+def context_of(model: "PreTrainedModel", /) -> int | None:
+    """Tokens that a model has positions for; None where its config sets no limit.
+
+    RoBERTa and its kin count positions from behind their padding id: a table of 514 serves 512 tokens.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+@torch.no_grad()
+def _cut(model: "PreTrainedModel", device: torch.device) -> tuple[Trunk | None, int]:
+    """The trunk, None where the model's logits do not follow from its states alone; the logits' width."""
+    model.config.return_dict = True
+    tokens_1L = torch.arange(4, device=device)[None] % int(model.config.vocab_size)
+    called: dict[nn.Module, Any] = {}
+
+    def remember(module: nn.Module, _: Any, answer: Any) -> None:
+        if hasattr(answer, "last_hidden_state"):
+            called[module] = answer
+
+    handles = [part.register_forward_hook(remember) for part in model.modules() if part is not model]
+    try:
+        own_1LV = model(input_ids=tokens_1L).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    # `modules` names the outer ones first.
+    found = next((part for part in model.modules() if part in called), None)
+    if found is None:
+        return None, own_1LV.shape[-1]
+    trunk = Trunk(found, type(called[found]))
+    try:
+        made_LV = _logits(model, trunk, called[found].last_hidden_state[0])
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        # The head asks the trunk for more than its states.
+        return None, own_1LV.shape[-1]
+    room = CLOSE.get(made_LV.dtype, 0.03) * float(own_1LV.abs().max())
+    same = made_LV.shape == own_1LV.shape[1:] and bool(((made_LV - own_1LV[0]).abs() <= room).all())
+    return trunk if same else None, own_1LV.shape[-1]
+
+
+def _logits(model: "PreTrainedModel", trunk: Trunk, states_CD: Tensor) -> Tensor:
+    """What the model makes of these states of its trunk (C V)."""
+    answer = trunk.answer(last_hidden_state=states_CD[None])
+    nothing_1C = torch.zeros((1, len(states_CD)), dtype=torch.long, device=states_CD.device)
+    with _answering(trunk.module, answer):
+        logits_CV: Tensor = model(input_ids=nothing_1C).logits[0]
+    return logits_CV
+
+
+@contextmanager
+def _answering(module: nn.Module, answer: Any) -> Iterator[None]:
+    """The module answers this whatever it is asked; accelerate, too, sets `forward` on single modules."""
+    before = module.__dict__.get("forward")
+    module.forward = lambda *_, **__: answer
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
