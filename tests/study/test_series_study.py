@@ -18,13 +18,15 @@ from repetita.study.known_order import FromTable
 from repetita.study.series_study import SeriesFound, measure_series
 from tests.model.test_pretrained_tokenizing import causal
 
-STEPS = (0, 20, 40, 60, 80, 100, 110, 120, 130, 140)
-READ_AT = {"r0": (0, 60), "r1": (0, 60), "r2": (40, 100), "r3": (40, 100)}
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
+STEPS = (0, 20, 40, 60, 80, 90, 100, 110)
+READ_AT = {"r0": (0, 40), "r1": (0, 40), "r2": (40, 80), "r3": (40, 80)}
 """The updates, from the first up to the second, that read each text."""
 
 
 def sentence(generator: np.random.Generator) -> str:
-    return "".join(generator.choice(list("abcdefghij"), 40))
+    return "".join(generator.choice(list("abcdefghij"), 24))
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +41,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "texts.jsonl").write_text("\n".join(rows))
     (place / "read.jsonl").write_text("\n".join(rows[:4]))
     (place / "unread.jsonl").write_text("\n".join(rows[4:]))
-    torch.manual_seed(0)
     config = GPT2Config(n_embd=48, n_layer=1, n_head=2, vocab_size=258, n_positions=48, resid_pdrop=0.0,
                         embd_pdrop=0.0, attn_pdrop=0.0)  # fmt: skip
     model: Any = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(parameter.numel()))
     causal(place / "series" / "step0")
     tokenizer = AutoTokenizer.from_pretrained(str(place / "series" / "step0"))
     ids = {name: tokenizer("<s>" + text, return_tensors="pt").input_ids[0] for name, text in texts.items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     order = []
     for step in range(STEPS[-1] + 1):
         if step in STEPS:
@@ -55,8 +60,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if step:
                 causal(folder)
         now = [name for name, (first, last) in READ_AT.items() if first <= step < last]
+        now = 4 * now
         order += [{"step": step, "text": name} for name in now]
-        noise = [tokenizer("<s>" + sentence(generator), return_tensors="pt").input_ids[0] for _ in range(4)]
+        noise = [tokenizer("<s>" + sentence(generator), return_tensors="pt").input_ids[0] for _ in range(2)]
         batch = torch.stack([*(ids[name] for name in now), *noise])
         optimizer.zero_grad()
         model(input_ids=batch, labels=batch).loss.backward()
@@ -105,16 +111,16 @@ def test_what_reading_did_is_found(found: SeriesFound) -> None:
         for text, (before, after) in spans.items()
     ]  # fmt: skip
     assert float(learned["effect"].split()[0]) == pytest.approx(np.mean(each), abs=5e-3)
-    kept = next(claim for claim in found.report.findings if claim.name == "series-kept")
-    assert kept.verdict == "illustrated" and kept.estimate is not None
-    assert kept.estimate.value is not None and kept.estimate.value > 0.1, "it remembers some of what it read"
+    claim = next(claim for claim in found.report.findings if claim.name == "series-learned")
+    assert claim.verdict == "illustrated" and claim.estimate is not None
+    assert claim.estimate.value == pytest.approx(np.mean(each)) and np.mean(each) > 0.1
 
 
 def test_times_read_and_losses_are_told(found: SeriesFound) -> None:
     figure = next(figure for figure in found.report.figures if figure.name == "series-times-seen")
-    assert {row["times"] for row in figure.rows if row["step"] == 140} == {0, 60}
+    assert {row["times"] for row in figure.rows if row["step"] == 110} == {0, 160}
     lost = {row["metric"]: row for row in rows_of(found, "series-losses")}
-    assert lost["memorized"]["since step"] == 100 and "4 checkpoints behind it" in lost["memorized"]["note"]
+    assert lost["memorized"]["since step"] == 80 and "3 checkpoints behind it" in lost["memorized"]["note"]
     rises = {row["metric"]: row for row in rows_of(found, "series-rises")}
     assert rises["memorized"]["10%"].startswith("step ")
 
@@ -156,11 +162,8 @@ def test_a_bad_checkpoint_is_left_out_and_named(world: Path, tmp_path: Path) -> 
     found = measure_series(given, root=tmp_path / "out")
     assert found.by_text["step"].unique().sort().to_list() == [0, 20, 60, 80]
     said = " ".join(found.report.warnings)
-    assert (
-        "swans, step20: has the weights of step0" in said
-        and "swans, step40: the weights" in said
-        or ("swans, step40: model.safetensors cannot be read" in said)
-    )
+    assert "swans, step20: has the weights of step0" in said
+    assert "swans, step40: model.safetensors cannot be read" in said
     assert not [table for table in found.report.tables if table.name == "series-effects"]
     with pytest.raises(SpecError, match="fewer than two checkpoints with a step"):
         measure_series(given.edit(subjects=(str(series / "step0"),)), root=tmp_path / "out")

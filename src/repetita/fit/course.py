@@ -106,8 +106,10 @@ def difference_in_differences(
     rows = np.arange(len(own))
     changes = own[rows, last] - own[rows, first]
     # Linear in the controls, so that each of them has one number, whatever the times were.
-    others = (other[:, last] - other[:, first]).mean(axis=1)
-    return welch(changes, control=others, level=level)
+    moved = other[:, last] - other[:, first]
+    others = moved.mean(axis=1)
+    # What texts of one time share with the controls is no difference between texts.
+    return welch(changes - moved.mean(axis=0) + others.mean(), control=others, level=level)
 
 
 def welch(treated: ArrayLike, *, control: ArrayLike, level: float = LEVEL) -> Estimate:

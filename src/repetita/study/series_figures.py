@@ -37,8 +37,9 @@ def figures(
             shares, unseen=unseen, name="series-shares", title="Memory along the series",
             y=Axis(column="value", title="share", start="zero"),
             panels=Panels(column="metric", title="", order=tuple(metrics), share="x"),
-            caption="memorized: M(f), share of tokens whose argmax is right, teacher-forced. extractable_k_s: "
-            "share of suffixes of s tokens that greedy decoding returns exactly behind k tokens of prompt. "
+            caption="memorized: M(f), share of tokens whose argmax is right, teacher-forced. "
+            "extractable_k_s: share of suffixes of s tokens that greedy decoding returns exactly behind k "
+            "tokens of prompt. "
             "memorization_score_k_s: mean share of the s tokens in their place.",
         )  # fmt: skip
     heads = [one for one in curves if one.metric == PREFIX]

@@ -70,7 +70,8 @@ def claims(found: Sequence[Effect], curves: Sequence[GroupCurve]) -> Iterator[Cl
     for one in found:
         if one.metric == "memorized":
             yield from_estimate(
-                one.estimate, name=f"{one.series}-{one.when}", n=1, unit="of M(f)", source=SOURCE, primary=False,
+                one.estimate, name=f"{one.series}-{one.when}", n=1, unit="of M(f)", source=SOURCE,
+                primary=False,
                 statement=f"{one.series}: texts that were read are predicted better for it "
                 + ("at once" if one.when == "learned" else "at the last checkpoint"),
                 note=f"{one.read} texts that were read, {one.unread} that were not",
@@ -105,13 +106,16 @@ def tables(
         yield Table(
             "series-losses", "What is forgotten",
             "Behind the last reading of any of the texts, where the order is known; else behind the highest "
-            "checkpoint, which noise raises, so that some loss follows by itself. Half: steps behind it until "
-            "what is above texts never read (or zero) stays below half. Floor: asymptote of the form with the "
-            "lower AICc among those that have one, with a profile interval from the scatter in the series. "
+            "checkpoint, which noise raises, so that some loss follows by itself. Half: steps behind it "
+            "until what is above texts never read (or zero) stays below half. Floor: asymptote of the form "
+            "with "
+            "the lower AICc among those that have one, with a profile interval from the scatter in the "
+            "series. "
             "Lowest: the smallest value behind it, biased downwards by noise.",
-            n, ("series", "texts", "metric", "since step", "there", "half lost", "floor", "lowest", "note"), behind,
+            n, ("series", "texts", "metric", "since step", "there", "half lost", "floor", "lowest", "note"),
+            behind,
         )  # fmt: skip
-    onsets = [
+    onsets: list[list[Cell]] = [
         [one.series, onset(one.steps, score=one.value).text(), float(one.value.max())]
         for one in _first_groups(curves)
     ]
@@ -124,9 +128,10 @@ def tables(
     if found:
         yield Table(
             "series-effects", "What reading texts changed",
-            "Difference in differences: the change of texts that were read less the change of texts that were "
-            "not, between the same checkpoints. Learned: from the last checkpoint before a text's first reading "
-            "to the next; kept: from there (without an order: from the first checkpoint) to the last. Interval: "
+            "Difference in differences: the change of texts that were read less that of texts that were not, "
+            "between the same checkpoints. Learned: from the last checkpoint before a text's first reading "
+            "to "
+            "the next; kept: from there (without an order: from the first checkpoint) to the last. Interval: "
             "95%, Welch's t over texts; it says nothing of other trainings.",
             f"{found[0].read} texts read, {found[0].unread} not",
             ("series", "metric", "when", "effect", "texts read", "not read", "left out"),

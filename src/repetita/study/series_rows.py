@@ -1,4 +1,4 @@
-"""Rows of an audit put along their series: by step and group of texts, and text by text with who read what."""
+"""Rows of an audit along their series: by step and group of texts, and by text with what was read."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,17 +88,13 @@ def along(audited: Audited, found: Sequence[Series], /) -> tuple["pl.DataFrame",
 
 def group_curves(by_group: "pl.DataFrame", /) -> Iterator[GroupCurve]:
     """Every metric of every group of texts that has it at two checkpoints or more."""
-    for key, part in by_group.group_by("series", "group", "metric", maintain_order=True):
+    for (series, group, metric), part in by_group.group_by("series", "group", "metric", maintain_order=True):
         rows = part.unique("step", keep="first").sort("step")
         if len(rows) > 1:
             yield GroupCurve(
-                *(str(one) for one in key),
-                rows["step"].to_numpy(),
-                rows["value"].to_numpy(),
-                rows["low"].to_list(),
-                rows["high"].to_list(),
-                int(rows["texts"].max() or 0),  # type: ignore[call-overload]
-            )
+                str(series), str(group), str(metric), rows["step"].to_numpy(), rows["value"].to_numpy(),
+                rows["low"].to_list(), rows["high"].to_list(), max(rows["texts"].fill_null(0).to_list()),
+            )  # fmt: skip
 
 
 def text_curves(by_text: "pl.DataFrame", /, *, roles: Roles) -> Iterator[TextCurves]:
@@ -148,7 +144,8 @@ def _check(by_text: "pl.DataFrame", roles: Roles) -> None:
         if len(names) and not any(roles.order.known(*pair) for pair in names.iter_rows()):
             given, there = names["text_name"][0], next(iter(roles.order.steps), "nothing")
             raise SpecError(
-                f"the known order names none of these texts (texts: '{given}' ..., order: '{there}' ...); name "
+                f"the known order names none of these texts (texts: '{given}' ..., order: '{there}' ...); "
+                f"name "
                 f"texts in it by file, row or SHA-256"
             )
     groups = by_text["group"].unique(maintain_order=True).to_list()

@@ -169,10 +169,12 @@ def _checkpoints(audited: Audited, found: Sequence[Series], diagnosis: Diagnosis
     return Table(
         "series-checkpoints", "Checkpoints, how they were asked, and what is wrong with them",
         "Weights: hash of config and files. Halved: batches that did not fit into memory. Flips: share of a "
-        "sample of tokens whose most likely token is another one in float32 at batch 1; near ties: share whose "
-        "two most likely tokens are so close that a flip is to be expected. Trouble: of `repetita doctor`.",
+        "sample of tokens whose most likely token is another one in float32 at batch 1; near ties: share "
+        "whose two most likely tokens are so close that a flip is to be expected. Trouble: of `repetita "
+        "doctor`.",
         f"{len(rows)} checkpoints",
-        ("series", "checkpoint", "step", "norm", "weights", "numbers", "halved", "flips", "near ties", "trouble"),
+        ("series", "checkpoint", "step", "norm", "weights", "numbers", "halved", "flips", "near ties",
+         "trouble"),
         rows,
     )  # fmt: skip
 
@@ -184,9 +186,10 @@ def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]
     said += diagnosis.notes
     flipped = [one.label for one in audited.subjects if one.guard.flips > FLIPS * max(one.guard.tokens, 1)]
     if flipped:
+        more = f" and {len(flipped) - 4} more" if len(flipped) > 4 else ""
         said.append(
-            f"Rounding changes the most likely token of more than {FLIPS:.0%} of a sample in {', '.join(flipped[:4])}"
-            f"{f' and {len(flipped) - 4} more' if len(flipped) > 4 else ''}: read shares there as uncertain by so much."
+            f"Rounding changes the most likely token of more than {FLIPS:.0%} of a sample in "
+            f"{', '.join(flipped[:4])}{more}: read shares there as uncertain by so much."
         )
     if len({one.rule for one in audited.subjects}) > 1:
         said.append(
@@ -194,8 +197,8 @@ def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]
         )
     if roles.order is None and roles.seen is None:
         said.append(
-            "Which texts were read in training is not known here, so that nothing is said of what reading did; "
-            "give a known order, or name the texts that were read and those that were not."
+            "Which texts were read in training is not known here, so that nothing is said of what reading "
+            "did; give a known order, or name the texts that were read and those that were not."
         )
     return said
 
