@@ -85,11 +85,12 @@ def _items(readings: list[Reading]) -> dict[str, NDArray[Any]]:
 
 
 def _sum(text: ArrayLike, values: ArrayLike, windows: Windows) -> NDArray[np.float64]:
-    return np.bincount(
+    summed = np.bincount(
         np.asarray(text, dtype=np.int64),
         weights=np.asarray(values, dtype=np.float64),
         minlength=len(windows.texts),
     )
+    return summed.astype(np.float64)
 
 
 def _count(text: ArrayLike, windows: Windows) -> NDArray[np.int64]:
