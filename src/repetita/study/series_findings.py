@@ -182,10 +182,16 @@ def _loss_row(
         best = next(decay for decay in found.forgetting.decays if decay.form in FLOORED)
         floor = None if best.floor is None else f"{best.floor.text()} ({best.form})"
         lowest = found.forgetting.baseline.value
-    half = None if found.half is None else found.half.text()
+    half = None if found.half is None else f"not within {found.half.last:g} steps"
+    if found.half is not None and found.half.x is not None:
+        half = f"{found.half.x:.3g} steps"
     yield [series, texts, metric, found.since, found.at, half, floor, lowest, found.note]
 
 
 def _first_groups(curves: Sequence[GroupCurve]) -> list[GroupCurve]:
     """Prefix matching of each series; which texts lent it their tokenizer hardly matters."""
-    return list({one.series: one for one in reversed(curves) if one.metric == PREFIX}.values())
+    found: dict[str, GroupCurve] = {}
+    for one in curves:
+        if one.metric == PREFIX:
+            found.setdefault(one.series, one)
+    return list(found.values())
