@@ -40,6 +40,9 @@ def test_the_onset_of_induction_is_a_row_a_claim_and_a_line() -> None:
     other = group(PREFIX, [0, 0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.6], series="swans")
     rows = rows_of(list(tables([curve, other], [], [])), "series-induction")
     assert [row["onset"] for row in rows] == ["step 12.1", "not reached by step 256"]
+    formed = group(PREFIX, [0.8] * len(STEPS), series="ducks")
+    (row,) = rows_of(list(tables([formed], [], [])), "series-induction")
+    assert row["onset"] == "at or before step 0"
     first, second = claims([], [curve, other])
     assert first.verdict == "illustrated" and "step 12.1" in first.note
     assert "not reached by step 256" in second.note
