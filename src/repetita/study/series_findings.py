@@ -7,7 +7,7 @@ import numpy as np
 
 from repetita.fit.claim import Claim, from_estimate, undecided
 from repetita.fit.course import RISES, difference_in_differences, lost, onset, rises
-from repetita.fit.estimate import Estimate
+from repetita.fit.estimate import Crossing, Estimate
 from repetita.fit.forgetting import FLOORED
 from repetita.report.figure import Cell
 from repetita.report.page import Table
@@ -83,7 +83,7 @@ def claims(found: Sequence[Effect], curves: Sequence[GroupCurve]) -> Iterator[Cl
             statement=f"{curve.series}: an induction head forms",
             source="Olsson et al. 2022, In-context Learning and Induction Heads",
             rule="best head's prefix matching stays at 0.5 or above for two checkpoints",
-            note=f"{at.text()}; one training illustrates",
+            note=f"{_when(at)}; one training illustrates",
         )._replace(verdict="illustrated")  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def tables(
             behind,
         )  # fmt: skip
     onsets: list[list[Cell]] = [
-        [one.series, onset(one.steps, score=one.value).text(), float(one.value.max())]
+        [one.series, _when(onset(one.steps, score=one.value)), float(one.value.max())]
         for one in _first_groups(curves)
     ]
     if onsets:
@@ -140,9 +140,14 @@ def tables(
         )  # fmt: skip
 
 
+def _when(found: Crossing) -> str:
+    """A crossing in words; where the first checkpoint is beyond it already, that it may have been before."""
+    return f"at or before {found.text()}" if found.reached and found.low is None else found.text()
+
+
 def _rise_cells(one: GroupCurve) -> Iterator[Cell]:
     yield from (one.series, one.group, one.metric, float(one.value[0]), float(one.value[-1]))
-    yield from (found.text() for found in rises(one.steps, y=one.value).values())
+    yield from (_when(found) for found in rises(one.steps, y=one.value).values())
 
 
 def _losses(shares: Sequence[GroupCurve], texts: Sequence[TextCurves]) -> Iterator[list[Cell]]:
@@ -182,10 +187,16 @@ def _loss_row(
         best = next(decay for decay in found.forgetting.decays if decay.form in FLOORED)
         floor = None if best.floor is None else f"{best.floor.text()} ({best.form})"
         lowest = found.forgetting.baseline.value
-    half = None if found.half is None else found.half.text()
+    half = None if found.half is None else f"not within {found.half.last:g} steps"
+    if found.half is not None and found.half.x is not None:
+        half = f"{found.half.x:.3g} steps"
     yield [series, texts, metric, found.since, found.at, half, floor, lowest, found.note]
 
 
 def _first_groups(curves: Sequence[GroupCurve]) -> list[GroupCurve]:
     """Prefix matching of each series; which texts lent it their tokenizer hardly matters."""
-    return list({one.series: one for one in reversed(curves) if one.metric == PREFIX}.values())
+    found: dict[str, GroupCurve] = {}
+    for one in curves:
+        if one.metric == PREFIX:
+            found.setdefault(one.series, one)
+    return list(found.values())

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -183,7 +183,7 @@ def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]
     said = [
         f"{one.series}, {one.name}: {'; '.join(one.trouble)}." for one in diagnosis.checked if one.trouble
     ]
-    said += diagnosis.notes
+    said += [*diagnosis.notes, *_unmeasured(audited)]
     flipped = [one.label for one in audited.subjects if one.guard.flips > FLIPS * max(one.guard.tokens, 1)]
     if flipped:
         more = f" and {len(flipped) - 4} more" if len(flipped) > 4 else ""
@@ -201,6 +201,16 @@ def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]
             "did; give a known order, or name the texts that were read and those that were not."
         )
     return said
+
+
+def _unmeasured(audited: Audited) -> Iterator[str]:
+    """What was asked for and no checkpoint could answer, with the reason."""
+    why: dict[str, list[str]] = {}
+    for (metric,), part in audited.by_group.group_by("metric", maintain_order=True):
+        if part["value"].null_count() == len(part):
+            why.setdefault(str(part["note"][0]) or "not defined here", []).append(str(metric))
+    for reason, metrics in why.items():
+        yield f"No checkpoint has {', '.join(metrics)}: {reason}."
 
 
 def _provenance(audited: Audited) -> Mapping[str, Mapping[str, object]]:
