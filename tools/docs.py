@@ -24,6 +24,7 @@ WIDTH = 100
 GROUPS = {
     "Studies": "new_study plan_study run_study report_study table watch_runs",
     "Single runs and corpora": "build_corpus train_run measure_run",
+    "Models of others": "Audit run_audit ReadingRule",
     "What a study is made of": "Study PlannedRun Analysis",
     "What a run is made of": "RunSpec Recipe ModelConfig ladder",
     "What is read": "CorpusSpec TokenizerSpec hf_tokenizer_spec Splits SyntheticSpec DocumentIds",
