@@ -1,4 +1,4 @@
-"""The tokenizer of a model that somebody else trained, as reading a text needs it: its own ids."""
+"""The tokenizer of a model by somebody else, as reading a text needs it: its own ids."""
 
 import hashlib
 import json
