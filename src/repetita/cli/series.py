@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from repetita.cli.measure_options import AllowPickle, Device, DType, Limit
 from repetita.cli.options import ROOT, AsJson, Root, TextField, inert, print_json, speaker
 
 
@@ -36,14 +37,10 @@ def series(
         typer.Option("--probe", help="As of `repetita measure`. [default: score, extraction, heads]"),
     ] = None,
     text_field: TextField = "text",
-    limit: Annotated[int | None, typer.Option(help="At most this many texts of each --text.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps ... [default: what is there]")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. [default: float32 where it fits]")
-    ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Weights as a pickle where there are no safetensors.")
-    ] = False,
+    limit: Limit = None,
+    device: Device = None,
+    dtype: DType = None,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

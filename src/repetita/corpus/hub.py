@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repetita.corpus.source import KNOWN_FIELDS, Document, Row, Source, row_documents, slug
-from repetita.errors import CorpusError, SpecError, nearest
+from repetita.errors import CorpusError, SpecError, first_line, nearest
 from repetita.spec import fingerprint
 
 HUB = "hf:"
@@ -134,7 +134,7 @@ def _next(rows: Iterator[dict[str, Any]], *, where: str) -> dict[str, Any] | Non
         return next(rows, None)
     except Exception as error:
         raise CorpusError(
-            f"{where}: the stream broke off ({_first_line(error)}); try again, or save it with save_to_disk "
+            f"{where}: the stream broke off ({first_line(error)}); try again, or save it with save_to_disk "
             f"and give that folder"
         ) from error
 
@@ -150,7 +150,7 @@ def _open(name: str, revision: str, *, source: str, subset: str | None, split: s
         raise _unreachable(source, error) from error
     except Exception as error:
         raise CorpusError(
-            f"{source} cannot be read ({_first_line(error)}); save it elsewhere with save_to_disk and "
+            f"{source} cannot be read ({first_line(error)}); save it elsewhere with save_to_disk and "
             f"give that folder"
         ) from error
 
@@ -166,7 +166,7 @@ def _unknown_part(error: ValueError, *, source: str, subset: str | None, split: 
     said = " ".join(str(error).split())
     listed = re.findall(r"'([^']*)'", said.partition("[")[2].partition("]")[0])
     if not listed or not said.startswith(("Config name", "BuilderConfig", "Bad split", "Unknown split")):
-        return CorpusError(f"{source} cannot be read ({_first_line(error)}); give another data set")
+        return CorpusError(f"{source} cannot be read ({first_line(error)}); give another data set")
     what, given = ("split", split) if "split" in said.split("[")[0] else ("subset", subset)
     has = f"it has {', '.join(listed)}"
     if given is None:
@@ -176,14 +176,9 @@ def _unknown_part(error: ValueError, *, source: str, subset: str | None, split: 
 
 def _unreachable(source: str, error: Exception) -> CorpusError:
     return CorpusError(
-        f"the hub cannot be reached for {source} ({_first_line(error)}); go online, or save it elsewhere "
+        f"the hub cannot be reached for {source} ({first_line(error)}); go online, or save it elsewhere "
         f"with save_to_disk and give that folder"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.;')}" if lines else type(error).__name__
 
 
 @contextmanager
