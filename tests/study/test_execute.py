@@ -14,7 +14,7 @@ from repetita.errors import RunStopped, SpecError
 from repetita.journal.folder import status
 from repetita.study.engines import Ended
 from repetita.study.execute import Desk, run_study
-from repetita.study.progress import read_sight
+from repetita.study.progress import Sight, read_sight
 from tests.study.places import Place
 
 GENEROUS = 300.0
@@ -111,29 +111,37 @@ def test_processes_are_counted_from_one(place: Place) -> None:
         run_study(place.study, scale="tiny", root=place.root, processes=0)
 
 
+def take(desk: Desk) -> str | None:
+    """The run that an engine with room would be given."""
+    name = desk.next()
+    if name is not None:
+        desk.give(name)
+    return name
+
+
 def test_the_desk_gives_trunks_first_and_retries_a_dead_worker_once(place: Place) -> None:
     prepared = place.prepared()
     needed = prepared.needed()
     trunk = next(job.fingerprint for job in needed if not job.arms)
     forks = {job.fingerprint for job in needed if job.trunk == trunk}
     desk, log = Desk(needed, prepared=prepared), Path("log")
-    given = {desk.take() for _ in range(3)}
+    died = Ended(trunk, "died", "the worker was ended by SIGKILL", log)
+    given = {take(desk) for _ in range(3)}
     assert trunk in given
     assert not forks & given
-    assert desk.take() is None
-    said = desk.take_back(Ended(trunk, "died", "the worker was ended by SIGKILL"), log=log)
-    assert "tried once more" in str(said)
-    assert desk.take() == trunk
-    assert desk.take_back(Ended(trunk, "busy", "another process"), log=log) is None
-    assert desk.take() is None
+    assert desk.next() is None
+    assert "tried once more" in str(desk.take_back(died))
+    assert take(desk) == trunk
+    assert desk.take_back(Ended(trunk, "busy", "another process", log)) is None
+    assert desk.next() is None
     desk._not_before.clear()
-    assert desk.take() == trunk
-    desk.take_back(Ended(trunk, "died", "the worker was ended by SIGKILL"), log=log)
+    assert take(desk) == trunk
+    desk.take_back(died)
     assert set(desk.failed) == {trunk, *forks}
     assert {desk.failed[fork].reason.startswith("its trunk") for fork in forks} == {True}
     assert desk.failed[trunk].journal == log
     for name in given - {trunk}:
-        desk.take_back(Ended(str(name), "done", ""), log=log)
+        desk.take_back(Ended(str(name), "done", "", log))
     assert not desk.open
 
 
@@ -142,10 +150,13 @@ def test_a_fork_waits_for_its_trunk_only(place: Place) -> None:
     needed = prepared.needed()
     trunk = next(job.fingerprint for job in needed if not job.arms)
     desk = Desk(needed, prepared=prepared)
-    assert desk.take() == trunk, "the longest chain comes first"
-    left = desk.left({trunk: 0.5}, processes=2)
-    desk.take_back(Ended(trunk, "done", ""), log=Path("log"))
-    assert desk.left({}, processes=2) < left * 1e9
+    assert take(desk) == trunk, "the longest chain comes first"
+    whole = desk.left({}, processes=2)
+    # Half of the trunk took a hundred times as long as was planned, and so will the rest.
+    slow = Sight(order=1, state="running", step=5, steps=10, seconds=1e4)
+    assert desk.left({trunk: slow}, processes=2) > 10 * whole
+    desk.take_back(Ended(trunk, "done", "", Path("log"), seconds=desk.seconds[trunk]))
+    assert desk.left({}, processes=2) < whole
     forks = {job.fingerprint for job in needed if job.trunk == trunk}
-    given = {desk.take() for _ in range(4)}
+    given = {take(desk) for _ in range(4)}
     assert forks <= given

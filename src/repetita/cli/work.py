@@ -24,7 +24,8 @@ def work(
     root: Root = ROOT,
 ) -> None:
     """Bring runs of studies to their end, one after the other."""
-    from repetita.study.work import Given, watch_parent, work
+    from repetita.study.engines import Given
+    from repetita.study.work import watch_parent, work
 
     logging.getLogger("repetita").setLevel(logging.INFO)
     if run is None:

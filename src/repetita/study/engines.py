@@ -1,164 +1,114 @@
-"""Where runs are computed: worker processes on this machine, told by strings what to do."""
+"""Where runs are computed: what every engine answers, and the strings that it passes to its workers."""
 
-import os
-import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from repetita.spec import canonical_json
 from repetita.study.prepare import Portion
-from repetita.study.progress import Sight, read_sight
+from repetita.study.progress import Sight
 
-ROOM_TO_SPEAK = 1 << 14
-"""Free bytes below which a worker may have had no room to say why it ended."""
 
-GRACE_SECONDS = 60.0
-"""How long a worker may take to write its checkpoint after it was asked to stop."""
+class Given(NamedTuple):
+    """A portion of work as a worker is told of it: strings only."""
+
+    reference: str
+    scale: str
+    sha256: str
+    """Hash of the study's file when the work was planned."""
+    text: str = ""
+    """A `Text` as JSON, empty for the study's own."""
+
+
+class Errand(NamedTuple):
+    """What every worker of a study is told beside the fingerprints of its runs."""
+
+    given: tuple[Given, ...]
+    root: str
+    """The folder of corpora, runs and studies, as an absolute path."""
+
+    @classmethod
+    def of(cls, portions: Sequence[Portion], *, root: Path) -> "Errand":
+        """The errand that portions of work in a root folder come to."""
+        given = (
+            Given(
+                part.found.reference,
+                part.scale,
+                part.found.sha256,
+                canonical_json(part.text) if part.text else "",
+            )
+            for part in portions
+        )
+        return cls(tuple(given), str(root.resolve()))
+
+    def command(self) -> list[str]:
+        """The command of a worker process; orders come from its stdin, or by `--run`."""
+        command = [sys.executable, "-m", "repetita", "work", "--root", self.root]
+        for part in self.given:
+            command += ["--study", part.reference, "--scale", part.scale, "--sha256", part.sha256]
+            command += ["--text", part.text]
+        return command
+
+
+class Needs(NamedTuple):
+    """What a run takes of the machine that computes it."""
+
+    memory: int
+    """Bytes that its process holds."""
+    seconds: float
+    """Expected, on one process."""
 
 
 class Ended(NamedTuple):
-    """An order came to its end."""
+    """A run that was given out came back."""
 
     run: str
     state: str
     """done, failed, busy, or died: the process is gone without a word."""
     message: str
+    log: Path
+    """Where its worker wrote what it had to say."""
+    seconds: float = 0.0
+    """From the begin of the order to its end or to the last sign of it; waiting in a queue does not count."""
 
 
-class Worker:
-    """One worker process; it takes order after order, so that torch is imported once."""
+class Engine(Protocol):
+    """What takes runs to where they are computed, and says what became of them.
 
-    def __init__(self, number: int, *, command: Sequence[str], folder: Path) -> None:
-        self.number = number
-        self.run: str | None = None
-        self.sight = Sight()
-        self.log = folder / f"worker-{number}.log"
-        self._command = [*command, "--progress", str(folder / f"worker-{number}.json")]
-        self._file = folder / f"worker-{number}.json"
-        self._order = 0
-        self._process: subprocess.Popen[str] | None = None
+    The driver asks `takes`, sends, and polls, a few times a second, in one thread. Nothing but strings and
+    numbers is passed, and a run may be sent again after it came back.
+    """
 
-    def send(self, run: str) -> None:
-        """Gives the worker a run (its fingerprint) to do."""
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._order += 1
-        self.run, self.sight = run, Sight(order=self._order)
-        with suppress(BrokenPipeError):  # A worker that died at once is noticed by `poll`.
-            self._process.stdin.write(f"{self._order} {run}\n")
-            self._process.stdin.flush()
+    @property
+    def width(self) -> int:
+        """Runs that can be computed at the same time now; at least 1."""
+        ...
 
-    def poll(self) -> Ended | None:
-        """How the present order ended, None while it goes on."""
-        if self.run is None or self._process is None:
-            return None
-        code = self._process.poll()  # Before the file is read: what a dead worker wrote last is then there.
-        sight = read_sight(self._file)
-        if sight is not None and sight.order == self._order:
-            self.sight = sight
-        if self.sight.ended:
-            ended = Ended(self.run, self.sight.state, self.sight.message)
-        elif code is not None:
-            ended = Ended(self.run, "died", _how(code, log=self.log))
-        else:
-            return None
-        self.run = None
-        return ended
+    def takes(self, needs: Needs) -> bool:
+        """Whether a run with these needs would be begun, or queued, if it were sent now."""
+        ...
 
-    def ask_to_stop(self) -> None:
-        """Asks for a checkpoint and an end (SIGTERM)."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+    def send(self, run: str, *, needs: Needs) -> None:
+        """Gives out a run by its fingerprint."""
+        ...
 
-    def wait(self, *, until: float) -> None:
-        """Waits for the process to end, and kills it at `until` (monotonic seconds)."""
-        if self._process is None:
-            return
-        try:
-            self._process.wait(timeout=max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+    def running(self) -> Mapping[str, Sight]:
+        """By fingerprint the runs that are given out, each with the last that was heard of it."""
+        ...
 
-    def dismiss(self) -> None:
-        """Tells an idle worker that there is nothing more to do."""
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
-
-    def _start(self) -> None:
-        # One thread each: results are bit-equal per thread count, and small models gain nothing from more.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                text=True,
-                env=environment,
-                start_new_session=True,  # Ctrl-C goes to the driver alone, which passes it on once.
-            )
-
-
-class LocalEngine:
-    """As many worker processes as asked for on this machine, one thread each."""
-
-    def __init__(self, processes: int, *, portions: Sequence[Portion], root: Path, folder: Path) -> None:
-        command = [sys.executable, "-m", "repetita", "work", "--root", str(root.resolve())]
-        for part in portions:
-            command += ["--study", part.found.reference, "--scale", part.scale, "--sha256", part.found.sha256]
-            command += ["--text", canonical_json(part.text) if part.text else ""]
-        self.workers = [Worker(number, command=command, folder=folder) for number in range(processes)]
-
-    def idle(self) -> Iterator[Worker]:
-        """Workers without an order."""
-        return (worker for worker in self.workers if worker.run is None)
-
-    def poll(self) -> list[tuple[Ended, Path]]:
-        """The orders that ended since the last call, each with the log of its worker."""
-        return [(ended, worker.log) for worker in self.workers if (ended := worker.poll()) is not None]
+    def poll(self) -> list[Ended]:
+        """The runs that came back since the last call."""
+        ...
 
     def stop(self) -> None:
         """Asks all workers to write their checkpoints and end, and waits for them."""
-        for worker in self.workers:
-            worker.ask_to_stop()
-        self._wait()
+        ...
 
     def close(self) -> None:
         """Lets idle workers end."""
-        for worker in self.workers:
-            worker.dismiss()
-        self._wait()
+        ...
 
     def kill(self) -> None:
-        """Ends at once what is still there."""
-        for worker in self.workers:
-            worker.wait(until=0.0)
-
-    def _wait(self) -> None:
-        until = time.monotonic() + GRACE_SECONDS
-        for worker in self.workers:
-            worker.wait(until=until)
-
-
-def _how(code: int, *, log: Path) -> str:
-    if code >= 0:
-        lines = log.read_text(errors="replace").splitlines()
-        if not lines and shutil.disk_usage(log.parent).free < ROOM_TO_SPEAK:
-            return f"the worker ended with exit code {code} on a full disk; free space and run it again"
-        return f"the worker ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
-    name = signal.Signals(-code).name
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"the worker was ended by {name}{hint}"
+        """Ends at once what is still there; called last, whatever happened."""
+        ...

@@ -11,13 +11,15 @@ from typing import NamedTuple
 from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
 from repetita.study.display import Display, Running, Silent, View
-from repetita.study.engines import Ended, LocalEngine
+from repetita.study.engines import Ended, Engine, Errand, Needs
 from repetita.study.expand import Job, corpora_of
 from repetita.study.expected import plan_corpora
 from repetita.study.ledger import Session, add_session, ledger, write_ledger
+from repetita.study.local_engine import LocalEngine
 from repetita.study.manifest import study_path, write_manifests
 from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
 from repetita.study.price import chains, makespan, time_text
+from repetita.study.progress import Sight
 from repetita.study.text import text_of
 from repetita.train.stopping import StopRequests
 
@@ -118,7 +120,7 @@ def execute(
     if needed:
         workers = min(processes or os.cpu_count() or 1, len(needed))
         scratch = _scratch(folders[0])
-        engine = LocalEngine(workers, portions=portions, root=root, folder=scratch)
+        engine = LocalEngine(workers, errand=Errand.of(portions, root=root), folder=scratch)
         _say_plan(prepared, needed=needed, processes=workers, display=display)
         try:
             _drive(desk, engine=engine, display=display)
@@ -143,11 +145,12 @@ class Desk:
     def __init__(self, needed: Sequence[Job], *, prepared: Prepared) -> None:
         self.jobs: Mapping[str, Job] = {job.fingerprint: job for job in needed}
         self.seconds = {name: prepared.costs[name].seconds for name in self.jobs}
+        self.needs = {name: Needs(prepared.costs[name].memory, self.seconds[name]) for name in self.jobs}
         self.after = prepared.after()
         self.done: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self._urgency = chains(self.seconds, after=self.after)
-        self._out: dict[str, float] = {}
+        self._out = set[str]()
         self._not_before: dict[str, float] = {}
         self._deaths: dict[str, int] = {}
         self._worked = self._expected = 0.0
@@ -157,8 +160,8 @@ class Desk:
         """Whether a run is still to be given out or to come back."""
         return len(self.done) + len(self.failed) < len(self.jobs)
 
-    def take(self) -> str | None:
-        """The run to be given out now: of those whose trunk or parent is there that with most behind it."""
+    def next(self) -> str | None:
+        """The run to be given out next: of those whose trunk or parent is there that with most behind it."""
         now = time.monotonic()
         ready = [
             name
@@ -169,21 +172,22 @@ class Desk:
             and self._not_before.get(name, 0.0) <= now
             and (self.after[name] not in self.jobs or self.after[name] in self.done)
         ]
-        if not ready:
-            return None
-        name = max(ready, key=lambda name: self._urgency[name])
-        self._out[name] = now
-        return name
+        return max(ready, key=lambda name: self._urgency[name], default=None)
 
-    def take_back(self, ended: Ended, *, log: Path) -> str | None:
-        """Notes how an order ended; a line about it, None where there is nothing to say."""
+    def give(self, name: str) -> None:
+        """Notes that a run was given out."""
+        self._out.add(name)
+
+    def take_back(self, ended: Ended) -> str | None:
+        """Notes how a run came back; a line about it, None where there is nothing to say."""
         job = self.jobs[ended.run]
-        seconds = time.monotonic() - self._out.pop(ended.run)
+        self._out.remove(ended.run)
         if ended.state == "done":
             self.done.add(ended.run)
-            self._worked, self._expected = self._worked + seconds, self._expected + self.seconds[ended.run]
+            self._worked += ended.seconds
+            self._expected += self.seconds[ended.run]
             more = f" ({ended.message})" if ended.message else ""
-            return f"done {job.path.name} in {time_text(seconds)}{more}"
+            return f"done {job.path.name} in {time_text(ended.seconds)}{more}"
         if ended.state == "busy":
             self._not_before[ended.run] = time.monotonic() + BUSY_SECONDS
             return None
@@ -191,19 +195,18 @@ class Desk:
             self._deaths[ended.run] = self._deaths.get(ended.run, 0) + 1
             if self._deaths[ended.run] < TRIES:
                 return f"{ended.message} at {job.path.name}; it is tried once more"
-        self._fail(job, reason=ended.message, log=log)
+        self._fail(job, reason=ended.message, log=ended.log)
         return f"failed {job.path.name}: {ended.message}"
 
-    def left(self, running: Mapping[str, float], *, processes: int) -> float:
-        """Expected seconds to the end; `running` says which share of a run is done."""
-        now = time.monotonic()
-        begun = [name for name in running if name in self._out]
-        worked = self._worked + sum(now - self._out[name] for name in begun)
-        expected = self._expected + sum(running[name] * self.seconds[name] for name in begun)
+    def left(self, running: Mapping[str, Sight], *, processes: int) -> float:
+        """Expected seconds to the end, by what was seen of the runs that are given out."""
+        worked = self._worked + sum(sight.seconds for sight in running.values())
+        expected = self._expected + sum(sight.share * self.seconds[name] for name, sight in running.items())
         # The rates of the plan rule until something was seen; then the machine as it is today does.
         pace = (worked + 1.0) / (expected + 1.0)
+        shares = {name: sight.share for name, sight in running.items()}
         rest = {
-            name: seconds * (1 - running.get(name, 0.0)) * pace
+            name: seconds * (1 - shares.get(name, 0.0)) * pace
             for name, seconds in self.seconds.items()
             if name not in self.done and name not in self.failed
         }
@@ -218,7 +221,7 @@ class Desk:
                 self._fail(fork, reason=f"its {what} {job.path.name} failed", log=log)
 
 
-def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
+def _drive(desk: Desk, *, engine: Engine, display: Display) -> None:
     """Gives out runs until none is left; on a stop request stops the workers and raises RunStopped."""
     looked = -LOOK_SECONDS
     with StopRequests() as stop:
@@ -232,14 +235,12 @@ def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
                     raise RunStopped(
                         f"stopped with {left} runs to go; run the same command again to continue"
                     )
-                for worker in engine.idle():
-                    name = desk.take()
-                    if name is None:
-                        break
-                    worker.send(name)
+                while (name := desk.next()) and engine.takes(desk.needs[name]):
+                    desk.give(name)
+                    engine.send(name, needs=desk.needs[name])
                 time.sleep(POLL_SECONDS)
-                for ended, log in engine.poll():
-                    line = desk.take_back(ended, log=log)
+                for ended in engine.poll():
+                    line = desk.take_back(ended)
                     if line:
                         display.say(line)
                 if time.monotonic() - looked >= LOOK_SECONDS:
@@ -251,15 +252,14 @@ def _drive(desk: Desk, *, engine: LocalEngine, display: Display) -> None:
             engine.kill()
 
 
-def _view(desk: Desk, engine: LocalEngine) -> View:
-    running = {worker.run: worker.sight for worker in engine.workers if worker.run is not None}
-    shares = {name: sight.step / sight.steps for name, sight in running.items() if sight.steps}
+def _view(desk: Desk, engine: Engine) -> View:
+    running = engine.running()
     return View(
         n_runs=len(desk.jobs),
         n_done=len(desk.done),
         n_failed=len(desk.failed),
         running=[Running(desk.jobs[name].path.name, sight) for name, sight in running.items()],
-        seconds_left=desk.left(shares, processes=len(engine.workers)),
+        seconds_left=desk.left(running, processes=engine.width),
     )
 
 

@@ -25,6 +25,13 @@ class Sight(NamedTuple):
     step: int = 0
     steps: int = 0
     tokens_per_second: float = 0.0
+    seconds: float = 0.0
+    """Since the worker began with the order."""
+
+    @property
+    def share(self) -> float:
+        """How much of its steps is done, between 0 and 1."""
+        return self.step / self.steps if self.steps else 0.0
 
     @property
     def ended(self) -> bool:
@@ -38,10 +45,13 @@ class ProgressFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._last = 0.0
+        self._order, self._began = 0, time.monotonic()
 
     def show(self, sight: Sight) -> None:
         """Replaces what the file says; does nothing without a path or too soon after the last time."""
         now = time.monotonic()
+        if sight.order != self._order:
+            self._order, self._began = sight.order, now
         if self._path is None or (now - self._last < EVERY_SECONDS and sight.state == "running"):
             return
         self._last = now
@@ -49,7 +59,7 @@ class ProgressFile:
         temporary = self._path.with_suffix(".tmp")
         try:
             with storage_errors(self._path):
-                temporary.write_text(json.dumps(sight._asdict()))
+                temporary.write_text(json.dumps(sight._asdict() | {"seconds": round(now - self._began, 3)}))
                 temporary.replace(self._path)
         except StorageError:
             if sight.ended:  # The driver must hear of this; of steps it need not.

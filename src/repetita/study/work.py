@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from repetita.errors import RepetitaError, RunFolderError, RunStopped, SpecError
 from repetita.journal.names import write_names
 from repetita.study.corpora import Corpora
+from repetita.study.engines import Given
 from repetita.study.expand import Job, expand
 from repetita.study.expected import plan_corpora
 from repetita.study.prepare import Portion, portion, read_by
@@ -24,17 +24,6 @@ from repetita.train.loop import Due, Options, Outcome, Parent, Progress, train
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
-
-
-class Given(NamedTuple):
-    """A portion of work as a worker is told of it: strings only."""
-
-    reference: str
-    scale: str
-    sha256: str
-    """Hash of the study's file when the work was planned."""
-    text: str = ""
-    """A `Text` as JSON, empty for the study's own."""
 
 
 def work(given: Sequence[Given], *, root: Path, orders: Iterable[str], progress: Path | None = None) -> None:
