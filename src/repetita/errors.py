@@ -6,7 +6,8 @@ RepetitaError
 │   ├── CorpusError        a corpus that is missing, empty, not UTF-8 or too short
 │   ├── DamagedError       a file whose content does not match its recorded hash
 │   ├── RunFolderError     a run folder of another spec, or one that another process is writing
-│   └── StorageError       a disk that is full, a folder that cannot be written
+│   ├── StorageError       a disk that is full, a folder that cannot be written
+│   └── EngineError        machines that runs cannot be computed on: no cluster answers, no node has room
 ├── NotApplicable          exit code 1: a question that has no answer for this model; a probe writes down why
 ├── RunStopped             exit code 143: a SIGTERM was honoured; the run can be continued
 └── TrainingDiverged       exit code 1: a loss or gradient that is not finite
@@ -46,6 +47,10 @@ class RunFolderError(UserError):
 
 class StorageError(UserError):
     """A disk that is full or a folder that cannot be written."""
+
+
+class EngineError(UserError):
+    """Machines that runs cannot be computed on: no cluster answers, a node lacks the root, none has room."""
 
 
 class NotApplicable(RepetitaError):

@@ -14,6 +14,7 @@ from repetita.study.execute import execute
 from repetita.study.find import built_in, find_paper
 from repetita.study.prepare import bundle
 from repetita.study.walkthrough import publish_bundle
+from repetita.study.where import Where
 
 PRIMARY = {"1", "4", "6", "7", "8", "9", "10 left", "10 right"}
 
@@ -57,7 +58,7 @@ def test_words_fit_the_vocabulary_and_numbers_are_there() -> None:
 def test_tiny_from_runs_to_page(tmp_path: Path) -> None:
     """All twelve studies as one execution; each figure of theirs has one place on the page."""
     whole = bundle("memorization_paper", scale="tiny")
-    outcome = execute(whole.portions, root=tmp_path, processes=2, paper=whole.folder)
+    outcome = execute(whole.portions, root=tmp_path, where=Where(processes=2), paper=whole.folder)
     assert not outcome.failed
     published = publish_bundle(whole, root=tmp_path)
     walk = published.walk

@@ -15,6 +15,7 @@ from repetita.study.execute import execute
 from repetita.study.find import built_in, find_paper
 from repetita.study.prepare import bundle
 from repetita.study.walkthrough import publish_bundle
+from repetita.study.where import Where
 from tests.studies.planted import planted
 from tests.studies.test_double_descent import humps
 
@@ -108,7 +109,7 @@ def test_what_the_tiny_scale_lacks_is_there_where_humps_are_planted() -> None:
 def test_tiny_from_runs_to_page(tmp_path: Path) -> None:
     """All studies as one execution; each figure and claim of theirs has one place on the page."""
     whole = bundle("repetition_paper", scale="tiny")
-    outcome = execute(whole.portions, root=tmp_path, processes=2, paper=whole.folder)
+    outcome = execute(whole.portions, root=tmp_path, where=Where(processes=2), paper=whole.folder)
     assert not outcome.failed
     published = publish_bundle(whole, root=tmp_path)
     walk = published.walk

@@ -132,9 +132,15 @@ def test_the_desk_gives_trunks_first_and_retries_a_dead_worker_once(place: Place
     assert desk.next() is None
     assert "tried once more" in str(desk.take_back(died))
     assert take(desk) == trunk
-    assert desk.take_back(Ended(trunk, "busy", "another process", log)) is None
+    assert "written by another process" in str(desk.take_back(Ended(trunk, "busy", "", log)))
     assert desk.next() is None
     desk._not_before.clear()
+    assert take(desk) == trunk
+    assert desk.take_back(Ended(trunk, "busy", "", log)) is None, "said once"
+    for _ in range(3):  # A machine that is gone says nothing of the run.
+        desk._not_before.clear()
+        assert take(desk) == trunk
+        assert "tried once more" in str(desk.take_back(Ended(trunk, "lost", "the node died", log)))
     assert take(desk) == trunk
     desk.take_back(died)
     assert set(desk.failed) == {trunk, *forks}

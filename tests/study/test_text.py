@@ -17,6 +17,7 @@ from repetita.study.expected import plan_corpora
 from repetita.study.manifest import sole_scale
 from repetita.study.prepare import portion, prepare
 from repetita.study.text import Text, text_of, with_text
+from repetita.study.where import Where
 from tests.study.places import Place, repetita
 
 
@@ -88,7 +89,7 @@ def test_a_text_that_is_too_small_is_said_before_anything_is_trained(place: Plac
 
 def test_workers_train_on_the_other_text_and_the_page_says_so(place: Place, other: Path) -> None:
     part = portion(place.study, scale="tiny", text=text_of(other, text_field="body"))
-    outcome = execute([part], root=place.root, processes=1)
+    outcome = execute([part], root=place.root, where=Where(processes=1))
     assert (outcome.n_done, outcome.failed) == (5, ())
     assert outcome.folders == (place.root / "studies" / part.folder,)
     assert sole_scale(place.root, study=place.study, text=part.text) == "tiny"

@@ -24,11 +24,12 @@ def demo(
     from repetita.cli.study import run_portions, show_published
     from repetita.study.prepare import portion
     from repetita.study.publish import publish
+    from repetita.study.where import Where
 
     portions = [portion(name, scale=SCALE) for name in STUDIES]
     quiet = context.obj == "quiet"
     failed = run_portions(
-        portions, root=root, processes=processes, quiet=quiet, as_json=False, show=not as_json
+        portions, root=root, where=Where(processes=processes), quiet=quiet, as_json=False, show=not as_json
     )
     published = publish(portions, root=root, title=TITLE, lead=LEAD)
     show_published(published, open_page=open_page, as_json=as_json)

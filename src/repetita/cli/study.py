@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from repetita.fit.claim import Claim
     from repetita.study.prepare import Portion
     from repetita.study.publish import Published
+    from repetita.study.where import Where
 
 app = typer.Typer(no_args_is_help=True, help="Questions that runs can answer: list, plan, run, report.")
 
@@ -141,6 +142,16 @@ def run(
     subset: Subset = None,
     text: PassageFile = None,
     processes: Processes = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="Where runs are computed: local (this machine), or ray.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster, HOST:PORT or auto. [default: one on this machine]"),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="What they are computed on: cpu, cuda, or auto.")
+    ] = "cpu",
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -148,13 +159,15 @@ def run(
     from repetita.study.prepare import bundle
     from repetita.study.text import text_of
     from repetita.study.walkthrough import publish_bundle
+    from repetita.study.where import Where
 
+    where = Where(engine=engine, processes=processes, address=address, device=device)
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
     failed = run_portions(
         whole.portions,
         root=root,
-        processes=processes,
+        where=where,
         quiet=context.obj == "quiet",
         as_json=as_json,
         show=True,
@@ -201,7 +214,7 @@ def run_portions(
     portions: Sequence["Portion"],
     *,
     root: Path,
-    processes: int | None,
+    where: "Where",
     quiet: bool,
     as_json: bool,
     show: bool,
@@ -212,9 +225,8 @@ def run_portions(
     from repetita.study.execute import execute
     from repetita.study.price import time_text
 
-    outcome = execute(
-        portions, root=root, processes=processes, display=choose_display(quiet=quiet), paper=paper
-    )
+    display = choose_display(quiet=quiet)
+    outcome = execute(portions, root=root, where=where, display=display, paper=paper)
     if as_json:
         failed = [failure._asdict() for failure in outcome.failed]
         print_json(outcome._asdict() | {"failed": failed, "folders": list(outcome.folders)})

@@ -21,6 +21,7 @@ def work(
         list[str] | None, typer.Option("--run", help="Fingerprint of a run; none: orders from stdin.")
     ] = None,
     progress: Annotated[Path | None, typer.Option("--progress", help="File to say progress in.")] = None,
+    device: Annotated[str, typer.Option("--device", help="What to compute on: cpu, cuda or cuda:1.")] = "cpu",
     root: Root = ROOT,
 ) -> None:
     """Bring runs of studies to their end, one after the other."""
@@ -32,4 +33,4 @@ def work(
         watch_parent()
     orders = sys.stdin if run is None else [f"{number} {name}" for number, name in enumerate(run, start=1)]
     given = [Given(*one) for one in zip(study, scale, sha256, text or [""] * len(study), strict=True)]
-    work(given, root=root, orders=orders, progress=progress)
+    work(given, root=root, orders=orders, progress=progress, device=device)

@@ -1,13 +1,16 @@
 """Where runs are computed: what every engine answers, and the strings that it passes to its workers."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from repetita.errors import SpecError
 from repetita.spec import canonical_json
-from repetita.study.prepare import Portion
+from repetita.study.prepare import Portion, portion
 from repetita.study.progress import Sight
+from repetita.study.text import Text
 
 
 class Given(NamedTuple):
@@ -20,6 +23,14 @@ class Given(NamedTuple):
     text: str = ""
     """A `Text` as JSON, empty for the study's own."""
 
+    def planned(self) -> Portion:
+        """The portion behind the strings; SpecError where its file is not the one that was planned with."""
+        text = Text.from_json(self.text) if self.text else None
+        part = portion(self.reference, scale=self.scale, text=text)
+        if part.found.sha256 != self.sha256:
+            raise SpecError(f"{self.reference} was changed while the study ran; run the study again")
+        return part
+
 
 class Errand(NamedTuple):
     """What every worker of a study is told beside the fingerprints of its runs."""
@@ -27,6 +38,8 @@ class Errand(NamedTuple):
     given: tuple[Given, ...]
     root: str
     """The folder of corpora, runs and studies, as an absolute path."""
+    device: str = "cpu"
+    """What runs are computed on: cpu, cuda, or one of several, such as cuda:1."""
 
     @classmethod
     def of(cls, portions: Sequence[Portion], *, root: Path) -> "Errand":
@@ -48,7 +61,17 @@ class Errand(NamedTuple):
         for part in self.given:
             command += ["--study", part.reference, "--scale", part.scale, "--sha256", part.sha256]
             command += ["--text", part.text]
-        return command
+        return command if self.device == "cpu" else [*command, "--device", self.device]
+
+    def as_json(self) -> str:
+        """The errand as one string, for engines that start no command."""
+        return json.dumps([[list(part) for part in self.given], self.root, self.device])
+
+    @classmethod
+    def from_json(cls, text: str) -> "Errand":
+        """What `as_json` wrote."""
+        given, root, device = json.loads(text)
+        return cls(tuple(Given(*part) for part in given), root, device)
 
 
 class Needs(NamedTuple):
@@ -58,6 +81,9 @@ class Needs(NamedTuple):
     """Bytes that its process holds."""
     seconds: float
     """Expected, on one process."""
+    cpus: int = 1
+    gpu_memory: int = 0
+    """Bytes that it holds on a GPU when it is computed on one."""
 
 
 class Ended(NamedTuple):
@@ -65,7 +91,7 @@ class Ended(NamedTuple):
 
     run: str
     state: str
-    """done, failed, busy, or died: the process is gone without a word."""
+    """done, failed, busy, died (the process is gone without a word), or lost (so is its machine)."""
     message: str
     log: Path
     """Where its worker wrote what it had to say."""

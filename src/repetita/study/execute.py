@@ -1,26 +1,29 @@
 """Does what is missing of a study: trunks before forks, longest first, each failure alone."""
 
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from repetita.errors import RunStopped, SpecError
+from repetita.errors import RunStopped
 from repetita.journal.disk import storage_errors
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, Engine, Errand, Needs
 from repetita.study.expand import Job, corpora_of
 from repetita.study.expected import plan_corpora
 from repetita.study.ledger import Session, add_session, ledger, write_ledger
-from repetita.study.local_engine import LocalEngine
 from repetita.study.manifest import study_path, write_manifests
 from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
-from repetita.study.price import chains, makespan, time_text
+from repetita.study.price import PROCESS_BYTES, Cost, chains, makespan, time_text
 from repetita.study.progress import Sight
 from repetita.study.text import text_of
+from repetita.study.where import Where, check_engine, open_engine
 from repetita.train.stopping import StopRequests
 
 POLL_SECONDS = 0.05
@@ -29,8 +32,13 @@ LOOK_SECONDS = 0.5
 need."""
 BUSY_SECONDS = 5.0
 """How long a run that another process writes is left alone before it is asked for again."""
-TRIES = 2
-"""How often a run is given out whose worker dies without a word."""
+TRIES = {"died": 2, "lost": 10}
+"""How often a run is given out whose worker dies without a word, or whose machine does: that happens to any
+run that is long enough, and costs but the steps since its newest checkpoint."""
+STILL_SECONDS = 86_400.0
+HERE = Where()
+CUDA_BYTES = 600_000_000
+"""What CUDA and cuBLAS take of a GPU in each process before the first tensor."""
 
 
 class Failure(NamedTuple):
@@ -67,10 +75,15 @@ def run_study(
     text: str | Path | None = None,
     root: str | Path = "repetita-out",
     processes: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    device: str = "cpu",
 ) -> Outcome:
     """Runs what is missing of a study or paper (a built-in name or a path of a file) and says how it went.
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
+    `engine`, `address` and `device` (cpu, cuda, auto) say where runs are computed, as `Where` explains: in
+    processes of this machine, or on a Ray cluster, all of whose nodes must see `root`.
     `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
     file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
@@ -81,18 +94,17 @@ def run_study(
     >>> outcome.n_runs, outcome.failed
     (6, ())
     """
+    where = Where(engine=engine, processes=processes, address=address, device=device)
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
-    return execute(
-        whole.portions, root=Path(root), processes=processes, paper=whole.folder if whole.paper else None
-    )
+    return execute(whole.portions, root=Path(root), where=where, paper=whole.folder if whole.paper else None)
 
 
 def execute(
     portions: Sequence[Portion],
     *,
     root: Path,
-    processes: int | None = None,
+    where: Where = HERE,
     display: Display | None = None,
     paper: str | None = None,
 ) -> Outcome:
@@ -101,8 +113,7 @@ def execute(
     `paper` is the folder of the paper that they are all studies of: what was planned and how long it ran is
     kept there.
     """
-    if processes is not None and processes < 1:
-        raise SpecError(f"processes = {processes} is no number of processes; give 1 or more")
+    check_engine(where)
     display = display or Silent()
     began = time.monotonic()
     prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root, say=display.say))
@@ -112,21 +123,22 @@ def execute(
     tag_corpora(prepared)
     write_manifests(prepared, root=root)
     if paper:
-        plan = ledger(prepared, root=root, processes=processes or os.cpu_count() or 1)
+        plan = ledger(prepared, root=root, processes=where.processes or os.cpu_count() or 1)
         write_ledger(plan, root=root, folder=paper)
     needed = prepared.needed()
     folders = tuple(study_path(root, folder=part.folder) for part in portions)
     desk = Desk(needed, prepared=prepared)
     if needed:
-        workers = min(processes or os.cpu_count() or 1, len(needed))
         scratch = _scratch(folders[0])
-        engine = LocalEngine(workers, errand=Errand.of(portions, root=root), folder=scratch)
-        _say_plan(prepared, needed=needed, processes=workers, display=display)
+        needs = {desk.jobs[name].path.name: needs for name, needs in desk.needs.items()}
+        engine = open_engine(where, errand=Errand.of(portions, root=root), folder=scratch, needs=needs)
+        processes = min(engine.width, len(needed))
+        _say_plan(prepared, needed=needed, processes=processes, display=display)
         try:
             _drive(desk, engine=engine, display=display)
         finally:
             if paper:
-                add_session(Session(time.monotonic() - began, workers), root=root, folder=paper)
+                add_session(Session(time.monotonic() - began, processes), root=root, folder=paper)
         if not desk.failed:
             shutil.rmtree(scratch, ignore_errors=True)
     return Outcome(
@@ -145,14 +157,15 @@ class Desk:
     def __init__(self, needed: Sequence[Job], *, prepared: Prepared) -> None:
         self.jobs: Mapping[str, Job] = {job.fingerprint: job for job in needed}
         self.seconds = {name: prepared.costs[name].seconds for name in self.jobs}
-        self.needs = {name: Needs(prepared.costs[name].memory, self.seconds[name]) for name in self.jobs}
+        self.needs = {name: _needs(prepared.costs[name]) for name in self.jobs}
         self.after = prepared.after()
         self.done: set[str] = set()
         self.failed: dict[str, Failure] = {}
         self._urgency = chains(self.seconds, after=self.after)
         self._out = set[str]()
         self._not_before: dict[str, float] = {}
-        self._deaths: dict[str, int] = {}
+        self._waiting = set[str]()
+        self._deaths: dict[tuple[str, str], int] = {}
         self._worked = self._expected = 0.0
 
     @property
@@ -190,10 +203,14 @@ class Desk:
             return f"done {job.path.name} in {time_text(ended.seconds)}{more}"
         if ended.state == "busy":
             self._not_before[ended.run] = time.monotonic() + BUSY_SECONDS
-            return None
-        if ended.state == "died":
-            self._deaths[ended.run] = self._deaths.get(ended.run, 0) + 1
-            if self._deaths[ended.run] < TRIES:
+            if ended.run in self._waiting:
+                return None
+            self._waiting.add(ended.run)
+            return f"{job.path.name} is written by another process; it is waited for"
+        if ended.state in TRIES:
+            death = (ended.run, ended.state)
+            self._deaths[death] = self._deaths.get(death, 0) + 1
+            if self._deaths[death] < TRIES[ended.state]:
                 return f"{ended.message} at {job.path.name}; it is tried once more"
         self._fail(job, reason=ended.message, log=ended.log)
         return f"failed {job.path.name}: {ended.message}"
@@ -263,17 +280,32 @@ def _view(desk: Desk, engine: Engine) -> View:
     )
 
 
+def _needs(cost: Cost) -> Needs:
+    return Needs(cost.memory, cost.seconds, gpu_memory=cost.memory - PROCESS_BYTES + CUDA_BYTES)
+
+
 def _scratch(folder: Path) -> Path:
-    """A folder for the logs and progress of this driver's workers; those of drivers that are gone go, too."""
+    """A folder for the logs and progress of this driver's workers; those of drivers that are gone go, too.
+
+    A process number says something on its own machine only: of a driver elsewhere, which writes to the same
+    shared folder, nothing is removed before it has been still for a day.
+    """
+    here = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
     for old in folder.glob("work-*"):
+        process, _, machine = old.name.removeprefix("work-").partition("-")
+        if machine.partition("-")[0] != here and process.isdigit():
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > STILL_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+            continue
         try:
-            os.kill(int(old.name.split("-")[1]), 0)
+            os.kill(int(process), 0)
         except (ProcessLookupError, ValueError):
             shutil.rmtree(old, ignore_errors=True)
         except PermissionError:
             continue
     with storage_errors(folder):
-        return Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-", dir=folder))
+        return Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-{here}-", dir=folder))
 
 
 def _say_plan(prepared: Prepared, *, needed: Sequence[Job], processes: int, display: Display) -> None:

@@ -101,11 +101,15 @@ class Worker:
 
 
 class LocalEngine:
-    """As many worker processes as asked for on this machine."""
+    """As many worker processes as asked for on this machine, spread over its devices."""
 
-    def __init__(self, processes: int, *, errand: Errand, folder: Path) -> None:
+    def __init__(
+        self, processes: int, *, errand: Errand, folder: Path, devices: Sequence[str] = ("cpu",)
+    ) -> None:
+        commands = [errand._replace(device=device).command() for device in devices]
         self._workers = [
-            Worker(number, command=errand.command(), folder=folder) for number in range(processes)
+            Worker(number, command=commands[number % len(commands)], folder=folder)
+            for number in range(processes)
         ]
 
     @property

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from repetita.errors import RepetitaError, RunFolderError, RunStopped, SpecError
+from repetita.errors import RepetitaError, RunFolderError, RunStopped
 from repetita.journal.names import write_names
 from repetita.study.corpora import Corpora
 from repetita.study.engines import Given
 from repetita.study.expand import Job, expand
 from repetita.study.expected import plan_corpora
-from repetita.study.prepare import Portion, portion, read_by
+from repetita.study.prepare import read_by
 from repetita.study.progress import ProgressFile, Sight, State
-from repetita.study.text import Text
 from repetita.train.loop import Due, Options, Outcome, Parent, Progress, train
 
 log = logging.getLogger(__name__)
@@ -26,23 +26,44 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
 
 
-def work(given: Sequence[Given], *, root: Path, orders: Iterable[str], progress: Path | None = None) -> None:
+class Bench(NamedTuple):
+    """What a worker works with: the jobs of its plan, their corpora, and where and on what they are done."""
+
+    jobs: Mapping[str, Job]
+    corpora: Corpora
+    root: Path
+    device: str
+
+    @classmethod
+    def of(cls, given: Sequence[Given], *, root: Path, device: str = "cpu") -> "Bench":
+        """The bench for the portions behind strings; SpecError where a file is not as it was planned with."""
+        portions = [part.planned() for part in given]
+        corpora = plan_corpora(portions, root=root)
+        planned = [run for part in portions for run in part.planned]
+        jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
+        return cls(jobs, corpora, root, device)
+
+
+def work(
+    given: Sequence[Given],
+    *,
+    root: Path,
+    orders: Iterable[str],
+    progress: Path | None = None,
+    device: str = "cpu",
+) -> None:
     """Does one order after the other until there are no more.
 
     An order is a line `<number> <fingerprint>`; what becomes of it is written to the file `progress`. Raises
     SpecError when a study's file is not the one that was planned with, and RunStopped when the process was
     asked to stop (the state of the run is then saved).
     """
-    portions = [_planned(part) for part in given]
-    corpora = plan_corpora(portions, root=root)
-    planned = [run for part in portions for run in part.planned]
-    jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
-    file = ProgressFile(progress)
+    bench, file = Bench.of(given, root=root, device=device), ProgressFile(progress)
     for line in orders:
         number, _, name = line.strip().partition(" ")
         if not name:
             continue
-        file.show(_order(name, number=int(number), jobs=jobs, corpora=corpora, root=root, file=file))
+        file.show(do_order(name, number=int(number), bench=bench, file=file))
 
 
 def bring_to_end(
@@ -87,19 +108,9 @@ def bring_to_end(
     return outcome
 
 
-def _planned(given: Given) -> Portion:
-    """The portion behind the strings, if its file is still the one that was planned with."""
-    text = Text.from_json(given.text) if given.text else None
-    part = portion(given.reference, scale=given.scale, text=text)
-    if part.found.sha256 != given.sha256:
-        raise SpecError(f"{given.reference} was changed while the study ran; run the study again")
-    return part
-
-
-def _order(
-    name: str, *, number: int, jobs: Mapping[str, Job], corpora: Corpora, root: Path, file: ProgressFile
-) -> Sight:
-    """Does one order and says how it ended; whatever fails, fails alone."""
+def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sight:
+    """Does one order and says how it ended; whatever fails, fails alone, but for RunStopped."""
+    jobs = bench.jobs
     sight = Sight(order=number, state="running")
     file.show(sight)
 
@@ -110,7 +121,14 @@ def _order(
     if name not in jobs:
         return sight._replace(state="failed", message=f"no run {name[:12]} in the plan; run the study again")
     try:
-        outcome = bring_to_end(jobs[name], jobs=jobs, corpora=corpora, root=root, on_progress=on_progress)
+        outcome = bring_to_end(
+            jobs[name],
+            jobs=jobs,
+            corpora=bench.corpora,
+            root=bench.root,
+            options=Options(device=bench.device),
+            on_progress=on_progress,
+        )
     except RunStopped:
         raise
     except RunFolderError as error:

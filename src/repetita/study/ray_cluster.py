@@ -1,0 +1,192 @@
+"""A Ray cluster: reached, looked at from each of its nodes, and left."""
+
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.errors import EngineError, SpecError, first_line
+from repetita.study.engines import Needs
+from repetita.study.price import size_text
+from repetita.study.ray_task import TOKEN, look
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray prints what its daemons complain of, such as a node that is gone, into the driver's output, whatever
+    # it is told of logs; lines that match this are left out. Its log files have them.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_gcs_server_request_timeout_seconds": "10",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Read by Ray when it is imported, and by the processes that it starts."""
+
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0 this makes Ray listen on 127.0.0.1 alone, on any system (otherwise whoever reaches its ports over the
+network may run code)."""
+
+CONNECT_SECONDS = 5.0
+LOOK_SECONDS = 180.0
+"""How long a node may take to answer: its first worker starts and imports this package."""
+
+USABLE = 0.9
+"""Share of a GPU's memory that runs may fill."""
+MOST_ON_A_GPU = 8
+"""Runs that share a GPU: they take turns, so that more gain nothing."""
+BLOCK = 1 << 28
+"""Requests of memory are rounded up to this: Ray keeps workers and queues by request, so few kinds are best."""
+
+
+class Node(NamedTuple):
+    """What a node of the cluster has."""
+
+    id: str
+    name: str
+    cpus: float
+    memory: float
+    """Bytes that Ray gives out."""
+    gpus: float = 0.0
+
+    def holds(self, needs: Needs, *, gpu_share: float) -> int:
+        """Runs with these needs that it has room for at the same time."""
+        room = min(self.cpus / needs.cpus, self.memory / memory_asked(needs))
+        return int(min(room, self.gpus * int(1 / gpu_share)) if gpu_share else room)
+
+
+def check_address(address: str | None) -> None:
+    """Raises EngineError, or SpecError for what is no address, where no cluster can be reached."""
+    if importlib.util.find_spec("ray") is None:
+        raise EngineError("--engine ray needs Ray, which is not installed; run: pip install 'repetita[ray]'")
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = str(address).rpartition(":")
+    if "://" in str(address) or not host or not port.isdigit():
+        raise SpecError(
+            f"--address {address} is no address of a Ray cluster; write HOST:PORT of its head, such as "
+            f"10.0.0.1:6379, and start this on a machine of the cluster"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from None
+
+
+def connect(address: str | None, *, processes: int | None) -> bool:
+    """Connects this process to a cluster, or starts Ray on this machine; False where it was connected before.
+
+    Raises EngineError where none answers, SpecError for an address beside a connection that is there.
+    """
+    ray = _load(alone=(address or os.environ.get("RAY_ADDRESS", "local")) == "local")
+    if ray.is_initialized():
+        if address:
+            raise SpecError(f"--address {address}: this process is connected to Ray already; leave it out")
+        return False
+    address = address or os.environ.get("RAY_ADDRESS", "local")
+    own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise _no_answer(address, error) from None
+    return True
+
+
+def nodes() -> list[Node]:
+    """The nodes that are alive and compute: a head that only directs has no CPUs."""
+    found = []
+    for node in sys.modules["ray"].nodes():
+        has = node["Resources"]
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        if node["Alive"] and has.get("CPU", 0) >= 1:
+            found.append(Node(node["NodeID"], name, has["CPU"], has.get("memory", 0.0), has.get("GPU", 0.0)))
+    return found
+
+
+def look_around(errand: str, *, folder: Path) -> int:
+    """Has every node say whether it can take part; bytes of the smallest GPU, 0 where none is known.
+
+    Raises EngineError with the name of a node that cannot: it does not see the root, lacks this package or
+    the study's file, or says nothing.
+    """
+    ray = sys.modules["ray"]
+    (folder / TOKEN).write_text(folder.name)
+    asked = {}
+    for node in nodes():
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+        task = ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        asked[task.remote(errand, str(folder))] = node
+    answered, silent = (
+        ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS) if asked else ([], [])
+    )
+    gpus: list[int] = []
+    for answer in answered:
+        try:
+            fault, there = json.loads(ray.get(answer))
+        except ray.exceptions.RayError as error:
+            fault, there = first_line(getattr(error, "cause", None) or error), []
+        if fault:
+            raise EngineError(f"node {asked[answer].name} cannot take part: {fault}")
+        gpus += there
+    if silent:
+        raise EngineError(
+            f"node {asked[silent[0]].name} cannot take part: it did not answer in {LOOK_SECONDS:.0f} s; look "
+            f"at its logs, or take it out of the cluster"
+        )
+    return min(gpus, default=0)
+
+
+def gpu_share(needs: Needs, *, gpu_bytes: int) -> float:
+    """The share of a GPU that is asked for: 1/n, so that n runs fit; all of one whose memory is not known.
+
+    0 where a run does not fit.
+    """
+    if not gpu_bytes:
+        return 1.0
+    n = min(MOST_ON_A_GPU, int(USABLE * gpu_bytes / needs.gpu_memory))
+    return int(1e4 / n) / 1e4 if n else 0.0  # Ray counts in ten-thousandths.
+
+
+def memory_asked(needs: Needs) -> int:
+    """Bytes that are asked for."""
+    return -(-needs.memory // BLOCK) * BLOCK
+
+
+def check_room(needs: Mapping[str, Needs], *, cuda: bool, gpu_bytes: int) -> None:
+    """Raises EngineError for the first run, by name, that no node has room for."""
+    there = nodes()
+    for name, one in needs.items():
+        share = gpu_share(one, gpu_bytes=gpu_bytes) if cuda else 0.0
+        if cuda and not share:
+            raise EngineError(
+                f"{name} takes {size_text(one.gpu_memory)} of a GPU, and the smallest of the cluster has "
+                f"{size_text(gpu_bytes)}; train it by torchrun over several, or choose another --scale"
+            )
+        if not any(node.holds(one, gpu_share=share) for node in there):
+            most = max((node.memory for node in there), default=0.0)
+            raise EngineError(
+                f"{name} takes {one.cpus} CPU and {size_text(memory_asked(one))}"
+                f"{' beside a GPU' if cuda else ''}, and no node has room for it (the largest of "
+                f"{len(there)} gives out {size_text(most)}); add one that has, or choose another --scale"
+            )
+
+
+def _load(*, alone: bool) -> Any:
+    """Ray, told to keep its voice down, and `alone` to listen on this machine only."""
+    os.environ |= SETTINGS
+    if alone:
+        os.environ[LOOPBACK_ONLY] = "0"
+    importlib.import_module("ray.util.scheduling_strategies")
+    return importlib.import_module("ray")
+
+
+def _no_answer(address: object, error: BaseException) -> EngineError:
+    return EngineError(
+        f"no Ray cluster answers at {address} ({first_line(error)}); start one with 'ray start --head', run "
+        f"this on one of its machines, or leave --address out"
+    )

@@ -1,0 +1,104 @@
+"""What a study has done on the nodes of a Ray cluster: told by strings, answered by strings."""
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repetita.study.work import Bench
+
+TOKEN = "token"
+"""File in the driver's folder that a node must be able to read, and that says the folder's name."""
+
+MIB = 1 << 20
+
+
+def look(errand: str, folder: str) -> str:
+    """Whether this node can take part: as JSON its fault, empty for none, and its GPUs' bytes."""
+    from repetita.errors import UserError
+    from repetita.study.engines import Errand
+
+    if not _sees(Path(folder)):
+        return json.dumps([_blind(folder), []])
+    try:
+        for part in Errand.from_json(errand).given:
+            part.planned()
+    except UserError as error:
+        return json.dumps([str(error), []])
+    return json.dumps(["", _gpu_bytes()])
+
+
+def do(errand: str, run: str, number: int, folder: str) -> str:
+    """Brings a run to its end, or to the stop that was asked for; what became of it as a `Sight` in JSON.
+
+    In the Ray worker itself, which keeps its plan and takes run after run: a run of two seconds then takes
+    two seconds (a process of its own for each takes 4.6 s more, measured, for torch and the plan). Only with
+    a GPU Ray gives each task a new process, so that no memory of the GPU is left behind.
+    """
+    # Before torch and numpy are there: what the machine's owner set for Ray would hold here, too.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    from repetita.errors import EngineError
+    from repetita.study.progress import ProgressFile, Sight
+    from repetita.study.work import do_order
+
+    began = time.monotonic()
+    if not _sees(Path(folder)):
+        raise EngineError(_blind(folder))
+    file = ProgressFile(Path(folder) / f"{run[:12]}.json")
+    file.show(Sight(order=number, state="running"))
+    with _logging_to(Path(folder) / f"{run[:12]}.log"):
+        sight = do_order(run, number=number, bench=_bench(errand), file=file)
+    return json.dumps(sight._replace(seconds=round(time.monotonic() - began, 3))._asdict())
+
+
+@lru_cache(maxsize=1)
+def _bench(errand: str) -> "Bench":
+    """What a worker works with, found once: planning takes seconds."""
+    from repetita.study.engines import Errand
+    from repetita.study.work import Bench
+
+    told = Errand.from_json(errand)
+    return Bench.of(told.given, root=Path(told.root), device=told.device)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Has what is logged of a run written where its driver looks for it."""
+    log = logging.getLogger("repetita")
+    handler = logging.FileHandler(path)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _sees(folder: Path) -> bool:
+    try:
+        return (folder / TOKEN).read_text() == folder.name
+    except OSError:
+        return False
+
+
+def _blind(folder: str) -> str:
+    return f"it does not see {folder}; give a folder that all nodes share, by --root"
+
+
+def _gpu_bytes() -> list[int]:
+    """Memory of each GPU of this machine; nothing where its driver does not say."""
+    # Not by torch: to a task without a GPU, Ray shows none.
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return [int(line) * MIB for line in said.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []

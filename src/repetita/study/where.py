@@ -1,0 +1,88 @@
+"""Where the runs of a study are computed: an engine by name, and what it is told."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from repetita.errors import SpecError, nearest
+from repetita.spec import Spec
+from repetita.study.engines import Engine, Errand, Needs
+from repetita.study.local_engine import LocalEngine
+
+ENGINES = ("local", "ray", "slurm")
+DEVICES = ("cpu", "cuda", "auto")
+
+
+class Where(Spec):
+    """An engine and its options. One that has no effect is an error, as everywhere.
+
+    No result depends on it, but for the last bits of one that was computed on another kind of `device`.
+    """
+
+    engine: Literal["local", "ray", "slurm"] = "local"
+    processes: int | None = None
+    """Runs at the same time; None: as many as the engine has room for (local: cores, or GPUs)."""
+    address: str | None = None
+    """HOST:PORT of a Ray cluster, or auto; None: that of RAY_ADDRESS, else Ray is started on this machine."""
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """auto: GPUs where there is one, else CPUs; all runs of a study on the same kind."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        for name, valid in (("engine", ENGINES), ("device", DEVICES)):
+            if values.get(name, valid[0]) not in valid:
+                given = values[name]
+                raise SpecError(f"no {name} is named '{given}'; {nearest(str(given), valid)}")
+        return values
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        if self.processes is not None and self.processes < 1:
+            raise SpecError(f"processes = {self.processes} is no number of processes; give 1 or more")
+        if self.address is not None and self.engine != "ray":
+            raise SpecError(
+                f"--address has no effect with --engine {self.engine}; leave it out, or say --engine ray"
+            )
+        return self
+
+
+def check_engine(where: Where) -> None:
+    """Raises EngineError where the engine cannot be had at all; called before anything is prepared."""
+    if where.engine == "ray":
+        from repetita.study.ray_cluster import check_address
+
+        check_address(where.address)
+    elif where.engine == "slurm":
+        raise SpecError("--engine slurm is not there yet; say --engine ray or local")
+
+
+def open_engine(where: Where, *, errand: Errand, folder: Path, needs: Mapping[str, Needs]) -> Engine:
+    """The engine, ready for runs with these needs, by name; `folder` is for logs and progress.
+
+    Raises EngineError or SpecError, before anything is trained, for whatever cannot be.
+    """
+    if where.engine == "ray":
+        from repetita.study.ray_engine import RayEngine
+
+        return RayEngine(where, errand=errand, folder=folder, needs=needs)
+    devices = _devices_here(where.device)
+    processes = where.processes or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
+    return LocalEngine(min(processes, len(needs)), errand=errand, folder=folder, devices=devices)
+
+
+def _devices_here(device: str) -> tuple[str, ...]:
+    """The devices of this machine that are meant; SpecError for a GPU where there is none."""
+    if device == "cpu":
+        return ("cpu",)
+    import torch  # Only torch knows which GPUs it can use.
+
+    gpus = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    if not gpus and device == "cuda":
+        raise SpecError(
+            "--device cuda: torch sees no GPU on this machine; leave it out, or say --device auto"
+        )
+    return gpus or ("cpu",)
