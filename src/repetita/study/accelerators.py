@@ -254,17 +254,21 @@ def _list_schedule(
     """Seconds until all is done, the run with most behind it first wherever enough GPUs are free."""
     seconds = {name: run.seconds / widths[name] for name, run in runs.items()}
     urgency = chains(seconds, after=after)
-    waiting = sorted(runs, key=lambda name: -urgency[name])
+    forks: dict[str | None, list[str]] = {}
+    for name in runs:
+        trunk = after.get(name)
+        forks.setdefault(trunk if trunk in runs else None, []).append(name)
+    ready: dict[int, list[tuple[float, str]]] = {width: [] for width in widths.values()}
     running: list[tuple[float, str]] = []
-    done, now, free = set[str](), 0.0, n_gpus
-    while waiting or running:
-        for name in list(waiting):
-            trunk = after.get(name)
-            if widths[name] <= free and (trunk not in runs or trunk in done):
-                heapq.heappush(running, (now + seconds[name], name))
-                waiting.remove(name)
-                free -= widths[name]
+    now, free, came = 0.0, n_gpus, forks.get(None, [])
+    while came or running or any(ready.values()):
+        for name in came:
+            heapq.heappush(ready[widths[name]], (-urgency[name], name))
+        while fitting := [queue for width, queue in ready.items() if queue and width <= free]:
+            name = heapq.heappop(min(fitting))[-1]
+            heapq.heappush(running, (now + seconds[name], name))
+            free -= widths[name]
         now, name = heapq.heappop(running)
-        done.add(name)
         free += widths[name]
+        came = forks.get(name, [])
     return now

@@ -1,6 +1,6 @@
 """What a study comes to in a root folder: its jobs, how far each is, and what is left to pay."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from repetita.study.find import Found, FoundPaper, find_paper, find_study
 from repetita.study.plan import PlannedRun
 from repetita.study.price import Cost, JobState, Rates, job_cost, job_state, makespan
 from repetita.study.text import Text, shows_passages, with_text
+from repetita.train.recipe import RunSpec
 
 DEFAULT_SCALE = "laptop"
 
@@ -49,6 +50,10 @@ class Bundle(NamedTuple):
         return folder_of(self.paper.paper.name, scale=self.scale, text=self.text)
 
 
+Counted = dict[Hashable, dict[str, int]]
+"""By kind of job, what `cost_tokens` counted."""
+
+
 class Prepared(NamedTuple):
     """Everything that is known before the first step is made."""
 
@@ -59,7 +64,7 @@ class Prepared(NamedTuple):
     costs: Mapping[str, Cost]
     corpora: Corpora
     rates: Rates
-    known: dict[tuple[str, int], int]
+    known: Counted
     """What `cost_tokens` counted before."""
 
     def needed(self) -> tuple[Job, ...]:
@@ -158,23 +163,29 @@ def _prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pr
     jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
     states = {name: job_state(job) for name, job in jobs.items()}
     rates = Rates.of(root)
-    costs, known = {}, dict[tuple[str, int], int]()
+    costs, known = {}, Counted()
     for name, job in jobs.items():
         tokens = cost_tokens(job, corpora=corpora, known=known)
         costs[name] = job_cost(job, state=states[name], tokens=tokens, rates=rates)
     return Prepared(tuple(portions), jobs, states, costs, corpora, rates, known)
 
 
-def cost_tokens(job: Job, *, corpora: Corpora, known: dict[tuple[str, int], int]) -> dict[str, int]:
+def cost_tokens(job: Job, *, corpora: Corpora, known: Counted) -> Mapping[str, int]:
     """By key of the measurement, the tokens that one of them reads; `known` keeps what was counted before."""
-    tokens = {}
-    read = read_by(job, corpora=corpora)
-    for due in job.probes:
-        sets = read[due.key]
-        if (due.key, id(sets)) not in known:
-            known[due.key, id(sets)] = due.probe.cost_tokens(sets)
-        tokens[due.key] = known[due.key, id(sets)]
-    return tokens
+    like = (_kind(job.spec), *((due.key, _kind(due.sets_of)) for due in job.probes))
+    if like not in known:
+        read = read_by(job, corpora=corpora)
+        known[like] = {due.key: due.probe.cost_tokens(read[due.key]) for due in job.probes}
+    return known[like]
+
+
+def _kind(spec: RunSpec) -> Hashable:
+    """What decides how much each set of a run holds; of ten thousand runs most are of a few kinds.
+
+    The seed decides only which sequences these are, but where IDs are numbered as a run reads.
+    """
+    ids = spec.document_ids and (spec.document_ids, spec.seed, spec.model)
+    return (spec.corpus, spec.treatment, spec.steps, spec.batch_size, spec.start, spec.model.context, ids)
 
 
 def tag_corpora(prepared: Prepared) -> None:

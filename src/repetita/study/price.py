@@ -186,25 +186,26 @@ class Rates:
 
 def makespan(seconds: Mapping[str, float], *, after: Mapping[str, str | None], processes: int) -> float:
     """Seconds until all jobs are done on this many processes, longest first, a trunk before its forks."""
-    ready = [name for name in seconds if after.get(name) not in seconds]
-    waiting = {name: trunk for name in seconds if (trunk := after.get(name)) in seconds}
+    forks: dict[str | None, list[str]] = {}
+    for name in seconds:
+        trunk = after.get(name)
+        forks.setdefault(trunk if trunk in seconds else None, []).append(name)
     urgency = chains(seconds, after=after)
-    free = [0.0] * max(1, processes)
+    order = {name: at for at, name in enumerate(seconds)}
+    ready = [(-urgency[name], order[name], name) for name in forks.get(None, ())]
+    heapq.heapify(ready)
+    free, now = max(1, processes), 0.0
     running: list[tuple[float, str]] = []
-    now = end = 0.0
     while ready or running:
-        ready.sort(key=lambda name: -urgency[name])
-        while ready and free and free[0] <= now:
-            heapq.heappop(free)
-            name = ready.pop(0)
+        while ready and free:
+            name = heapq.heappop(ready)[-1]
             heapq.heappush(running, (now + seconds[name], name))
-        if running:
-            now, name = heapq.heappop(running)
-            heapq.heappush(free, now)
-            end = max(end, now)
-            ready += [fork for fork, trunk in waiting.items() if trunk == name]
-            waiting = {fork: trunk for fork, trunk in waiting.items() if trunk != name}
-    return end
+            free -= 1
+        now, name = heapq.heappop(running)
+        free += 1
+        for fork in forks.get(name, ()):
+            heapq.heappush(ready, (-urgency[fork], order[fork], fork))
+    return now
 
 
 def chains(seconds: Mapping[str, float], *, after: Mapping[str, str | None]) -> dict[str, float]:
