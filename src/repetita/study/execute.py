@@ -131,7 +131,11 @@ def execute(
     if needed:
         scratch = _scratch(folders[0])
         needs = {desk.jobs[name].path.name: needs for name, needs in desk.needs.items()}
-        engine = open_engine(where, errand=Errand.of(portions, root=root), folder=scratch, needs=needs)
+        try:
+            engine = open_engine(where, errand=Errand.of(portions, root=root), folder=scratch, needs=needs)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         processes = min(engine.width, len(needed))
         _say_plan(prepared, needed=needed, processes=processes, display=display)
         try:

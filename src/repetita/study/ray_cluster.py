@@ -21,15 +21,16 @@ SETTINGS = {
     # Ray prints what its daemons complain of, such as a node that is gone, into the driver's output, whatever
     # it is told of logs; lines that match this are left out. Its log files have them.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_gcs_server_request_timeout_seconds": "10",
+    # Ray gives its workers way to everything else on the machine (nice 15); those of --engine local do not.
+    "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Read by Ray when it is imported, and by the processes that it starts."""
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0 this makes Ray listen on 127.0.0.1 alone, on any system (otherwise whoever reaches its ports over the
-network may run code)."""
+"""Set to 0 this makes Ray listen on 127.0.0.1 alone, on any system (otherwise whoever reaches its ports over
+the network may run code)."""
 
 CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 180.0
@@ -40,7 +41,7 @@ USABLE = 0.9
 MOST_ON_A_GPU = 8
 """Runs that share a GPU: they take turns, so that more gain nothing."""
 BLOCK = 1 << 28
-"""Requests of memory are rounded up to this: Ray keeps workers and queues by request, so few kinds are best."""
+"""Requests of memory are rounded up to this: Ray keeps workers and queues by request, and few are best."""
 
 
 class Node(NamedTuple):
@@ -127,12 +128,12 @@ def look_around(errand: str, *, folder: Path) -> int:
     gpus: list[int] = []
     for answer in answered:
         try:
-            fault, there = json.loads(ray.get(answer))
+            fault, sizes = json.loads(ray.get(answer))
         except ray.exceptions.RayError as error:
-            fault, there = first_line(getattr(error, "cause", None) or error), []
+            fault, sizes = first_line(getattr(error, "cause", None) or error), []
         if fault:
             raise EngineError(f"node {asked[answer].name} cannot take part: {fault}")
-        gpus += there
+        gpus += sizes
     if silent:
         raise EngineError(
             f"node {asked[silent[0]].name} cannot take part: it did not answer in {LOOK_SECONDS:.0f} s; look "
