@@ -82,8 +82,13 @@ def _exact_field(value: Any) -> Any:
 ExactFraction = Annotated[Fraction, BeforeValidator(_exact_field), PlainSerializer(str, return_type=str)]
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON types, fields that equal their introduction default left out."""
+    if type(value) in _PLAIN:  # Most are, and the questions below take their time.
+        return value
     if isinstance(value, Spec):
         fields = type(value).model_fields
         kept = {}
@@ -94,7 +99,7 @@ def plain(value: Any) -> Any:
                 continue
             kept[name] = plain(item)
         return kept
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]

@@ -39,7 +39,7 @@ def test_one_row_a_measurement(runs: list[Path]) -> None:
     assert frame.shape == (4, 11)
     assert frame["run"].to_list() == ["aa" * 32] * 2 + ["bb" * 32] * 2
     assert frame["value"].to_list() == [2.5, None] * 2
-    assert frame["detail"][0] == '{"k": [1]}'
+    assert frame["detail"][0] == '{"k":[1]}'
 
 
 def test_one_row_a_step_and_lane(runs: list[Path]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from repetita.errors import DamagedError, RunFolderError, SpecError, UserError, nearest
 from repetita.journal import table
-from repetita.journal.folder import check_run, failure, measured, read_header, status
+from repetita.journal.folder import Key, check_run, failure, read_header, status
 from repetita.study.expand import Job, expand, in_run, labels_of, measurement_key
 from repetita.study.manifest import Manifest, read_manifest
 from repetita.study.plan import Label, PlannedRun
@@ -118,45 +118,63 @@ def collect(part: Portion, *, root: Path) -> Collected:
             f"{part.scale}{of}"
         )
     jobs = {job.fingerprint: job for job in expand(part.planned, root=root, corpora=manifest.corpus)}
+    by_spec = {job.spec: job for job in jobs.values()}
+    lines, damaged = _read([job for job in jobs.values() if job.arms and status(job.path) == "done"])
+    there = _there(lines)
     arms: list[_Arm] = []
     absent: list[Absent] = []
-    frames: dict[str, pl.DataFrame] = {}
     for run in part.planned:
-        job = jobs[fingerprint_among(run.spec, corpora=manifest.corpus)]
-        labels = labels_of(run)
-        missing = _state(job)
-        if missing is None and job.fingerprint not in frames:
-            try:
-                frames[job.fingerprint] = table.measurements([job.path])
-            except DamagedError as error:
-                missing = ("damaged", str(error))
+        job = by_spec.get(run.spec) or jobs[fingerprint_among(run.spec, corpora=manifest.corpus)]
+        labels, missing = labels_of(run), _missing(job, damaged=damaged)
         if missing is not None:
             absent.append(Absent(job.path.name, labels, *missing))
             continue
         arm = _Arm(job, labels, dict(_keys(run, manifest)))
         arms.append(arm)
-        absent += _incomplete(arm, run)
+        absent += _incomplete(arm, there=there.get(job.fingerprint, frozenset()))
     names = tuple(dict.fromkeys(name for run in part.planned for name in labels_of(run)))
     return Collected(
         study=part.found.study.name,
         scale=part.scale,
         labels=names,
         runs=_runs(arms, labels=names),
-        measurements=_measurements(arms, frames=frames, labels=names),
+        measurements=_measurements(arms, lines=lines, labels=names),
         absent=tuple(absent),
         manifest=manifest,
     )
 
 
-def _state(job: Job) -> tuple[Literal["missing", "unfinished", "failed", "damaged"], str] | None:
-    """Why a run cannot be in the table; None when it is done."""
+def _read(jobs: Sequence[Job]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """The measurements of finished runs, and by fingerprint what is wrong with those that are damaged."""
+    try:
+        for job in jobs:
+            check_run(job.path, fingerprint=job.fingerprint)
+        return table.measurements(job.path for job in jobs), {}
+    except (DamagedError, RunFolderError) as error:
+        if len(jobs) == 1:
+            return table.measurements([]), {jobs[0].fingerprint: str(error)}
+    parts = [_read(jobs[: len(jobs) // 2]), _read(jobs[len(jobs) // 2 :])]
+    return pl.concat([lines for lines, _ in parts]), parts[0][1] | parts[1][1]
+
+
+def _there(lines: pl.DataFrame) -> dict[str, frozenset[Key]]:
+    """By run, the key and step of each of its measurements."""
+    pairs = lines.group_by("run").agg(pl.struct("probe", "step").unique())
+    return {
+        run: frozenset((one["probe"], one["step"]) for one in measured) for run, measured in pairs.iter_rows()
+    }
+
+
+def _missing(
+    job: Job, *, damaged: Mapping[str, str]
+) -> tuple[Literal["missing", "unfinished", "failed", "damaged"], str] | None:
+    """Why a run cannot be in the table; None when it is in it."""
+    if job.fingerprint in damaged:
+        return "damaged", damaged[job.fingerprint]
     found = status(job.path)
     try:
-        if found == "done":
-            check_run(job.path, fingerprint=job.fingerprint)
-            return None
-        return found, failure(job.path) if found == "failed" else ""
-    except (DamagedError, RunFolderError) as error:
+        return None if found == "done" else (found, failure(job.path) if found == "failed" else "")
+    except DamagedError as error:
         return "damaged", str(error)
 
 
@@ -167,15 +185,14 @@ def _keys(run: PlannedRun, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield measurement_key(taken, spec=run.spec, corpora=manifest.corpus), probe.name
 
 
-def _incomplete(arm: _Arm, run: PlannedRun) -> Iterator[Absent]:
-    there = measured(arm.job.path)
+def _incomplete(arm: _Arm, *, there: frozenset[Key]) -> Iterator[Absent]:
     own = [due for due in arm.job.probes if due.key in arm.probes]
     lacking = sorted(
         {due.probe.name for due in own if any((due.key, step) not in there for step in due.steps)}
     )
     if lacking:
         reason = f"measurements of {', '.join(lacking)} are missing; run the study again to add them"
-        yield Absent(arm.job.path.name, labels_of(run), "incomplete", reason)
+        yield Absent(arm.job.path.name, arm.labels, "incomplete", reason)
 
 
 def _runs(arms: Sequence[_Arm], *, labels: Sequence[str]) -> pl.DataFrame:
@@ -187,9 +204,7 @@ def _runs(arms: Sequence[_Arm], *, labels: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(columns | {name: _column([arm.labels.get(name) for arm in arms]) for name in labels})
 
 
-def _measurements(
-    arms: Sequence[_Arm], *, frames: Mapping[str, pl.DataFrame], labels: Sequence[str]
-) -> pl.DataFrame:
+def _measurements(arms: Sequence[_Arm], *, lines: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
     """The journals of all arms, only what the arm itself asked for, beside the labels."""
     runs = _runs(arms, labels=labels).drop("path").with_row_index("arm_")
     asked = pl.DataFrame(
@@ -197,10 +212,11 @@ def _measurements(
         schema={"arm_": pl.UInt32, "key": pl.String, "probe": pl.String},
         orient="row",
     )
-    empty = table.measurements([])
-    lines = pl.concat([empty, *frames.values()]).drop("path").rename({"probe": "key"})
     joined = runs.join(asked, on="arm_").join(
-        lines, on=["run", "key"], how="inner", maintain_order="left_right"
+        lines.drop("path").rename({"probe": "key"}),
+        on=["run", "key"],
+        how="inner",
+        maintain_order="left_right",
     )
     parts = pl.col("on").str.split_exact("/", 1).struct
     return joined.with_columns(
