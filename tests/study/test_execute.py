@@ -7,17 +7,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repetita.errors import RunStopped, SpecError
 from repetita.journal.folder import status
 from repetita.study.engines import Ended
-from repetita.study.execute import Desk, run_study
+from repetita.study.execute import Desk, _scratch, run_study
 from repetita.study.progress import Sight, read_sight
 from tests.study.places import Place
 
 GENEROUS = 300.0
+SAID: Any = {"capture_output": True, "text": True, "check": True}
 
 
 def wait_for(what: Callable[[], object]) -> None:
@@ -109,6 +111,19 @@ def test_a_stop_request_leaves_checkpoints_and_a_killed_driver_no_workers(place:
 def test_processes_are_counted_from_one(place: Place) -> None:
     with pytest.raises(SpecError, match="processes = 0"):
         run_study(place.study, scale="tiny", root=place.root, processes=0)
+
+
+def test_only_what_a_driver_that_is_gone_left_behind_is_removed(tmp_path: Path) -> None:
+    gone_by = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **SAID).stdout.strip()
+    mine = _scratch(tmp_path)
+    machine = mine.name.split("-")[2]
+    dead = tmp_path / f"work-{gone_by}-{machine}-a"
+    elsewhere, forgotten = (tmp_path / f"work-{gone_by}-00000000-{end}" for end in "ab")
+    for folder in (dead, elsewhere, forgotten):
+        folder.mkdir()
+    os.utime(forgotten, (0, 0))
+    another = _scratch(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, another.name}
 
 
 def take(desk: Desk) -> str | None:

@@ -1,7 +1,11 @@
 """A Ray cluster of several nodes on this machine computes what worker processes do, whatever dies."""
 
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +14,16 @@ from typing import Any
 
 import pytest
 
-from repetita.errors import EngineError, RunStopped, SpecError
+from repetita.errors import EngineError, RunStopped, SpecError, UserError
 from repetita.journal.folder import read_journal, status
+from repetita.study.engines import Errand, Needs
 from repetita.study.execute import run_study
 from repetita.study.progress import read_sight
+from repetita.study.ray_cluster import MOST_ON_A_GPU, Node, check_room, gpu_share
+from repetita.study.ray_task import TOKEN, look
 from tests.study.places import Place
 
-GENEROUS = 300.0
+GENEROUS = 120.0
 
 
 @pytest.fixture
@@ -62,9 +69,12 @@ def once(what: Callable[[], bool], act: Callable[[], object]) -> threading.Threa
 
 
 def both_under_way(place: Place, *, beyond: int) -> Callable[[], bool]:
+    """Whether the newest driver sees its two runs between that step and their last."""
+
     def look() -> bool:
-        files = (place.root / "studies" / "tiny_study-long").glob("work-*/*.json")
-        sights = [read_sight(file) for file in files]
+        folders = (place.root / "studies" / "tiny_study-long").glob("work-*")
+        newest = max(folders, key=lambda folder: folder.stat().st_ctime_ns, default=None)
+        sights = [read_sight(file) for file in newest.glob("*.json")] if newest else []
         return len(sights) == 2 and all(one is not None and beyond < one.step < one.steps for one in sights)
 
     return look
@@ -77,9 +87,7 @@ def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) 
     run_study(place.study, scale="long", root=here.root, processes=2)
 
     def run() -> Any:
-        return run_study(
-            place.study, scale="long", root=place.root, engine="ray", address=cluster.address
-        )
+        return run_study(place.study, scale="long", root=place.root, engine="ray", address=cluster.address)
 
     once(both_under_way(place, beyond=5), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(RunStopped, match="2 runs to go"):
@@ -95,6 +103,126 @@ def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) 
     outcome = run()
     killer.join()
     assert (outcome.n_done, outcome.failed) == (2, ())
-    resumed = [[line["kind"] for line in read_journal(path, journal="events")].count("resumed") for path in runs]
+    resumed = [
+        [line["kind"] for line in read_journal(path, journal="events")].count("resumed") for path in runs
+    ]
     assert max(resumed) >= 1
     assert journals(place.root) == journals(here.root)
+
+
+def start(place: Place, address: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "repetita", "study", "run", str(place.study), "--scale", "long"]
+    command += ["--root", str(place.root), "--engine", "ray", "--address", address]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_drivers_and_one_that_is_killed(place: Place, cluster: Any) -> None:
+    first = start(place, cluster.address)
+    under_way = threading.Event()
+    once(both_under_way(place, beyond=5), under_way.set).join()
+    assert under_way.is_set()
+    first.kill()
+    first.communicate()
+    # What the dead driver gave out may still be written; two more ask for it at the same time.
+    drivers = [start(place, cluster.address) for _ in range(2)]
+    for driver in drivers:
+        said, complained = driver.communicate(timeout=2 * GENEROUS)
+        assert (driver.returncode, said.splitlines()[-1][:6]) == (0, "2 runs"), complained
+        assert not [line for line in complained.splitlines() if "ray" in line.lower()], complained
+    assert [status(path) for path in (place.root / "runs").iterdir()] == ["done"] * 2
+    here = place._replace(root=place.root.parent / "here")
+    run_study(place.study, scale="long", root=here.root, processes=2)
+    assert journals(place.root) == journals(here.root)
+
+
+@pytest.mark.slow
+def test_what_a_cluster_cannot_do_is_said_before_anything_is_trained(
+    place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repetita.study import ray_cluster
+
+    def refused(**options: Any) -> str:
+        with pytest.raises(UserError) as error:
+            run_study(
+                place.study, scale="tiny", root=place.root, engine="ray", address=cluster.address, **options
+            )
+        assert not list(place.root.glob("runs/*"))
+        assert not list(place.root.glob("studies/*/work-*")), "nothing is left behind"
+        return str(error.value)
+
+    assert "no node of the cluster has a GPU" in refused(device="cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "BLOCK", 1 << 34)
+        assert "takes 1 CPU and 17.2 GB, and no node has room" in refused()
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "TOKEN", "another")
+        blind = refused()
+        assert blind.startswith("node ") and "it does not see" in blind and "--root" in blind
+
+
+def test_options_that_cannot_be(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**options: Any) -> str:
+        with pytest.raises(UserError) as error:
+            run_study(place.study, scale="tiny", root=place.root, **options)
+        assert not place.root.exists()
+        return str(error.value)
+
+    assert "--address has no effect with --engine local" in refused(address="10.0.0.1:6379")
+    assert "did you mean 'ray'?" in refused(engine="rays")
+    assert "did you mean 'cuda'?" in refused(device="cud")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        assert "pip install 'repetita[ray]'" in refused(engine="ray")
+    pytest.importorskip("ray")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        assert f"no Ray cluster answers at 127.0.0.1:{port}" in refused(
+            engine="ray", address=f"127.0.0.1:{port}"
+        )
+    assert "HOST:PORT" in refused(engine="ray", address="ray://10.0.0.1:10001")
+
+
+def test_a_gpu_where_none_is(place: Place) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(SpecError, match="torch sees no GPU"):
+        run_study(place.study, scale="tiny", root=place.root, device="cuda")
+    assert not list(place.root.glob("runs/*"))
+
+
+def test_a_node_says_why_it_cannot_take_part(place: Place, tmp_path: Path) -> None:
+    errand = Errand.of([place.portion()], root=place.root)
+    assert Errand.from_json(errand.as_json()) == errand
+    folder = tmp_path / "work"
+    assert "does not see" in json.loads(look(errand.as_json(), str(folder)))[0]
+    folder.mkdir()
+    (folder / TOKEN).write_text("another folder of this name")
+    assert "does not see" in json.loads(look(errand.as_json(), str(folder)))[0]
+    (folder / TOKEN).write_text(folder.name)
+    assert json.loads(look(errand.as_json(), str(folder)))[0] == ""
+    place.edit("A tiny study", "Another study")
+    assert "was changed" in json.loads(look(errand.as_json(), str(folder)))[0]
+
+
+def test_shares_of_a_gpu_and_room_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    gigabyte = 1_000_000_000
+    small = Needs(gigabyte, 1.0, gpu_memory=10 * gigabyte)
+    assert gpu_share(small, gpu_bytes=80 * gigabyte) == 0.1428  # seven of them fit into nine tenths
+    assert gpu_share(small._replace(gpu_memory=1), gpu_bytes=80 * gigabyte) == 1 / MOST_ON_A_GPU
+    assert gpu_share(small._replace(gpu_memory=73 * gigabyte), gpu_bytes=80 * gigabyte) == 0.0
+    assert gpu_share(small, gpu_bytes=0) == 1.0
+    node = Node("id", "host (10.0.0.1)", 4.0, 3.3 * gigabyte, 2.0)
+    assert node.holds(small, gpu_share=0.0) == 3, "memory is given out in blocks"
+    assert node.holds(small._replace(memory=1), gpu_share=0.0) == 4
+    assert node.holds(small._replace(memory=1), gpu_share=1.0) == 2
+    assert node.holds(small._replace(memory=4 * gigabyte), gpu_share=0.0) == 0
+    monkeypatch.setattr("repetita.study.ray_cluster.nodes", lambda: [node])
+    check_room({"run": small}, cuda=True, gpu_bytes=80 * gigabyte)
+    with pytest.raises(EngineError, match=r"run takes 10 GB of a GPU, and the smallest of the cluster has 8"):
+        check_room({"run": small}, cuda=True, gpu_bytes=8 * gigabyte)
+    with pytest.raises(EngineError, match=r"run takes 1 CPU and 4.03 GB, and no node has room"):
+        check_room({"run": small._replace(memory=4 * gigabyte)}, cuda=False, gpu_bytes=0)
