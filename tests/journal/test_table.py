@@ -1,9 +1,13 @@
 """Many folders become one table; nothing damaged gets in."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from repetita.errors import DamagedError
 from repetita.journal import table
@@ -40,6 +44,36 @@ def test_one_row_a_measurement(runs: list[Path]) -> None:
     assert frame["run"].to_list() == ["aa" * 32] * 2 + ["bb" * 32] * 2
     assert frame["value"].to_list() == [2.5, None] * 2
     assert frame["detail"][0] == '{"k":[1]}'
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ['"', "\\\\", '","detail":', ',"tokens_total":5', "\\n", "special/3", "é"]
+)
+READINGS = st.builds(
+    Reading,
+    metric=TEXTS,
+    on=TEXTS,
+    value=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    n=st.integers(0, 1 << 40),
+    detail=st.none() | st.dictionaries(TEXTS, TEXTS | st.integers() | st.none(), max_size=3),
+    items=st.none(),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(readings=st.lists(READINGS, max_size=5), total=st.none() | st.integers(0, 1 << 50))
+def test_rows_are_what_the_lines_say(tmp_path: Path, readings: list[Reading], total: int | None) -> None:
+    shutil.rmtree(tmp_path / "aa", ignore_errors=True)
+    with RunFolder.open(tmp_path / "aa", header={"fingerprint": "aa" * 32}) as run:
+        run.truncate(None)
+        run.write_measurements(readings, step=3, tokens=30, probe=PROBE, tokens_total=total)
+        run.finish("done")
+    frame = table.measurements([tmp_path / "aa"])
+    tokens_total = 30 if total is None else total
+    written = [(one.metric, one.on, one.value, one.n, tokens_total) for one in readings]
+    assert frame.select("metric", "on", "value", "n", "tokens_total").rows() == written
+    assert [json.loads(text or "null") for text in frame["detail"]] == [one.detail for one in readings]
+    assert set(frame.select("run", "step", "tokens", "probe").rows()) <= {("aa" * 32, 3, 30, PROBE)}
 
 
 def test_one_row_a_step_and_lane(runs: list[Path]) -> None:

@@ -18,6 +18,7 @@ from repetita.journal.folder import (
     read_journal,
     verified_lines,
 )
+from repetita.journal.lines import parse
 
 Row = tuple[Any, ...]
 
@@ -50,14 +51,15 @@ _CORRUPTION = _RUN | {
     "hits": pl.Int64,
     "n": pl.Int64,
 }
-_TEXT = r'"((?:[^"\\]|\\.)*)"'
+_CHECK_LENGTH = len(',"check":"00000000"}')
 _LINE = (
-    r'^\{"step":(?P<step>\d+),"tokens":(?P<tokens>\d+),"probe":"(?P<probe>[^"\\]*)",'
-    rf'"metric":{_TEXT.replace("(", "(?P<metric>", 1)},"on":{_TEXT.replace("(", "(?P<on>", 1)},'
-    r'"value":(?P<value>[^,]+),"n":(?P<n>-?\d+),"detail":(?P<detail>.*?)'
-    r'(?:,"tokens_total":(?P<tokens_total>\d+))?,"check":"[0-9a-f]{8}"\}$'
+    r'^\{"step":(?P<step>[0-9]+),"tokens":(?P<tokens>[0-9]+),"probe":"(?P<probe>[^"\\]*)",'
+    r'"metric":"(?P<metric>[^"\\]*)","on":"(?P<on>[^"\\]*)",'
+    r'"value":(?P<value>[^,]+),"n":(?P<n>-?[0-9]+),"detail":(?P<detail>.*)$'
 )
-"""A line of `measurements.jsonl` as `RunFolder.write_measurements` writes it."""
+"""A line of `measurements.jsonl` without its checksum, as nearly all are; one pass suffices to match it."""
+_TOTAL = r'^(?P<detail>.*),"tokens_total":(?P<tokens_total>[0-9]+)$'
+"""What stands after `detail` in runs that start from others."""
 
 RUNS_AT_ONCE = 500
 """Runs whose lines are in memory as text."""
@@ -149,20 +151,32 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
     lines = pl.Series("line", b"".join(data).decode().split("\n")[:-1], dtype=pl.String)
     place = pl.Series(np.repeat(np.arange(len(runs), dtype=np.uint32), n_lines))
     given = pl.DataFrame(runs, schema={"run": pl.String, "path": pl.String}, orient="row")[place]
-    frame = given.with_columns(lines.str.extract_groups(_LINE).struct.unnest())
-    odd = frame["step"].is_null()
-    if odd.any():
-        raise DamagedError(f"{frame.filter(odd)['path'][0]}: a line of measurements.jsonl cannot be read")
-    whole = {name: pl.col(name).cast(kind) for name, kind in _MEASUREMENTS.items() if kind != pl.String}
-    whole["value"] = pl.col("value").replace("null", None).cast(pl.Float64)
-    whole["tokens_total"] = pl.coalesce("tokens_total", "tokens").cast(pl.Int64)
-    whole["detail"] = pl.col("detail").replace("null", None)
-    for name in ("metric", "on"):  # Names are plain words; one with a quote or accent is unescaped by JSON.
-        if frame[name].str.contains("\\", literal=True).any():
-            whole[name] = pl.col(name).map_elements(
-                lambda text: json.loads(f'"{text}"'), return_dtype=pl.String
-            )
-    return frame.with_columns(**whole).select(list(_MEASUREMENTS))
+    parts = lines.str.head(-_CHECK_LENGTH).str.extract_groups(_LINE).struct.unnest()
+    total = parts["detail"].str.extract_groups(_TOTAL).struct.unnest()
+    parts = parts.with_columns(
+        tokens_total=pl.coalesce(total["tokens_total"], "tokens"),
+        detail=pl.coalesce(total["detail"], "detail"),
+    )
+    found = given.with_columns(parts).with_columns(pl.col("value", "detail").replace("null", None))
+    odd = parts["step"].is_null()
+    whole = found.filter(~odd).select(pl.col(name).cast(kind) for name, kind in _MEASUREMENTS.items())
+    if not odd.any():
+        return whole
+    # A name with a quote or a backslash is written with escapes.
+    escaped = zip(lines.filter(odd), given.filter(odd).rows(), strict=True)
+    slow = pl.DataFrame([_row(line, run=run) for line, run in escaped], schema=_MEASUREMENTS, orient="row")
+    return pl.concat([whole, slow])[pl.concat([(~odd).arg_true(), odd.arg_true()]).arg_sort()]
+
+
+def _row(line: str, *, run: Row) -> Row:
+    values = parse(line.encode())
+    if values is None:
+        raise DamagedError(
+            f"{run[1]}: a line of measurements.jsonl is damaged; delete that folder and run again"
+        )
+    values = {"tokens_total": values["tokens"]} | values
+    detail = None if values["detail"] is None else json.dumps(values["detail"], separators=(",", ":"))
+    return (*run, *(values[name] for name in list(_MEASUREMENTS)[2:-1]), detail)
 
 
 def _table(
