@@ -90,7 +90,7 @@ def test_no_text_is_overwritten(tmp_path: Path) -> None:
     """Not the source itself either, where it has the name that the text with canaries would have."""
     own = tmp_path / "documents.jsonl"
     own.write_text('{"text": "A line.\\n"}\n')
-    with pytest.raises(SpecError, match=r"documents.jsonl is there already; choose another folder"):
+    with pytest.raises(SpecError, match=r"documents\.jsonl is there already; choose another folder"):
         make_canaries(SPEC, source=str(own), folder=tmp_path)
     assert own.read_text() == '{"text": "A line.\\n"}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["documents.jsonl"]
@@ -98,7 +98,7 @@ def test_no_text_is_overwritten(tmp_path: Path) -> None:
 
 def test_text_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.jsonl").write_text('{"text": "half a pair: \\ud83d"}\n')
-    with pytest.raises(CorpusError, match="half.jsonl"):
+    with pytest.raises(CorpusError, match=r"half\.jsonl"):
         make_canaries(SPEC, source=str(tmp_path / "half.jsonl"), folder=tmp_path / "out")
 
 

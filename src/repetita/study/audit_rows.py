@@ -22,6 +22,7 @@ from repetita.subject import Subject
 Items = Mapping[str, NDArray[Any]]
 TEXTS = "texts"
 """The one set that the probes of an audit read."""
+NO_BYTES = "nothing is scored in this text, or the tokenizer does not give it back"
 
 
 class Sums(NamedTuple):
@@ -35,6 +36,8 @@ class Sums(NamedTuple):
     unit: str
     """What n counts."""
     note: str = ""
+    missing: str = "nothing to measure in this text"
+    """Why a text has none of it, unless `note` says so."""
 
 
 class TextRow(NamedTuple):
@@ -65,7 +68,7 @@ def text_rows(subject: Subject, probe: PassProbe, /, *, windows: Windows) -> Ite
     for sums in by_text(probe, readings, windows):
         for text, (total, n) in enumerate(zip(sums.total.tolist(), sums.n.tolist(), strict=True)):
             value, note = (
-                (total / n, sums.note) if n else (None, sums.note or "nothing to measure in this text")
+                (total / n, sums.note) if n else (None, sums.note or sums.missing)
             )
             yield TextRow(text, sums.metric, "", value, n, total if n else None, sums.unit, note)
 
@@ -111,8 +114,7 @@ def _score(probe: PassProbe, readings: list[Reading], windows: Windows) -> Itera
     )
     n_bytes = _sum(text, windows.n_bytes(rows), windows).astype(np.int64)
     yield Sums("loss", nats, scored, "tokens")
-    note = "" if windows.lossless else "the tokenizer does not give back these texts"
-    yield Sums("bits_per_byte", nats / math.log(2), n_bytes, "bytes", note)
+    yield Sums("bits_per_byte", nats / math.log(2), n_bytes, "bytes", missing=NO_BYTES)
     yield Sums("memorized", _sum(text, items["hits"], windows), scored, "tokens")
 
 
