@@ -1,5 +1,6 @@
 """Extraction of texts is what a literal greedy loop finds, whatever is decoded to find it."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from repetita.measure.extraction import MASKED, NOT_ASKED, continued
 from repetita.measure.planted import PlantedSet, UniformSubject
 from repetita.measure.planted_writers import ChainSubject, RecitingSubject, WritingSubject
 from repetita.measure.probe import EvalSet
+from repetita.measure.suffixes import texts_of
 from repetita.model.live import LiveSubject
 from repetita.subject import Rows
 from tests.measure.test_extraction import memorizer, text, written
@@ -215,6 +217,25 @@ def test_texts_are_read_whole_and_behind_their_own_start() -> None:
     assert 256 not in np.concatenate(read)
     assert found["extraction_strength"].detail == {"start_id": None, "cut": 2}
     assert bare.encode("a")[0] in np.concatenate(read)
+
+
+def test_one_long_text_makes_no_room_for_all_others() -> None:
+    """Each suffix is where it is in its text, and memory follows the texts, not the longest times their
+    number."""
+    long = "0123456789" * 4_000
+    texts = [Document(one, str(i), "", None) for i, one in enumerate([*("abcdefgh",) * 62, long, "xyz"])]
+    windows = Windows(texts, tokenizing=OfCorpus(ByteTokenizer()), rule=ReadingRule(window=16))
+    over = EvalSet.whole("texts", sequences=windows)
+    probe = ContinuationProbe(on=("texts",), prompts=(1, 3), suffixes=(4,), every=2)
+    tracemalloc.start()
+    parts, cut = list(probe.asked(over)), [some.tokens.shape for some in texts_of(over)]
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert cut == [(64, 16)]
+    asked = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    assert len(asked[0]) == 62 + len(range(3, 40_000 - 3, 2))
+    for number, start, tokens in zip(*(column[::61] for column in asked), strict=True):
+        assert np.array_equal(tokens, windows.encode(texts[number].text[start - 3 : start + 4]))
 
 
 def test_suffixes_across_a_separator_are_not_asked_for() -> None:

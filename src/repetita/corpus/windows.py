@@ -58,8 +58,10 @@ class ReadTexts:
         self._starts: Ints = np.cumsum(self.n_tokens + self._lead) - (self.n_tokens + self._lead)
         self._by_id = all(one.starts is None for one in encoded)
         sizes = [self._sizes(text.text, one) for text, one in zip(self.texts, encoded, strict=True)]
-        self.lossless = np.array([one.any() for one in sizes])
-        """Of each text whether its ids give it back, so that bytes stand behind tokens."""
+        self.given_back: NDArray[np.bool_] = np.array([bool(one.any()) for one in sizes])
+        """Of each text whether its ids give it back, so that bytes stand behind its tokens."""
+        self.lossless = bool(self.given_back.all())
+        """Whether that holds of all of them."""
         none = np.zeros(self._lead, dtype=np.int64)
         each = np.concatenate([part for one in sizes for part in (none, one)])
         self._bytes_before: Ints = np.concatenate([np.zeros(1, np.int64), np.cumsum(each)])
@@ -68,6 +70,11 @@ class ReadTexts:
         """The tokens of a text, special ones not among them, shape (n,)."""
         start = self._starts[text] + self._lead
         return self._flat[start : start + self.n_tokens[text]].copy()
+
+    def stretches(self, texts: Ints, /, *, start: Ints, n: int) -> Ints:
+        """n tokens of each of these texts from these tokens on, shape (N, n); all of them are to be there."""
+        first = self._starts[texts] + self._lead + start
+        return np.asarray(self._flat[first[:, None] + np.arange(n)])
 
     def encode(self, text: str, /) -> Ints:
         """The ids of any text, shape (n,), special ones not among them; id 0 is an id like any other."""
@@ -85,7 +92,7 @@ class ReadTexts:
     def token_spans(self, text: int, /) -> tuple[Ints, Ints]:
         """Where each token of a text begins and ends in its UTF-8, each (n,); CorpusError where ids and text
         do not give each other back."""
-        if not self.lossless[text]:
+        if not self.given_back[text]:
             raise CorpusError(
                 f"the tokenizer does not give back the text '{self.texts[text].name}', so that its tokens "
                 f"have no place in it; leave out what asks for one"
@@ -189,7 +196,7 @@ class Windows(ReadTexts):
         return np.asarray(table.scored + self._shift - self._lead)
 
     def n_bytes(self, indices: Ints, /) -> Ints:
-        """Bytes of UTF-8 behind the scored targets of each row, shape (B,); 0 in a text that is not lossless.
+        """Bytes of UTF-8 behind the scored targets of each row, shape (B,); 0 in a text not given back.
 
         Every byte of a text is of exactly one token, so that they add up to the text.
         """

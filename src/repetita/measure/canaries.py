@@ -16,7 +16,7 @@ from repetita.corpus.canaries import CanarySpec
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, PassProbe, Sequences
-from repetita.measure.suffixes import read_at_once, start_of, suffix_rows
+from repetita.measure.shown import room, start_of, suffix_rows
 from repetita.subject import Mask, Subject
 
 Floats = NDArray[np.float64]
@@ -57,9 +57,9 @@ def text_losses(subject: Subject, texts: Several[str], /, *, sequences: Sequence
     start, found = start_of(sequences), []
     encoded = [sequences.encode(text) for text in texts]
     longest = max(map(len, encoded))
-    if longest > read_at_once(sequences):
+    if longest > room(sequences):
         raise SpecError(
-            f"a canary has {longest} tokens and {read_at_once(sequences)} are read at once; shorten its "
+            f"a canary has {longest} tokens and {room(sequences)} are read at once; shorten its "
             f"prefix or its secret"
         )
     first = 0 if start is not None else 1

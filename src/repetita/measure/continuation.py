@@ -13,16 +13,8 @@ from repetita.journal.records import Reading
 from repetita.measure.extraction import MASKED, NOT_ASKED, continued
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import ROWS_PER_BATCH, EvalSet
-from repetita.measure.suffixes import (
-    Ints,
-    SuffixProbe,
-    n_tokens_of,
-    read_at_once,
-    read_before,
-    start_of,
-    suffix_rows,
-    texts_of,
-)
+from repetita.measure.shown import read_before, room, start_of, suffix_rows
+from repetita.measure.suffixes import Ints, SuffixProbe, n_tokens_of, numbers_of, texts_of
 from repetita.subject import Continuing, Mask, Subject, Tokens
 
 WRITES_NOTHING = {"why": "not applicable: this subject does not write on, it only scores what is written"}
@@ -87,7 +79,7 @@ class ContinuationProbe(SuffixProbe):
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """As `SuffixProbe.cost_tokens`, and a pass; not what is decoded behind a first wrong token."""
-        sizes = [n_tokens_of(over).clip(max=read_at_once(over.sequences)) for over in self.chosen(sets)]
+        sizes = [n_tokens_of(over).clip(max=room(over.sequences)) for over in self.chosen(sets)]
         return super().cost_tokens(sets) + sum(int(of.sum()) for of in sizes)
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
@@ -174,16 +166,14 @@ class ContinuationProbe(SuffixProbe):
 
 
 def _strengths(subject: Subject, over: EvalSet) -> dict[str, NDArray[Any]]:
-    start, most = start_of(over.sequences), read_at_once(over.sequences)
-    numbers: list[Ints] = []
-    prompts: list[Ints] = []
-    tokens: list[Ints] = []
-    cut: list[Ints] = []
+    start, none = start_of(over.sequences), np.zeros(0, np.int64)
+    tokens, prompts = [none], [none]
     for texts in texts_of(over):
-        inside = texts.inside[:, :most]
-        numbers.append(texts.number)
-        tokens.append(np.asarray(inside.sum(axis=1)))
-        cut.append(np.asarray(texts.inside[:, most:].any(axis=1), dtype=np.int64))
-        prompts.append(shortest_prompts(subject, texts.tokens[:, :most], inside=inside, start=start))
-    found = {"text": numbers, "tokens": tokens, "shortest_prompt": prompts, "cut": cut}
-    return {name: np.concatenate([np.zeros(0, np.int64), *of]) for name, of in found.items()}
+        tokens.append(np.asarray(texts.inside.sum(axis=1)))
+        prompts.append(shortest_prompts(subject, texts.tokens, inside=texts.inside, start=start))
+    return {
+        "text": numbers_of(over),
+        "tokens": np.concatenate(tokens),
+        "shortest_prompt": np.concatenate(prompts),
+        "cut": n_tokens_of(over) > room(over.sequences),
+    }
