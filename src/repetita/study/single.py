@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repetita.cadence import Cadence
 from repetita.corpus.documents import is_named
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
@@ -40,10 +41,13 @@ def train_run(
     *,
     root: str | Path = "repetita-out",
     probes: Sequence[Probe] | None = None,
+    keep: Cadence | None = None,
     options: Options | None = None,
     say: Say = quiet,
 ) -> Trained:
     """Brings one run to its end in this process, building its corpus when that is missing.
+
+    `keep`: the steps whose weights are kept as checkpoints (default: the last alone).
 
     A run that it starts from is trained first, as far as it is needed. Without `probes`, loss and M(f) are
     measured on the test set and on what the run repeats. Raises what `train.loop.train` raises.
@@ -71,7 +75,7 @@ def train_run(
         there = corpora.sets(spec)
         on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
         probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
-    planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes))
+    planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes), keep=keep)
     jobs = {job.fingerprint: job for job in expand([planned], root=root, corpora=corpora.fingerprint)}
     for job in needed(jobs, states={name: job_state(job) for name, job in jobs.items()}):
         if not job.arms:
