@@ -39,9 +39,12 @@ def exposure(losses: ArrayLike, /, *, candidates: ArrayLike, exhaustive: bool = 
     """Exposure of canaries by their losses (C,) and those of N candidates, drawn from what they could be.
 
     The rank counts the canary itself, so that the first of N + 1 has exposure log2(N + 1) and one that is
-    like all others about 1 (its expectation over secrets at random is 1 / ln 2 for large N).
+    like all others about 1 (its expectation over secrets at random is 1 / ln 2 for large N). Raises SpecError
+    where a loss is not a number, which has no rank.
     """
     own, others = np.asarray(losses, dtype=np.float64), np.sort(np.asarray(candidates, dtype=np.float64))
+    if np.isnan(own).any() or np.isnan(others).any():
+        raise SpecError("exposure: the loss of a canary is not a number; measure the model in float32")
     better, up_to = np.searchsorted(others, own), np.searchsorted(others, own, side="right")
     rank = 1 + better + (up_to - better) / 2
     bits = math.log2(len(others) + 1) - np.log2(rank)
