@@ -71,8 +71,9 @@ class ContinuationProbe(SuffixProbe):
 
     With its defaults the memorization score is that of Biderman et al. 2023, "Emergent and predictable
     memorization in large language models", given texts that begin where training sequences did and
-    `starts = (32,)`. With `prompts = (50,)` and `suffixes = (50,)`
-    `extractable` is the measure of Carlini et al. 2022 (section 3.1).
+    `starts = (32,)`. With `prompts = (50,)` and `suffixes = (50,)` `extractable` is the measure of Carlini et
+    al. 2022 (section 3.1). Neither puts a start token before a prompt: texts are then to be read with
+    `ReadingRule(bos="never")`.
     """
 
     name: str = "continuation"
