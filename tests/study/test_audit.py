@@ -1,6 +1,7 @@
 """An audit measures each text once, under the very model's key, and its groups are what probes say."""
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,39 +23,23 @@ from repetita.study.audit_rows import TEXTS, text_rows
 from repetita.study.audit_table import read_store
 from repetita.study.audit_texts import distinct, read_texts
 from tests.model.strangers import stranger
-from tests.model.test_pretrained_tokenizing import causal, masked
-
-SIZES: dict[str, Any] = {"vocab_size": 258, "max_position_embeddings": 64}
+from tests.model.test_pretrained_tokenizing import masked
+from tests.study.audited import GEESE, asked, lines, model_at, value
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "geese"
-    stranger("gpt_neox", **SIZES).save_pretrained(str(folder))
-    causal(folder)
-    return folder
+    return model_at(tmp_path_factory.mktemp("models") / "geese")
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    rows = [{"text": f"Goose {i} flies south; " * (i + 1), "id": f"g{i}"} for i in range(6)]
-    file = tmp_path / "geese.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-def asked(model: Path, texts: Path, **more: Any) -> Audit:
-    return Audit(subjects=(str(model),), texts=(str(texts),), prompts=(4,), suffixes=(6,), **more)
-
-
-def value(audited: auditing.Audited, metric: str, group: str = "geese.jsonl") -> Any:
-    table = audited.by_group.filter(pl.col("metric") == metric, pl.col("group") == group)
-    (found,) = table["value"].to_list()
-    return found
+    return lines(tmp_path / "geese.jsonl", GEESE)
 
 
 def test_groups_are_what_the_probes_say_of_them(model: Path, texts: Path, tmp_path: Path) -> None:
-    audit = asked(model, texts, probes=("score", "unit_length", "extraction", "membership", "probabilistic"))
+    names = ("score", "unit_length", "extraction", "membership", "probabilistic", "in_context")
+    audit = asked(model, texts, probes=names, indices=(2, 20))
     audited = run_audit(audit, root=tmp_path / "out")
     subject = open_pretrained(model)
     documents = [one.document for one in distinct(read_texts((str(texts),)))]
@@ -73,7 +58,7 @@ def test_groups_are_what_the_probes_say_of_them(model: Path, texts: Path, tmp_pa
             expected = None if reading.value is None else pytest.approx(reading.value, rel=1e-5)
             assert value(audited, prefix + reading.metric) == expected
             found += 1
-    assert found == len(audited.by_group) > 20
+    assert found == len(audited.by_group) - 1 > 20
 
 
 def test_loss_is_that_of_the_library(model: Path, texts: Path, tmp_path: Path) -> None:
@@ -133,9 +118,7 @@ def test_another_probe_or_text_measures_only_what_is_new(model: Path, texts: Pat
 
 
 def test_another_model_of_the_same_name_is_another_key(model: Path, texts: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "geese"
-    stranger("gpt2", **SIZES).save_pretrained(str(other))
-    causal(other)
+    other = model_at(tmp_path / "other" / "geese", "gpt2")
     audit = asked(model, texts, limit=2).edit(subjects=(str(model), str(other)))
     audited = run_audit(audit, root=tmp_path / "out")
     assert len({one.id for one in audited.subjects}) == len({one.folder for one in audited.subjects}) == 2
@@ -311,9 +294,7 @@ def test_an_audit_that_contradicts_itself(values: dict[str, Any], sentence: str)
 def test_a_series_is_measured_by_step(texts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "goslings"
     for step, n_inner in ((1000, 40), (0, 48)):
-        one = folder / f"checkpoint-{step}"
-        stranger("gpt2", **SIZES | {"n_inner": n_inner}).save_pretrained(str(one))
-        causal(one)
+        model_at(folder / f"checkpoint-{step}", "gpt2", n_inner=n_inner)
     audited = run_audit(
         Audit(subjects=(str(folder),), texts=(str(texts),), probes=("score",), limit=2), root=tmp_path / "out"
     )
@@ -325,3 +306,119 @@ def test_a_series_is_measured_by_step(texts: Path, tmp_path: Path) -> None:
     assert run_audit(alone, root=tmp_path / "out").subjects[0].measured == 0
     with pytest.raises(SpecError, match="checkpoint-0' twice"):
         run_audit(alone.edit(subjects=(str(folder), str(folder / "checkpoint-0"))), root=tmp_path / "out")
+
+
+def test_the_same_model_under_two_names_is_in_both(model: Path, texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "copy" / "geese-b")
+    shutil.copytree(model, tmp_path / "geese-b")
+    paths = (str(tmp_path / "copy" / "geese-b"), str(tmp_path / "geese-b"))
+    audit = Audit(subjects=paths, texts=(str(texts),), probes=("score",))
+    audited = run_audit(audit, root=tmp_path / "out")
+    # Of one name, and of one content: one subject, counted once.
+    assert len(audited.by_group.filter(pl.col("metric") == "loss")) == 1
+    series = tmp_path / "series"
+    for step in (0, 100):
+        shutil.copytree(model, series / f"run{step}" / "checkpoint-1")
+    names = tuple(str(series / f"run{step}@all") for step in (0, 100))
+    both = run_audit(audit.edit(subjects=names), root=tmp_path / "out")
+    losses = both.by_group.filter(pl.col("metric") == "loss")
+    assert losses["name"].to_list() == ["run0", "run100"]
+    assert losses["value"].n_unique() == losses["n"].n_unique() == 1
+
+
+def test_a_group_that_was_halved_or_moved_is_one_group(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "BLOCK_TEXTS", 2)
+    whole = run_audit(asked(model, texts), root=tmp_path / "out")
+    part = next(whole.subjects[0].folder.glob("*.parquet"))
+    moved = pl.read_parquet(part).with_columns(pl.lit("cuda").alias("device"), pl.lit(3).alias("halvings"))
+    moved.write_parquet(part)
+    again = run_audit(asked(model, texts), root=tmp_path / "out")
+    assert again.by_group.drop("device").equals(whole.by_group.drop("device"))
+    assert set(again.by_group["device"]) == {"cpu, cuda"}
+
+
+def test_a_text_given_twice_is_no_second_one(model: Path, tmp_path: Path) -> None:
+    once = run_audit(asked(model, lines(tmp_path / "geese.jsonl", GEESE[:3])), root=tmp_path)
+    twice = run_audit(asked(model, lines(tmp_path / "geese.jsonl", GEESE[:3] * 2)), root=tmp_path)
+    assert twice.subjects[0].measured == 0
+    intervals = [
+        one.by_group.filter(pl.col("metric") == "loss").select("value", "low", "high").row(0)
+        for one in (once, twice)
+    ]
+    assert intervals[0] == pytest.approx(intervals[1])
+
+
+def test_shares_have_intervals_within_their_bounds(model: Path, texts: Path, tmp_path: Path) -> None:
+    table = run_audit(asked(model, texts, limit=3), root=tmp_path).by_group
+    shares = table.filter(pl.col("metric").is_in(["memorized", "extraction_strength"]))
+    assert len(shares) == 2
+    assert all(0 <= low <= high <= 1 for low, high in shares.select("low", "high").iter_rows())
+
+
+def test_a_long_text_is_kept_probe_by_probe(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while the last probe reads a text that is longer than a block costs that probe alone."""
+    monkeypatch.setattr(auditing, "BLOCK_CHARACTERS", 20)
+    whole = text_rows
+
+    def dying(subject: Any, probe: Any, /, *, windows: Windows) -> Any:
+        if probe.name == "membership":
+            raise KeyboardInterrupt
+        return whole(subject, probe, windows=windows)
+
+    monkeypatch.setattr(auditing, "text_rows", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(asked(model, texts, limit=1), root=tmp_path)
+    assert set(read_store(tmp_path)["instrument"]) == {"score", "unit_length", "continuation"}
+
+
+def test_rules_of_all_audits_are_noted(model: Path, texts: Path, tmp_path: Path) -> None:
+    for rule in (ReadingRule(), ReadingRule(bos="never")):
+        folder = run_audit(asked(model, texts, rule=rule, limit=1), root=tmp_path).subjects[0].folder
+    noted = json.loads((folder / "subject.json").read_text())
+    assert {one["first_scored"] for one in noted["rules"].values()} == {True, False}
+    assert set(noted["rules"]) == set(read_store(tmp_path)["rule"])
+
+
+def test_heads_of_a_model_that_does_not_show_them(tmp_path: Path) -> None:
+    texts = tmp_path / "letters.txt"
+    texts.write_text("The quick brown fox jumps over the lazy dog. 0123456789 ABCDEFG")
+    bloom = model_at(tmp_path / "bloom", "bloom", max_position_embeddings=128)
+    audit = Audit(subjects=(str(bloom),), texts=(str(texts),), probes=("score", "heads"))
+    refused = run_audit(audit, root=tmp_path).by_group.filter(pl.col("value").is_null())
+    assert len(refused) == 1
+    assert "not applicable" in refused["note"][0]
+
+
+def test_numbers_that_overflow_are_said(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repetita.model.answering import Answering
+
+    score = Answering.score
+
+    def overflown(self: Any, rows: Any) -> Any:
+        found = score(self, rows)
+        return found._replace(loss=np.where(rows.scored, np.float32("nan"), found.loss))
+
+    monkeypatch.setattr(Answering, "score", overflown)
+    audited = run_audit(Audit(subjects=(str(model),), texts=(str(texts),), probes=("score",)), root=tmp_path)
+    row = audited.by_group.filter(pl.col("metric") == "loss").row(0, named=True)
+    assert (row["value"], row["n"]) == (None, 0)
+    assert "overflow" in row["note"]
+
+
+def test_texts_of_one_two_and_very_many_tokens(model: Path, tmp_path: Path) -> None:
+    texts = ["a", "ab", "abc " * 100]
+    rule = ReadingRule(bos="never")
+    audited = run_audit(asked(model, lines(tmp_path / "geese.jsonl", texts), rule=rule), root=tmp_path)
+    losses = audited.by_text.filter(pl.col("metric") == "loss").sort("text_name")
+    assert losses["n"].to_list() == [0, 1, 399]
+    assert losses["note"].to_list() == ["nothing to measure in this text", "", ""]
+    assert losses["value"].is_null().to_list() == [True, False, False]
+    assert audited.by_text.filter(pl.col("metric") == "extractable_4_6").sort("text_name")["n"].to_list()[
+        :2
+    ] == [0, 0]
