@@ -115,27 +115,23 @@ def test_the_shortest_prompt_is_the_first_that_a_loop_goes_on_from(
     assert found[0] <= prompt
 
 
-def test_nothing_is_decoded_that_the_pass_has_answered() -> None:
-    """Right suffixes, and those wrong in their last token alone, cost no decoding; others only the rest."""
+def test_the_text_itself_is_the_guess() -> None:
+    """So that a model which can check many tokens at once decodes only what it is wrong of."""
     chain = np.roll(np.eye(VOCAB), 1, axis=1)
-    right = (np.arange(8) + np.arange(3)[:, None]) % VOCAB
-    last, sixth = right.copy(), right.copy()
-    last[:, 7], sixth[:, 6] = right[:, 6], right[:, 5]
-    asked: list[tuple[int, int]] = []
+    texts = (np.arange(8) + np.arange(3)[:, None]) % VOCAB
+    texts[2, 6] = 0
+    asked: list[Any] = []
 
     class Watched(ChainSubject):
-        def continue_(self, prompts: Any, /, *, n_tokens: int) -> Any:
-            asked.append((prompts.shape[1], n_tokens))
+        def continue_(self, prompts: Any, /, *, n_tokens: int, guess: Any = None) -> Any:
+            asked.append((prompts, n_tokens, guess))
             return super().continue_(prompts, n_tokens=n_tokens)
 
-    subject = Watched(chain)
-    assert matches(subject, right, prompt=3, start=None).all()
-    assert matches(subject, last, prompt=3, start=None).sum(axis=1).tolist() == [4, 4, 4]
-    assert asked == []
-    assert matches(subject, np.concatenate([right, sixth]), prompt=3, start=None)[3].tolist() == [
-        True, True, True, False, True,
-    ]  # fmt: skip
-    assert asked == [(6, 2)]
+    found = matches(Watched(chain), texts, prompt=3, start=0)
+    assert found.tolist() == [[True] * 5, [True] * 5, [True, True, True, False, True]]
+    ((prompts, n_tokens, guess),) = asked
+    assert prompts.tolist() == [[0, 0, 1, 2], [0, 1, 2, 3], [0, 2, 3, 4]] and n_tokens == 5
+    assert np.array_equal(guess, texts[:, 3:])
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repetita.errors import NotApplicable, SpecError
+from repetita.model import writing
 from repetita.model.distribution import check_sampling, described, sampled_log_probs
 from repetita.model.loss import chunk_tokens, scored_in_chunks
 from repetita.model.memory import Batches
@@ -59,15 +60,22 @@ class Readout(ABC):
         """The most likely id of each state, ties to the lowest (N)."""
         return torch.cat([self.logits(states_ND[part]).argmax(dim=1) for part in self.chunks(states_ND)])
 
-    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
-        """Greedy decoding (B n_tokens); here everything is read again for each token."""
-        tokens_BL = prompts_BL
-        for _ in range(n_tokens):
-            B, L = tokens_BL.shape
-            last_B = torch.arange(L - 1, B * L, L, device=tokens_BL.device)
-            next_B = self.likeliest(self.states(tokens_BL, at_N=last_B))
-            tokens_BL = torch.cat((tokens_BL, next_B[:, None]), dim=1)
-        return tokens_BL[:, prompts_BL.shape[1] :]
+    @property
+    def spares(self) -> bool:
+        """See `writing.Reads`; here everything is read again for each token."""
+        return False
+
+    def read_on(self, tokens_BK: Tensor, /, *, kept: Any = None, last: int = 1) -> tuple[Tensor, Any]:
+        """See `writing.Reads`; what is kept are the tokens themselves."""
+        tokens_BL = tokens_BK if kept is None else torch.cat((kept, tokens_BK), dim=1)
+        B, L = tokens_BL.shape
+        at_BK = torch.arange(B * L, device=tokens_BL.device).view(B, L)[:, -last:]
+        likely_N = self.likeliest(self.states(tokens_BL, at_N=at_BK.flatten()))
+        return likely_N.view(B, last).to(tokens_BL.device), tokens_BL
+
+    def of_rows(self, kept: Any, on_B: Tensor, /) -> Any:
+        """See `writing.Reads`."""
+        return kept[on_B]
 
 
 class Answering:
@@ -148,7 +156,7 @@ class Answering:
         return self._ask(rows, question, (np.float32,))[0]
 
     @torch.no_grad()
-    def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
+    def continue_(self, prompts: Tokens, /, *, n_tokens: int, guess: Tokens | None = None) -> Tokens:
         """What greedy decoding writes behind each prompt; see `Continuing.continue_`.
 
         Raises NotApplicable for a masked model, SpecError for empty prompts and for more tokens than the
@@ -171,9 +179,15 @@ class Answering:
         written = np.zeros((n, n_tokens), dtype=np.int64)
 
         def write(part: slice) -> None:
-            written[part] = self.readout.write(self._there(prompts[part]), n_tokens=n_tokens).cpu().numpy()
+            there_BT = None if guess is None else self._there(guess[part])
+            found_BT = writing.write(
+                self.readout, self._there(prompts[part]), n_tokens=n_tokens, guess_BT=there_BT
+            )
+            written[part] = found_BT.cpu().numpy()
 
-        self.batches.each(n, length=n_read, work=write)
+        # At once are read a prompt, or what is guessed behind it; all of it where nothing is kept.
+        at_once = max(length, n_tokens) if self.readout.spares else n_read
+        self.batches.each(n, length=at_once, work=write)
         return written
 
     def _score(self, states_ND: Tensor, targets_N: Tensor, *, predict: bool) -> tuple[Tensor, ...]:

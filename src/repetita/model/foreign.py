@@ -9,6 +9,7 @@ Shapes: B rows, L tokens, N positions of these B * L, C states of one chunk, D w
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -101,19 +102,27 @@ class Foreign(Readout):
             return None
         return (tokens_BL != self._pad_id).flip(1).cummax(1).values.flip(1)
 
-    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
-        """Greedy decoding (B n_tokens) with the model's own cache, where it has one."""
-        written: list[Tensor] = []
-        given_BL, cache = prompts_BL, None
-        for i in range(n_tokens):
-            answer = None if self.without else self._run({"input_ids": given_BL}, cache=cache, keep=True)
-            cache = getattr(answer, "past_key_values", None)
-            if answer is None or cache is None:
-                rest = torch.cat([prompts_BL, *written], dim=1)
-                return torch.cat([*written, super().write(rest, n_tokens=n_tokens - i)], dim=1)
-            given_BL = self.likeliest(self._answered(answer)[:, -1])[:, None].to(prompts_BL.device)
-            written.append(given_BL)
-        return torch.cat(written, dim=1)
+    @property
+    def spares(self) -> bool:
+        """See `writing.Reads`; not where a state is carried on that takes one token at a time."""
+        return self.without is None and not self.model._is_stateful
+
+    def read_on(self, tokens_BK: Tensor, /, *, kept: Any = None, last: int = 1) -> tuple[Tensor, Any]:
+        """See `writing.Reads`; what is kept is the model's own cache, the tokens where it has none."""
+        if self.without is not None or isinstance(kept, Tensor):
+            return super().read_on(tokens_BK, kept=kept, last=last)
+        answer = self._run({"input_ids": tokens_BK}, cache=kept, keep=True)
+        likely_N = self.likeliest(self._answered(answer)[:, -last:].flatten(0, 1))
+        cache = getattr(answer, "past_key_values", None)
+        return likely_N.view(-1, last).to(tokens_BK.device), tokens_BK if cache is None else cache
+
+    def of_rows(self, kept: Any, on_B: Tensor, /) -> Any:
+        """See `writing.Reads`."""
+        if isinstance(kept, Tensor):
+            return super().of_rows(kept, on_B)
+        found = deepcopy(kept)
+        found.reorder_cache(on_B.nonzero()[:, 0])
+        return found
 
     def _run(self, given: dict[str, Tensor], *, cache: Any = None, keep: bool = False) -> Any:
         asked = self.model if self._trunk is None else self._trunk.module
