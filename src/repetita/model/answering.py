@@ -43,6 +43,11 @@ class Readout(ABC):
     def n_ids(self) -> int:
         """The width V of the logits."""
 
+    @property
+    def n_readable(self) -> int | None:
+        """Ids that the model reads are below it; None where that is not known apart."""
+        return None
+
     @abstractmethod
     def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
         """What logits are made from, at some of the flattened positions (N D)."""
@@ -176,6 +181,7 @@ class Answering:
                 f"{n_tokens} tokens behind a prompt of {length} are more than the model's context of "
                 f"{context}; give shorter prompts or ask for fewer tokens"
             )
+        check_ids(self.readout, tokens=prompts)
         written = np.zeros((n, n_tokens), dtype=np.int64)
 
         def write(part: slice) -> None:
@@ -205,6 +211,7 @@ class Answering:
                 f"rows of {length} tokens are longer than the model's context of {context}; cut the text "
                 f"into windows of {context} or fewer"
             )
+        check_ids(self.readout, tokens=rows.tokens, targets=rows.targets[rows.scored])
         found: tuple[NDArray[Any], ...] = tuple(np.zeros((n, length), dtype=kind) for kind in kinds)
 
         def answer(part: slice) -> None:
@@ -222,3 +229,18 @@ class Answering:
 
     def _there(self, values: NDArray[np.int64]) -> Tensor:
         return torch.tensor(values, device=self.device)
+
+
+def check_ids(readout: Readout, /, *, tokens: Tokens, targets: Tokens | None = None) -> None:
+    """Raises SpecError for an id that the model cannot read, or that it has no logit of."""
+    asked = (
+        (tokens, readout.n_readable, "embedding has"),
+        (targets, readout.n_ids, "logits have"),
+    )
+    for ids, most, what in asked:
+        found = -1 if ids is None else int(ids.max(initial=-1))
+        if most is not None and found >= most:
+            raise SpecError(
+                f"token id {found} is outside the {most} that the model's {what}; its tokenizer has more "
+                f"ids, so give the one that it was trained with"
+            )
