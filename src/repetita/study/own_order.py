@@ -26,6 +26,15 @@ PARENTS = -1
 """The step at which a run has read what the runs that it starts from have read: before its first."""
 
 
+class RunTexts(NamedTuple):
+    """Sequences of a run as texts."""
+
+    files: tuple[Path, ...]
+    """One a set, named like it."""
+    length: int
+    """Tokens of a sequence."""
+
+
 class Place(NamedTuple):
     """One occurrence of a text in a corpus."""
 
@@ -61,8 +70,8 @@ def order_of_run(run: Path, /, *, texts: Sequence[Text], root: Path) -> KnownOrd
     )
 
 
-def write_run_texts(run: Path, /, *, limit: int, root: Path) -> list[Path]:
-    """Some sequences of each set of a run as texts, a file a set, below `root`/series/texts; their paths.
+def write_run_texts(run: Path, /, *, limit: int, root: Path) -> RunTexts:
+    """Some sequences of each set of a run as texts, a file a set, below `root`/series/texts.
 
     They are the rows that a probe with `max_sequences = limit` reads, but for those that are no text: with a
     separator inside, or whose text has other ids. Raises CorpusError where none is left.
@@ -80,7 +89,7 @@ def write_run_texts(run: Path, /, *, limit: int, root: Path) -> list[Path]:
             f"no sequence of {run.name} is a text of its own: each holds parts of several documents; give "
             f"texts with --text"
         )
-    return paths
+    return RunTexts(tuple(paths), spec.corpus.length)
 
 
 def _sequences(spec: RunSpec, name: str, *, limit: int, corpora: Corpora) -> Iterator[dict[str, str]]:

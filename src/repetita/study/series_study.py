@@ -32,6 +32,8 @@ TEXTS = ("wikipedia-en", "synthetic")
 which none has."""
 LIMIT = 32
 """Texts of each of these."""
+SUFFIX = 32
+"""Tokens of prompt and of suffix, or half a sequence where one of a run is shorter than both."""
 PROBES: tuple[ProbeName, ...] = ("score", "extraction", "heads")
 FLIPS = 0.01
 """More tokens than this share flip in float32: the page warns."""
@@ -58,7 +60,8 @@ def series_audit(subjects: Sequence[str], /, *, root: str | Path = "repetita-out
     """The audit of some series that needs only their names; `given` are other fields of `Audit`.
 
     Without `texts`, of runs of ours these are sequences of the first one's sets, which are written below
-    `root`/series/texts; of other models leads of Wikipedia, and text made from a seed, which none has read.
+    `root`/series/texts, and where they are short, prompt and suffix are half of one each; of other models
+    leads of Wikipedia, and text made from a seed, which none has read.
 
     >>> from repetita import series_audit
     >>> audit = series_audit(["hf:owner/geese@all"])
@@ -71,8 +74,10 @@ def series_audit(subjects: Sequence[str], /, *, root: str | Path = "repetita-out
         near = not any(subject.startswith(HUB) for subject in subjects)
         runs = [run_of(series) for series in find_all_series(subjects, root=root)] if near else []
         if runs and runs[0] is not None and None not in runs:
-            paths = write_run_texts(runs[0], limit=given.get("limit", LIMIT), root=Path(root))
-            own["texts"] = tuple(str(path) for path in paths)
+            written = write_run_texts(runs[0], limit=given.get("limit", LIMIT), root=Path(root))
+            own["texts"] = tuple(str(file) for file in written.files)
+            if "extraction" in given.get("probes", PROBES) and written.length < 2 * SUFFIX:
+                own["prompts"] = own["suffixes"] = (written.length // 2,)
     return Audit(**{"subjects": tuple(subjects), "probes": PROBES, **own, **given})
 
 
