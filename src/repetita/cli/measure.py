@@ -186,7 +186,11 @@ def _print(audited: "Audited") -> None:
         rows.append(shown | {"n": _counted(row["n"], row["unit"])})
     typer.echo("")
     print_table(rows, right=("n",))
-    typer.echo("\n[95%]: over texts; of a single text there is none")
+    typer.echo("\n[95%]: over texts, of exposure over canaries; of a single one there is none")
+    for row in audited.by_group.iter_rows(named=True):
+        if row["instrument"] == "canaries" and row["value"] is not None and row["note"]:
+            of = f"{row['name']}, {row['group']}: " if several else ""
+            _paragraph(f"{of}{row['metric']}: {row['note']}", indent="")
     if audited.counterfactual is not None:
         _print_counterfactual(audited.counterfactual)
 

@@ -16,6 +16,7 @@ from repetita.journal.records import Reading
 from repetita.measure.probe import EvalSet, PassProbe
 from repetita.spec import Spec, fingerprint
 from repetita.study import audit_table
+from repetita.study.audit_canaries import beside_exposure
 from repetita.study.audit_eidetic import EideticProbe
 from repetita.study.audit_probes import DEFAULT, SCORE, ProbeName, eidetic_of, key_of, probes_of
 from repetita.study.audit_reference import RATIO, compared, reference_rows
@@ -314,10 +315,10 @@ class _Subject:
             except (SpecError, CorpusError, NotApplicable) as error:
                 # These texts or this rule do not hold what the probe shows, or the model does not show it.
                 readings = [Reading(probe.name, TEXTS, None, 0, {"why": str(error)})]
-            common = self._common(probe)
+            common, beside = self._common(probe), beside_exposure(probe, readings)
             for reading in readings:
                 why = (reading.detail or {}).get("why", "")
-                yield common | {
+                row = {
                     "text": key,
                     "metric": reading.metric,
                     "on": "" if reading.on == TEXTS else reading.on,
@@ -327,6 +328,7 @@ class _Subject:
                     "unit": "",
                     "note": str(why),
                 }
+                yield common | row | beside.get(reading.metric, {})
 
     def _common(self, probe: PassProbe) -> dict[str, Any]:
         opened, record = self._opened, self._opened.record()

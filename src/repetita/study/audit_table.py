@@ -29,12 +29,14 @@ COLUMNS: dict[str, Any] = {
     "halvings": int,
     **dict.fromkeys(("rule", "rule_text", "text", "probe", "instrument", "metric", "on"), str),
     "value": float,
+    **dict.fromkeys(("low", "high"), float),
     "n": int,
     "total": float,
     **dict.fromkeys(("unit", "note"), str),
 }
 """Of a row in the store. `halvings`: batches that had not fit into memory up to then. `on`: the passage of
-a probe that shows its own ones, else empty. `value` is `total` / `n`, null where it is not defined."""
+a probe that shows its own ones, else empty. `value` is `total` / `n`, null where it is not defined. `low`,
+`high`: its interval, of a whole group whose probe has one."""
 
 SHARES = ("memorized", "extractable_", "discoverable_", "eidetic_unique_")
 """How metrics begin that are shares of trials: at 0 and 1 they get an exact interval, a trial a text."""
@@ -139,7 +141,8 @@ def group_key(texts: Sequence[Text], /) -> str:
 
 
 def by_text(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame":
-    """The rows of these texts and no others, with their `group` and `text_name`; COLUMNS besides.
+    """The rows of these texts and no others, with their `group` and `text_name`; COLUMNS besides,
+    but for the interval of a whole group.
 
     A text that stands in two groups, or twice in one, has its rows as often.
     """
@@ -153,7 +156,7 @@ def by_text(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame"
         },
         schema={"text": pl.String, "group": pl.String, "text_name": pl.String},
     )
-    return place.join(kept, on="text", how="inner", maintain_order="left_right")
+    return place.join(kept.drop("low", "high"), on="text", how="inner", maintain_order="left_right")
 
 
 def by_group(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame":
@@ -175,14 +178,14 @@ def by_group(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame
     for group in dict.fromkeys(one.group for one in texts):
         whole = kept.filter(pl.col("text") == group_key([one for one in texts if one.group == group]))
         for row in whole.iter_rows(named=True):
-            open_ = {"group": group, "low": None, "high": None, "texts": None}
+            open_ = {"group": group, "texts": None}
             rows.append(
                 {name: row[name] for name in (*about, "device", "probe", "instrument", "metric", "on")}
                 | open_
-                | {name: row[name] for name in ("value", "n", "unit", "note")}
+                | {name: row[name] for name in ("value", "low", "high", "n", "unit", "note")}
             )
     columns = [*about[:5], "device", *keys[5:], "value", "low", "high", "n", "unit", "texts", "note"]
-    kinds = COLUMNS | {"group": str, "low": float, "high": float, "texts": int}
+    kinds = COLUMNS | {"group": str, "texts": int}
     return pl.DataFrame(rows, schema={name: kinds[name] for name in columns})
 
 
