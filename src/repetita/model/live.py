@@ -10,9 +10,11 @@ from torch import Tensor
 
 from repetita.errors import NotApplicable, RunFolderError
 from repetita.model import circuits
+from repetita.model.adopted import Adopted, AdoptedSubject, adopted_again
 from repetita.model.answering import Answering, Readout
 from repetita.model.checkpoint import checkpoint_path, load, steps_on_disk
 from repetita.model.memory import Batches
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.model.products import product
 from repetita.model.transformer import Transformer
 from repetita.subject import Floats, Pattern, Patterns, Tokens
@@ -93,6 +95,11 @@ class LiveSubject(Answering):
         super().__init__(Own(model), batches=Batches(device or torch.device("cpu"), rows=batch_rows))
         self.model = model
 
+    @property
+    def architecture(self) -> str:
+        """The class of its model."""
+        return type(self.model).__name__
+
     @torch.no_grad()
     def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
         """One layer's patterns after the other, for all rows at once; see `Attending.attend`."""
@@ -145,7 +152,20 @@ class LiveSubject(Answering):
         return self.model
 
 
-def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:
+RunSubject = LiveSubject | AdoptedSubject
+"""What a run can be asked by: a model of ours, or one of somebody else's that it began with."""
+
+
+def subject_of(
+    model: Model | Adopted, /, *, device: torch.device, batch_rows: int | None = None
+) -> RunSubject:
+    """A model that a run trains as a Subject, in the ids of the run's corpus."""
+    if isinstance(model, Adopted):
+        return AdoptedSubject(model, device=device, batch_rows=batch_rows)
+    return LiveSubject(model, device=device, batch_rows=batch_rows)
+
+
+def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> RunSubject:
     """The model of a run after `step` updates, from the checkpoint that was kept there.
 
     Raises RunFolderError where the run has none at this step and DamagedError where it does not verify.
@@ -160,7 +180,10 @@ def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = No
             f"{run}: no checkpoint of step {step} (kept: {kept}); ask for one of those steps"
         )
     checkpoint = load(checkpoint_path(run, step=step))
+    place = device or torch.device("cpu")
+    if isinstance(checkpoint.config, PretrainedModel):
+        again = adopted_again(checkpoint.config, run=run, weights=checkpoint.model, device=str(place))
+        return AdoptedSubject(again, device=place)
     model = Transformer(checkpoint.config, seed=0)
     model.load_state_dict(checkpoint.model)
-    place = device or torch.device("cpu")
     return LiveSubject(model.to(place), device=place)

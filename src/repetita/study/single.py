@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from repetita.cadence import Cadence
 from repetita.corpus.documents import is_named
+from repetita.corpus.places import public_corpus
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.checkpoint import steps_on_disk
 from repetita.model.live import checkpoint_subject
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
 from repetita.study.expand import expand, in_run
@@ -20,7 +22,7 @@ from repetita.study.prepare import needed
 from repetita.study.price import job_state
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
-from repetita.train.recipe import RunSpec
+from repetita.train.recipe import RunSpec, with_corpora
 
 DEFAULT_SEQUENCES = 256
 """Sequences of each set that `train_run` measures on, unless it is given probes."""
@@ -71,6 +73,7 @@ def train_run(
     root = Path(root)
     corpora = Corpora(root, say=say)
     corpora.check_start(spec)
+    _check_weights(spec, root=root)
     if probes is None:
         there = corpora.sets(spec)
         on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
@@ -90,6 +93,31 @@ def train_run(
         if line["step"] == spec.steps and line["probe"] in names
     ]
     return Trained(outcome.path, outcome.trained_steps, last)
+
+
+def _check_weights(spec: RunSpec, *, root: Path) -> None:
+    """Raises RunFolderError where the run was begun from other weights of the same name and is not done."""
+    ours, hash_now = _but_weights(spec), getattr(spec.model, "sha256", None)
+    for file in root.glob("runs/*/run.json") if ours else ():
+        header = read_header(file.parent)
+        theirs = header["spec"]
+        if "sha256" not in theirs["model"] or status(file.parent) == "done":
+            continue
+        other = RunSpec.from_json(canonical_json(theirs))
+        if _but_weights(other) == ours and theirs["model"]["sha256"] != hash_now:
+            raise RunFolderError(
+                f"{file.parent} was begun from other weights of {theirs['model']['source']} and is not done; "
+                f"put those back to go on with it, or delete the folder to begin again"
+            )
+
+
+def _but_weights(spec: RunSpec) -> dict[str, Any] | None:
+    """A run of somebody else's model without the hash of its weights; None for other runs."""
+    if not isinstance(spec.model, PretrainedModel):
+        return None
+    values = with_corpora(spec, shown=public_corpus)
+    del values["model"]["sha256"]
+    return values
 
 
 def measure_run(
