@@ -48,7 +48,7 @@ class CanarySpec(Spec):
         if 2 * self.n > self.space:
             raise SpecError(
                 f"CanarySpec: {self.n} canaries are more than half of the {self.space} secrets of "
-                f"{self.n_digits} digits, so none is left to compare them with; raise n_digits"
+                f"{self.n_digits} digits, so that too few are left to compare with; raise n_digits"
             )
         if self.prefix != self.prefix.strip() or not self.prefix.isprintable() or not self.prefix:
             raise SpecError(
