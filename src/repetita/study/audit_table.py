@@ -104,6 +104,9 @@ def read_parts(files: Iterable[Path], /) -> "pl.DataFrame":
     for file in files:
         try:
             part = pl.read_parquet(io.BytesIO(file.read_bytes()))
+            # A column that has been added since is not what rows are found by.
+            later = [name for name in COLUMNS if name not in (*part.columns, *KEYS)]
+            part = part.with_columns(pl.lit(None).alias(name) for name in later)
             parts.append(part.select(list(COLUMNS)).cast(dict(parts[0].schema)))  # type: ignore[arg-type]
         except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
             raise DamagedError(
