@@ -1,4 +1,4 @@
-"""Weights are read tensor by tensor from any file that torch writes, and a file of something else is named."""
+"""Weights are read tensor by tensor from any file that torch writes; one of something else is named."""
 
 from pathlib import Path
 from typing import Any
