@@ -238,7 +238,7 @@ def test_progress_says_what_is_left(
     assert (said[0].seconds_left or 0) > 0
 
 
-def test_texts_of_every_kind_of_file(tmp_path: Path) -> None:
+def test_texts_of_every_kind_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.txt").write_text("one, two\n")
     (tmp_path / "rows.csv").write_text('body,id\n"a, b",x\n"two\nlines",y\n')
     pl.DataFrame({"body": ["p", "q"]}).write_parquet(tmp_path / "rows.parquet")
@@ -252,6 +252,8 @@ def test_texts_of_every_kind_of_file(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found[0].sha256 == found[5].sha256
     assert [one.name for one in found[1:3]] == ["x", "y"]
+    monkeypatch.chdir(tmp_path / "folder")
+    assert [one.group for one in read_texts((".",))] == ["folder"]
     with pytest.raises(CorpusError, match="given twice"):
         read_texts((names[0], names[0]))
 

@@ -130,3 +130,11 @@ def test_a_part_of_before_a_column_was_added_is_read(model: Path, texts: Path, t
     pl.read_parquet(part).drop("subject").write_parquet(part)
     with pytest.raises(DamagedError, match="is damaged"):
         run_audit(asked(model, texts), root=tmp_path)
+
+
+def test_rows_come_in_the_order_of_the_probes(model: Path, texts: Path, tmp_path: Path) -> None:
+    names = ("unit_length", "score")
+    one, other = (Audit(subjects=(str(model),), texts=(str(texts),), probes=of) for of in (names[1:], names))
+    run_audit(one, root=tmp_path)
+    found = run_audit(other, root=tmp_path)
+    assert found.by_group["instrument"].unique(maintain_order=True).to_list() == ["unit_length", "score"]

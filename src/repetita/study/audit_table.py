@@ -116,11 +116,12 @@ def read_parts(files: Iterable[Path], /) -> "pl.DataFrame":
 
 
 def of_probes(tables: Sequence["pl.DataFrame"], /, *, probes: Sequence[str]) -> "pl.DataFrame":
-    """The rows of some stores that are of these probes (see `key_of`), each key and metric once a name."""
+    """The rows of some stores that are of these probes (see `key_of`), in their order, each key and metric
+    once a name."""
     import polars as pl
 
-    kept = pl.concat(tables).filter(pl.col("probe").is_in(list(probes)))
-    return _once(kept, "name", "revision")
+    parts = [rows.filter(pl.col("probe") == probe) for rows in tables for probe in probes]
+    return _once(pl.concat(parts), "name", "revision")
 
 
 def renamed(rows: "pl.DataFrame", /, *, name: Named) -> "pl.DataFrame":
