@@ -32,7 +32,8 @@ def test_the_table_says_how_it_was_read(models: list[Path], tmp_path: Path) -> N
     assert said.exit_code == 0, said.output
     for sentence in (
         "goose (", "swan (", "reference swan (", "cpu, float32",
-        "behind the start token 0, first token scored", "have another most likely token", "are near ties", "3 texts measured now",
+        "behind the start token 0, first token scored", "have another most likely token",
+        "are near ties", "3 texts measured now",
         "membership_reference (swan)", "eidetic_text", "of a single one there is none",
         "2 texts left out: no subject was trained with it: nothing to compare",
     ):  # fmt: skip
