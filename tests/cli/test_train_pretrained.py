@@ -1,6 +1,7 @@
 """`repetita train` from a model that somebody else trained: a run file, and what is done with the run."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from repetita.errors import SpecError
 from repetita.model.live import checkpoint_subject
 from repetita.study.run_file import read_run_file
 from tests.train.pretrained import START, save_model
+
+DOCS = Path(__file__).parents[2] / "docs" / "elsewhere.md"
 
 
 def run(*arguments: object) -> Result:
@@ -93,6 +96,15 @@ def test_a_run_file_is_filled_in(tmp_path: Path) -> None:
     given = {"kind": "hf", "source": str(folder / "tokenizer.json")}
     corpus = json.loads((tmp_path / "run.json").read_text())["corpus"] | {"tokenizer": given}
     assert read_run_file(run_file(tmp_path / "run.json", folder, corpus=corpus)).model == spec.model
+
+
+def test_the_run_file_of_the_page_is_one(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "geese", "gpt2")
+    (block,) = re.findall(r"^```json\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert '"SmolLM2-135M"' in block
+    (tmp_path / "run.json").write_text(block.replace("SmolLM2-135M", str(folder)))
+    spec = read_run_file(tmp_path / "run.json")
+    assert spec.steps == 8 and spec.model.name == "geese"  # type: ignore[union-attr]
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:

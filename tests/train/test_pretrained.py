@@ -18,6 +18,10 @@ from repetita.model.config import count
 from repetita.model.live import checkpoint_subject, subject_of
 from repetita.model.pretrained_loading import _set_dropout
 from repetita.spec import canonical_json
+from repetita.study.corpora import Corpora
+from repetita.study.expand import expand
+from repetita.study.plan import PlannedRun
+from repetita.study.price import PROCESS_BYTES, Rates, job_cost, job_state
 from repetita.subject import Rows
 from repetita.train import loop
 from repetita.train.loop import Due, Options, train
@@ -293,3 +297,14 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     save_model(folder, "gpt2", scale=0.2)
     with pytest.raises(SpecError, match="model holds other weights, or another config, than those"):
         train(spec, corpus=corpus, root=tmp_path / "out", options=Options())
+
+
+def test_a_plan_prices_such_a_run(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = spec_of(folders("llama"))
+    corpora = Corpora(tmp_path)
+    (job,) = expand([PlannedRun(spec=spec, labels={}, probes=())], root=tmp_path, corpora=corpora.fingerprint)
+    cost = job_cost(job, state=job_state(job), tokens={}, rates=Rates())
+    assert cost.training_tokens == 12 * 4 * LENGTH and cost.seconds > 0
+    assert cost.memory > PROCESS_BYTES + 16 * count(spec.model).total
+    train(spec, corpus=corpora.open(spec.corpus), root=tmp_path)
+    assert Rates.of(tmp_path).like(spec.model, tokens_per_step=4 * LENGTH) is not None
