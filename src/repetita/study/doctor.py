@@ -116,9 +116,10 @@ def diagnose(
     notes: list[str] = []
     for series in found:
         read: list[_Read] = []
+        alone = len(series.members) == 1
         for member in series.members:
             if watch is not None:
-                watch(member.source if member.name not in series.name else series.name, number / n_members)
+                watch(series.name if alone else f"{series.name}@{member.name}", number / n_members)
             read.append(_read(member, allow_pickle=allow_pickle))
             number += 1
         checked += _compared(series, read)

@@ -79,6 +79,10 @@ def find_all_series(
     given. Raises what `find_series` raises, and SpecError for a series that is named twice.
     """
     found = [find_series(reference, root=root) for reference in references]
+    members = [series.members for series in found]
+    for series in found:
+        if members.count(series.members) > 1:
+            raise SpecError(f"the series '{series.name}' is named twice; name it once")
     for depth in range(2, MOST_PARTS):
         names = [series.name for series in found]
         found = [
@@ -87,10 +91,6 @@ def find_all_series(
             else series
             for reference, series in zip(references, found, strict=True)
         ]
-    names = [series.name for series in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise SpecError(f"the series '{name}' is named twice; name it once")
     return found
 
 
