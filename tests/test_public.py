@@ -15,7 +15,8 @@ Analysis At AtPasses Audit Axis Claim CorpusSpec DocumentIds Estimate Every Figu
 LogSpaced ModelConfig Panels Passes PlannedRun ReadingRule Recipe RepeatedSubset RepetitaError Rule RunSpec
 ScoreProbe Series Several SpecialBatch Splits Stream Study SyntheticSpec TokenizerSpec UserError
 build_corpus directional equivalent fit_law from_estimate hf_tokenizer_spec ladder measure_run
-new_study paired plan_study report_study run_audit run_study table train_run undecided watch_runs
+new_study paired plan_study pretrained_model report_study run_audit run_study table train_run undecided
+watch_runs
 """
 """A name is added here on purpose, and taken away only after one minor release that warns."""
 

@@ -26,7 +26,7 @@ GROUPS = {
     "Single runs and corpora": "build_corpus train_run measure_run",
     "Models of others": "Audit run_audit ReadingRule",
     "What a study is made of": "Study PlannedRun Analysis",
-    "What a run is made of": "RunSpec Recipe ModelConfig ladder",
+    "What a run is made of": "RunSpec Recipe ModelConfig ladder pretrained_model",
     "What is read": "CorpusSpec TokenizerSpec hf_tokenizer_spec Splits SyntheticSpec DocumentIds",
     "What is done to the data": "Stream Passes RepeatedSubset SpecialBatch Insertions Insertion",
     "What is measured, and when": "ScoreProbe Every At AtPasses LogSpaced Several",

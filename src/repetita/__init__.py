@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from repetita.fit.estimate import Estimate as Estimate
     from repetita.fit.estimate import paired as paired
     from repetita.measure.memorization import ScoreProbe as ScoreProbe
+    from repetita.model.adopted import pretrained_model as pretrained_model
     from repetita.model.config import ModelConfig as ModelConfig
     from repetita.model.config import ladder as ladder
     from repetita.report.figure import Axis as Axis
@@ -75,6 +76,7 @@ _HOMES = {
         "fit.claim": "Claim directional equivalent from_estimate undecided",
         "fit.estimate": "Estimate paired",
         "measure.memorization": "ScoreProbe",
+        "model.adopted": "pretrained_model",
         "model.config": "ModelConfig ladder",
         "report.figure": "Axis Figure Layer Panels Rule Series",
         "study.ahead": "build_corpus plan_study",
@@ -139,6 +141,7 @@ __all__ = [
     "new_study",
     "paired",
     "plan_study",
+    "pretrained_model",
     "report_study",
     "run_audit",
     "run_study",

@@ -94,10 +94,11 @@ class Moments(NamedTuple):
 class Continuing(Subject, Protocol):
     """A subject that writes on."""
 
-    def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
+    def continue_(self, prompts: Tokens, /, *, n_tokens: int, guess: Tokens | None = None) -> Tokens:
         """What greedy decoding writes behind each prompt (B, k): (B, n_tokens), ties to the lowest id.
 
-        Prompts are all that the model reads, start token included where one is wanted; no token ends it.
+        Prompts are all that the model reads, start token included where one is wanted; no token ends it. A
+        `guess` at what is written (B, n_tokens) changes nothing but the time: less where it is right.
         """
         ...
 

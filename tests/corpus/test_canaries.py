@@ -86,6 +86,22 @@ def test_a_key_leads_back_to_its_canaries(tmp_path: Path) -> None:
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["canaries.json", "documents.jsonl"]
 
 
+def test_no_text_is_overwritten(tmp_path: Path) -> None:
+    """Not the source itself either, where it has the name that the text with canaries would have."""
+    own = tmp_path / "documents.jsonl"
+    own.write_text('{"text": "A line.\\n"}\n')
+    with pytest.raises(SpecError, match=r"documents\.jsonl is there already; choose another folder"):
+        make_canaries(SPEC, source=str(own), folder=tmp_path)
+    assert own.read_text() == '{"text": "A line.\\n"}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["documents.jsonl"]
+
+
+def test_text_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "half.jsonl").write_text('{"text": "half a pair: \\ud83d"}\n')
+    with pytest.raises(CorpusError, match=r"half\.jsonl"):
+        make_canaries(SPEC, source=str(tmp_path / "half.jsonl"), folder=tmp_path / "out")
+
+
 def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("One line.\n" * 50)
     make_canaries(SPEC, source=str(tmp_path / "text.txt"), folder=tmp_path)
@@ -95,6 +111,9 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
         file.write_text(json.dumps(key | change))
         with pytest.raises(DamagedError, match="make it again"):
             read_canaries(file)
+    file.write_text(json.dumps(key | {"schema": 2}))
+    with pytest.raises(DamagedError, match="has schema 2, this version of repetita reads 1"):
+        read_canaries(file)
     file.write_text("{")
     with pytest.raises(DamagedError, match="not JSON"):
         read_canaries(file)

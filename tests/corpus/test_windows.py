@@ -222,8 +222,16 @@ def test_bytes_are_of_where_tokens_begin_when_ids_do_not_say() -> None:
             return "d"
 
     lossy = Windows(documents(" né  bb c", "d"), tokenizing=Lossy(), context=2)
-    assert not lossy.lossless
-    assert not lossy.n_bytes(np.arange(3)).any() and not lossy.scored_bytes(lossy.rows(np.arange(3))).any()
+    assert lossy.given_back.tolist() == [False, True] and not lossy.lossless
+    assert lossy.n_bytes(np.arange(3)).tolist() == [0, 0, 1]
+    assert not lossy.scored_bytes(lossy.rows(np.arange(3))).any()
+    found = {
+        one.metric: one
+        for one in ScoreProbe(on=("texts",)).measure(
+            UniformSubject(vocab_size=8), {"texts": EvalSet.whole("texts", sequences=lossy)}
+        )
+    }
+    assert found["loss"].n == 4 and found["bits_per_byte"].value is None
 
 
 def test_the_fingerprint_holds_all_that_changes_the_rows() -> None:
@@ -254,7 +262,12 @@ def test_the_rule_is_said_in_a_sentence() -> None:
         "the start token 300, first token scored"
     )
     assert ReadingRule(stride="refuse", bos="never").resolve(Bytes(), context=8).text == (
-        "texts of at most 8 tokens, without a start token, first token not scored"
+        "texts of at most 9 tokens, without a start token, first token not scored"
+    )
+    assert (
+        ReadingRule(stride="refuse")
+        .resolve(Bytes(mask=MASK), context=8)
+        .text.startswith("texts of at most 6 tokens, between")
     )
     assert "between the special tokens (303,) and (304,), never scored" in (
         ReadingRule().resolve(Bytes(mask=MASK), context=8).text

@@ -48,6 +48,9 @@ def test_a_bound_opens_the_interval() -> None:
     assert found[3].sampled.value == pytest.approx(items["exposure"][:4].mean())
     assert found[0].at_bound == 0
     assert found[0].sampled.high is not None
+    assert found[3].text.startswith("1 of 4 rank before all candidates: at least this; by a fitted tail ")
+    assert ", 1 of 4 extrapolated, its fit p = 0." in found[3].text
+    assert found[0].text.startswith("by a fitted tail ")
     single, _ = estimated(chain(), CanarySpec(counts=(0,), each=1, n_digits=6), n_candidates=255)
     assert (single[0].sampled.low, single[0].sampled.method) == (None, "one canary")
 
@@ -73,5 +76,5 @@ def test_no_tail_where_all_candidates_are_the_same_or_few() -> None:
     spec = CanarySpec(counts=(0,), each=3, n_digits=6)
     for subject, n in ((UniformSubject(vocab_size=257), 200), (chain(), 50)):
         found, _ = estimated(subject, spec, n_candidates=n)
-        assert (found[0].fitted, found[0].p_value) == (None, None)
+        assert (found[0].fitted, found[0].p_value, found[0].text) == (None, None, "")
         assert found[0].sampled.value is not None

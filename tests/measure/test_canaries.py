@@ -60,6 +60,13 @@ def test_exposure_is_log_of_the_mean_rank_among_equals(others: list[int], own: i
     assert not exposure([own], candidates=others, exhaustive=True).at_bound[0]
 
 
+@pytest.mark.parametrize(("own", "others"), [([math.nan], [1.0]), ([1.0], [2.0, math.nan])])
+def test_what_is_no_number_has_no_rank(own: list[float], others: list[float]) -> None:
+    """It would be the last of all, an exposure of 0."""
+    with pytest.raises(SpecError, match="not a number"):
+        exposure(own, candidates=others)
+
+
 def test_exposure_of_what_is_like_all_others() -> None:
     """1 / ln 2 in expectation over distinct losses, and about 1 where all are the same."""
     drawn = np.random.default_rng(0).normal(size=(4000, 200))

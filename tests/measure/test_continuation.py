@@ -1,5 +1,6 @@
 """Extraction of texts is what a literal greedy loop finds, whatever is decoded to find it."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from repetita.measure.extraction import MASKED, NOT_ASKED, continued
 from repetita.measure.planted import PlantedSet, UniformSubject
 from repetita.measure.planted_writers import ChainSubject, RecitingSubject, WritingSubject
 from repetita.measure.probe import EvalSet
+from repetita.measure.suffixes import texts_of
 from repetita.model.live import LiveSubject
 from repetita.subject import Rows
 from tests.measure.test_extraction import memorizer, text, written
@@ -113,27 +115,23 @@ def test_the_shortest_prompt_is_the_first_that_a_loop_goes_on_from(
     assert found[0] <= prompt
 
 
-def test_nothing_is_decoded_that_the_pass_has_answered() -> None:
-    """Right suffixes, and those wrong in their last token alone, cost no decoding; others only the rest."""
+def test_the_text_itself_is_the_guess() -> None:
+    """So that a model which can check many tokens at once decodes only what it is wrong of."""
     chain = np.roll(np.eye(VOCAB), 1, axis=1)
-    right = (np.arange(8) + np.arange(3)[:, None]) % VOCAB
-    last, sixth = right.copy(), right.copy()
-    last[:, 7], sixth[:, 6] = right[:, 6], right[:, 5]
-    asked: list[tuple[int, int]] = []
+    texts = (np.arange(8) + np.arange(3)[:, None]) % VOCAB
+    texts[2, 6] = 0
+    asked: list[Any] = []
 
     class Watched(ChainSubject):
-        def continue_(self, prompts: Any, /, *, n_tokens: int) -> Any:
-            asked.append((prompts.shape[1], n_tokens))
+        def continue_(self, prompts: Any, /, *, n_tokens: int, guess: Any = None) -> Any:
+            asked.append((prompts, n_tokens, guess))
             return super().continue_(prompts, n_tokens=n_tokens)
 
-    subject = Watched(chain)
-    assert matches(subject, right, prompt=3, start=None).all()
-    assert matches(subject, last, prompt=3, start=None).sum(axis=1).tolist() == [4, 4, 4]
-    assert asked == []
-    assert matches(subject, np.concatenate([right, sixth]), prompt=3, start=None)[3].tolist() == [
-        True, True, True, False, True,
-    ]  # fmt: skip
-    assert asked == [(6, 2)]
+    found = matches(Watched(chain), texts, prompt=3, start=0)
+    assert found.tolist() == [[True] * 5, [True] * 5, [True, True, True, False, True]]
+    ((prompts, n_tokens, guess),) = asked
+    assert prompts.tolist() == [[0, 0, 1, 2], [0, 1, 2, 3], [0, 2, 3, 4]] and n_tokens == 5
+    assert np.array_equal(guess, texts[:, 3:])
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
@@ -215,6 +213,25 @@ def test_texts_are_read_whole_and_behind_their_own_start() -> None:
     assert 256 not in np.concatenate(read)
     assert found["extraction_strength"].detail == {"start_id": None, "cut": 2}
     assert bare.encode("a")[0] in np.concatenate(read)
+
+
+def test_one_long_text_makes_no_room_for_all_others() -> None:
+    """Each suffix is where it is in its text, and memory follows the texts, not the longest times their
+    number."""
+    long = "0123456789" * 4_000
+    texts = [Document(one, str(i), "", None) for i, one in enumerate([*("abcdefgh",) * 62, long, "xyz"])]
+    windows = Windows(texts, tokenizing=OfCorpus(ByteTokenizer()), rule=ReadingRule(window=16))
+    over = EvalSet.whole("texts", sequences=windows)
+    probe = ContinuationProbe(on=("texts",), prompts=(1, 3), suffixes=(4,), every=2)
+    tracemalloc.start()
+    parts, cut = list(probe.asked(over)), [some.tokens.shape for some in texts_of(over)]
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert cut == [(64, 16)]
+    asked = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    assert len(asked[0]) == 62 + len(range(3, 40_000 - 3, 2))
+    for number, start, tokens in zip(*(column[::61] for column in asked), strict=True):
+        assert np.array_equal(tokens, windows.encode(texts[number].text[start - 3 : start + 4]))
 
 
 def test_suffixes_across_a_separator_are_not_asked_for() -> None:

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from repetita.corpus.reading_rule import OfCorpus, ReadingRule
+from repetita.corpus.source import Document
+from repetita.corpus.tokenizer import ByteTokenizer
+from repetita.corpus.windows import Windows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.extraction import MASKED, NOT_ASKED, ExtractionProbe, continued, exact_prefix
@@ -199,3 +203,14 @@ def test_the_price_is_every_token_read() -> None:
     over = EvalSet.whole("train", sequences=PlantedSet(text(9)))
     assert PROBE.cost_tokens({"train": over}) == read
     assert exact_prefix(np.array([[True, False, True], [True, True, True]])).tolist() == [1, 3]
+
+
+def test_texts_that_windows_cut_are_not_asked_about() -> None:
+    """Without a start token each prompt would be a token longer than it is said to be."""
+    read = Windows(
+        [Document("some text of two windows", "", "", None)],
+        tokenizing=OfCorpus(ByteTokenizer()),
+        rule=ReadingRule(window=16, bos="never"),
+    )
+    with pytest.raises(SpecError, match="use ContinuationProbe"):
+        list(PROBE.measure(UniformSubject(vocab_size=257), {"train": EvalSet.whole("train", sequences=read)}))

@@ -19,7 +19,7 @@ from repetita.measure.passages import Passage, RandomTokens
 from repetita.measure.planted import BigramSubject, PlantedSet
 from repetita.measure.planted_heads import HeadsSubject
 from repetita.measure.probe import EvalSet, PassProbe
-from repetita.measure.shown import alone, read_text, room, start_token
+from repetita.measure.shown import alone, read_text, room, start_of, start_token
 from repetita.subject import Rows, Scores, Subject
 
 TEXT = "Nine quick foxes jump; very lazy dogs, by the way, walk. " * 2
@@ -69,8 +69,11 @@ def test_texts_stand_behind_the_start_token_of_the_rule() -> None:
     assert ours.tokens.tolist() == [[0, 0, 5]] and ours.scored.tolist() == [[False, True, False]]
     # A short text does not limit what else is shown.
     assert room(read("a", window=8)) == 8 and room(PlantedSet([[1, 2]])) == 2
+    bare = read("ab", window=8, bos="never")
+    assert (start_of(bare), room(bare)) == (None, 9)
+    assert (start_of(read("ab", window=8)), start_of(PlantedSet([[1, 2]]))) == (256, 0)
     with pytest.raises(SpecError, match="set bos to 'eos'"):
-        start_token(read("ab", window=8, bos="never"))
+        start_token(bare)
 
 
 @pytest.mark.parametrize("stride", ["disjoint", 2])

@@ -5,19 +5,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from repetita.errors import NotApplicable, SpecError
 from repetita.model.answering import Answering
-from repetita.model.foreign import Foreign
+from repetita.model.foreign import Foreign, context_of, reads_ahead
 from repetita.model.memory import Batches
 from repetita.model.pretrained_attention import Without
 from repetita.subject import Continuing, Describing, Predicting, Rows, Sampling, Weighing
-from tests.model.strangers import CONTEXT, V, stranger
+from tests.model.strangers import CONTEXT, MASKED, V, stranger
 
 CPU = torch.device("cpu")
 PAD, MASK = 0, 3
-MASKED = ("bert", "roberta", "modernbert")
-CAUSAL = ("gpt2", "gpt_neox", "llama", "opt", "mistral", "gemma2", "bloom", "mixtral")
+CAUSAL = (
+    *("gpt2", "gpt_neox", "llama", "opt", "mistral", "gemma2", "bloom", "mixtral"),
+    *("qwen3", "gemma3_text", "phi3", "olmo2", "falcon", "mamba", "jamba"),
+)
 
 
 def subject(model: Any, *, rows: int | None = 3, masked: bool = False, **options: Any) -> Answering:
@@ -46,7 +49,7 @@ def own_loss(model: Any, rows: Rows) -> float:
     labels = np.where(rows.scored, rows.targets, -100)
     tokens = torch.from_numpy(rows.tokens)
     with torch.no_grad():
-        if type(model).__name__.endswith("ForMaskedLM"):
+        if model.config.model_type in MASKED:
             return float(model(input_ids=tokens, labels=torch.from_numpy(labels)).loss)
         # Its labels are the tokens themselves, which it moves by one.
         whole = np.concatenate([np.full((len(labels), 1), -100), labels], axis=1)
@@ -224,6 +227,74 @@ def test_a_model_without_positions_has_no_limit() -> None:
     asked, ids = subject(model), text(1, 3 * CONTEXT)
     assert asked.readout.context is None
     assert asked.score(Rows(ids, ids, np.ones_like(ids, dtype=bool))).loss.all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "context"),
+    [
+        ("mpt", {"d_model": 8, "n_heads": 2, "n_layers": 1, "max_seq_len": 7}, 7),
+        # Two positions more than it counts from its second one on.
+        ("yoso", {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}, 4096),
+        ("mamba", {"hidden_size": 8, "num_hidden_layers": 1}, None),
+    ],
+)
+def test_context_is_what_configs_call_it(kind: str, options: dict[str, Any], context: int | None) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    auto: Any = AutoModelForMaskedLM if kind == "yoso" else AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(AutoConfig.for_model(kind, vocab_size=V, **options))
+    assert context_of(model) == context
+
+
+def test_an_id_without_a_row_or_a_logit_is_one_sentence() -> None:
+    asked, rows = subject(stranger("gpt2")), causal_rows()
+    outside = np.where(rows.tokens == rows.tokens.max(), V, rows.tokens)
+    with pytest.raises(SpecError, match=f"token id {V} is outside the {V} that the model's embedding has"):
+        asked.score(rows._replace(tokens=outside))
+    with pytest.raises(SpecError, match="embedding has"):
+        asked.continue_(outside[:, :3], n_tokens=1)
+    targets = np.where(rows.scored, rows.targets, V)
+    assert asked.score(rows._replace(targets=targets)).loss.any(), "what is not scored may be anything"
+    targets[rows.scored] = V + 1
+    with pytest.raises(SpecError, match=f"token id {V + 1} is outside the {V} that the model's logits have"):
+        asked.moments(rows._replace(targets=targets))
+
+
+def test_a_model_that_keeps_a_state_reads_each_token_once() -> None:
+    model: Any = stranger("mamba")
+    asked, lengths = subject(model, rows=None), list[int]()
+    model.backbone.embeddings.register_forward_hook(lambda _, given, __: lengths.append(given[0].shape[1]))
+    asked.continue_(text()[:, :6], n_tokens=4)
+    assert lengths == [6, 1, 1, 1]
+
+
+def test_a_causal_model_is_told_from_one_that_reads_ahead() -> None:
+    for kind, ahead in (("llama", False), ("mamba", False), ("xlm", True), ("bert", True)):
+        assert reads_ahead(Foreign(stranger(kind), device=CPU, mask_id=MASK)) == ahead
+
+
+def test_a_vocabulary_is_never_multiplied_by_a_row() -> None:
+    n_ids, largest = 9_000, 0
+    model: Any = stranger("llama", vocab_size=n_ids, max_position_embeddings=400)
+    ids = np.random.default_rng(0).integers(4, n_ids, (2, 401))
+    rows = Rows(ids[:, :-1], ids[:, 1:], np.ones((2, 400), dtype=bool))
+
+    class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), options: Any = None) -> Any:
+            nonlocal largest
+            answer = function(*args, **(options or {}))
+            for one in answer if isinstance(answer, tuple | list) else [answer]:
+                if isinstance(one, torch.Tensor) and one.shape[-1:] == (n_ids,):
+                    largest = max(largest, one.numel() // n_ids)
+            return answer
+
+    asked = subject(model, rows=2)
+    with Largest():  # type: ignore[no-untyped-call]
+        asked.score(rows)
+        asked.moments(rows)
+        asked.log_probs(rows, sampling=Sampling(top_p=0.9))
+    assert 0 < largest <= 256
 
 
 def test_what_cannot_be_written_is_refused() -> None:

@@ -11,6 +11,7 @@ from repetita.journal.records import JournalPosition
 from repetita.model.checkpoint import save
 from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject, checkpoint_subject
+from repetita.model.memory import Batches
 from repetita.model.transformer import Transformer
 from repetita.subject import Continuing, Describing, Predicting, Rows, Sampling, Subject, Weighing
 
@@ -47,6 +48,19 @@ def test_says_what_it_predicts() -> None:
     assert np.array_equal(found.predicted, logits.argmax(-1) * given.scored)
     assert np.array_equal(found.loss, scored.loss) and np.array_equal(found.hit, scored.hit)
     assert scored.predicted is None
+
+
+def test_without_heads_it_reads_as_much_in_the_same_batches() -> None:
+    subject = LiveSubject(Transformer(CONFIG, seed=0))
+    subject.batches = Batches(torch.device("cpu"), tokens=30)
+    less = subject.without([(0, 1)])
+    assert less.readout.context == 10 and less.batches.size(10) == 3
+    longer = np.ones((1, 11), dtype=np.int64)
+    for ask in (subject, less):
+        with pytest.raises(SpecError, match="longer than the model's context of 10"):
+            ask.score(Rows(longer, longer, longer > 0))
+        with pytest.raises(SpecError, match="token id 40 is outside the 40 that the model's embedding has"):
+            ask.score(Rows(longer[:, :5] * 40, longer[:, :5], longer[:, :5] > 0))
 
 
 def test_is_a_subject() -> None:

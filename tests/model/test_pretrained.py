@@ -1,7 +1,6 @@
 """Models of others are opened from what lies on disk, safely, and say what was opened."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from repetita.errors import DamagedError, NotApplicable, SpecError
-from repetita.model import pretrained_loading
+from repetita.model import pretrained_attention, pretrained_circuits, pretrained_loading
 from repetita.model.pretrained import PretrainedSubject, open_pretrained
 from repetita.subject import Ablating, Attending, Attributing, Circuits, Continuing, Rows, Weighing
 from tests.model.strangers import V, stranger
@@ -109,29 +108,6 @@ def test_the_tokenizer_is_there_where_it_is_asked_for(tmp_path: Path) -> None:
     assert open_pretrained(tmp_path).tokenizing.bos_id == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_dtype_is_as_asked_and_recorded(tmp_path: Path, dtype: Any) -> None:
-    model = saved(tmp_path)
-    subject = open_pretrained(tmp_path, dtype=dtype)
-    assert subject.record()["dtype"] == dtype
-    assert subject.model.dtype == getattr(torch, dtype)
-    scores = subject.score(text())
-    assert scores.loss.dtype == np.float32
-    np.testing.assert_allclose(scores.loss, own_losses(model, text()), rtol=0.1, atol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("free", "dtype", "fits"),
-    [(10_000, "float32", True), (4_000, "bfloat16", True), (1_000, "bfloat16", False)],
-)
-def test_float32_where_it_fits(monkeypatch: pytest.MonkeyPatch, free: int, dtype: str, fits: bool) -> None:
-    monkeypatch.setattr(pretrained_loading, "free_bytes", lambda _: free)
-    found = pretrained_loading.place(1_000, stored=torch.float32, device="cpu", dtype="auto")
-    assert found.dtype == getattr(torch, dtype) and (found.max_memory is None) == fits
-    kept = pretrained_loading.place(1_000, stored=torch.float16, device="cpu", dtype="auto")
-    assert kept.dtype == (torch.float32 if free == 10_000 else torch.float16)
-
-
 def test_a_model_larger_than_memory_answers_from_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,131 +127,75 @@ def test_a_model_larger_than_memory_answers_from_disk(
     assert np.array_equal(subject.continue_(prompts, n_tokens=4), theirs[:, 4:].numpy())
 
 
-class Trap:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_a_pickle_is_refused_unless_allowed_and_never_runs(tmp_path: Path) -> None:
-    model, folder = saved(tmp_path / "geese"), tmp_path / "geese"
-    (folder / "model.safetensors").unlink()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(SpecError, match=r"no weights as safetensors.*--allow-pickle"):
-        open_pretrained(folder)
-    subject = open_pretrained(folder, allow_pickle=True)
-    np.testing.assert_allclose(subject.score(text()).loss, own_losses(model, text()), rtol=1e-5, atol=1e-6)
-    assert subject.record()["format"] == "pickle"
-
-    hurt = tmp_path / "hurt"
-    for bad in (pickle.dumps({"a": Trap(hurt)}), None):
-        if bad is None:
-            torch.save({"a": Trap(hurt)}, folder / "pytorch_model.bin")
-        else:
-            (folder / "pytorch_model.bin").write_bytes(bad)
-        with pytest.raises(DamagedError, match="the weights of geese cannot be read"):
-            open_pretrained(folder, allow_pickle=True)
-        assert not hurt.exists()
+def test_how_a_model_is_meant_to_generate_changes_nothing(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    prompts = text().tokens[:, :5]
+    plain = open_pretrained(tmp_path).continue_(prompts, n_tokens=8)
+    asked: Any = model.generation_config
+    asked.update(do_sample=True, temperature=3.0, repetition_penalty=9.0, no_repeat_ngram_size=1)
+    asked.update(forced_bos_token_id=7, suppress_tokens=sorted(set(plain.flatten().tolist())))
+    asked.update(eos_token_id=int(plain[0, 1]), max_new_tokens=2, use_cache=False)
+    asked.save_pretrained(str(tmp_path))
+    assert np.array_equal(open_pretrained(tmp_path).continue_(prompts, n_tokens=8), plain)
 
 
-def test_code_of_a_model_is_not_run(tmp_path: Path) -> None:
-    hurt = tmp_path / "hurt"
-    saved(tmp_path / "geese")
-    config = json.loads((tmp_path / "geese" / "config.json").read_text())
-    config |= {
-        "model_type": "goose",
-        "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"},
-    }
-    (tmp_path / "geese" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "geese" / "own.py").write_text(f"open({str(hurt)!r}, 'w')\n")
-    with pytest.raises(SpecError, match="needs code that comes with it, which is not run"):
-        open_pretrained(tmp_path / "geese")
-    assert not hurt.exists()
+def test_heads_that_do_not_fit_into_memory_are_asked_about_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path)
+    rows, subject = text(), open_pretrained(tmp_path)
+    patterns, added = list(subject.attend(rows.tokens)), subject.attribute(rows.tokens, rows.targets)
+    forward = pretrained_attention.trunk
+
+    def small(model: Any, tokens: Any, **options: Any) -> Any:
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, tokens, **options)
+
+    monkeypatch.setattr(pretrained_attention, "trunk", small)
+    monkeypatch.setattr(pretrained_circuits, "trunk", small)
+    for pattern, before in zip(subject.attend(rows.tokens), patterns, strict=True):
+        np.testing.assert_allclose(pattern, before, atol=1e-6)
+    assert subject.record()["halvings"] == [
+        "a batch of 4 rows of 12 tokens did not fit into the memory of cpu: 2 rows from then on"
+    ]
+    again = open_pretrained(tmp_path)
+    np.testing.assert_allclose(again.attribute(rows.tokens, rows.targets), added, atol=1e-5)
+    assert len(again.batches.halvings) == 1
 
 
-def test_a_model_without_a_head_is_named(tmp_path: Path) -> None:
-    model: Any = stranger("bert")
-    model.bert.save_pretrained(str(tmp_path / "trunk"))
-    with pytest.raises(SpecError, match="trunk holds a BertModel, which has no head that predicts tokens"):
-        open_pretrained(tmp_path / "trunk")
-    from transformers import GPT2ForSequenceClassification, T5Config, T5ForConditionalGeneration
-
-    config: Any = stranger("gpt2").config
-    GPT2ForSequenceClassification(config).save_pretrained(str(tmp_path / "classes"))
-    with pytest.raises(SpecError, match="classes holds a GPT2ForSequenceClassification, which has no head"):
-        open_pretrained(tmp_path / "classes")
-    T5ForConditionalGeneration(
-        T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8, vocab_size=V)
-    ).save_pretrained(str(tmp_path / "pair"))
-    with pytest.raises(SpecError, match="pair holds a T5ForConditionalGeneration"):
-        open_pretrained(tmp_path / "pair")
+def test_ids_beyond_the_embedding_are_refused_wherever_they_come(tmp_path: Path) -> None:
+    saved(tmp_path)
+    subject, rows = open_pretrained(tmp_path), text()
+    tokens = np.where(np.arange(12) == 3, V, rows.tokens)
+    for ask in (subject.attend, subject.raises):
+        with pytest.raises(
+            SpecError, match=f"token id {V} is outside the {V} that the model's embedding has"
+        ):
+            list(ask(tokens))
+    with pytest.raises(SpecError, match="logits have"):
+        subject.attribute(rows.tokens, tokens)
 
 
-def test_weights_that_lack_their_head_are_found_out(tmp_path: Path) -> None:
-    model: Any = stranger("bert")
-    model.bert.save_pretrained(str(tmp_path))
-    config = json.loads((tmp_path / "config.json").read_text())
-    for names in (["BertForMaskedLM"], None):
-        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": names}))
-        with pytest.raises(SpecError, match=r"its weights lack cls\.predictions"):
-            open_pretrained(tmp_path)
-
-
-def test_a_causal_model_that_reads_ahead_is_refused(tmp_path: Path) -> None:
-    from transformers import BertLMHeadModel
-
-    config: Any = stranger("bert").config
-    BertLMHeadModel(config).save_pretrained(str(tmp_path / "geese"))
-    with pytest.raises(
-        SpecError, match=r"geese is saved as a causal model \(BertLMHeadModel\), and its tokens read"
-    ):
-        open_pretrained(tmp_path / "geese")
-    config.is_decoder = True
-    BertLMHeadModel(config).save_pretrained(str(tmp_path / "goose"))
-    assert open_pretrained(tmp_path / "goose").continue_(text().tokens, n_tokens=2).shape == (4, 2)
-
-
-def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
-    saved(tmp_path / "geese")
-    file = tmp_path / "geese" / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(DamagedError, match="the weights of geese are damaged"):
-        open_pretrained(tmp_path / "geese")
-
-
-@pytest.mark.parametrize(
-    "what", ["nothing", "empty", "run", "gguf folder", "weightless", "file", "config", "index"]
-)
-def test_what_is_no_model_is_one_sentence(tmp_path: Path, what: str) -> None:
-    path, why = tmp_path / "geese", {
-        "nothing": "there is no model",
-        "empty": "has no config.json.*save_pretrained",
-        "run": "is a run of repetita; measure it as run:",
-        "gguf folder": "give one of its files, such as goose.gguf",
-        "weightless": "has a config.json and no weights",
-        "file": "is no model; give its folder",
-        "config": "cannot read the config of geese",
-        "index": "points out of its folder",
-    }[what]  # fmt: skip
-    if what not in ("nothing", "file"):
-        path.mkdir()
-    if what == "run":
-        (path / "run.json").write_text("{}")
-    if what == "gguf folder":
-        (path / "goose.gguf").write_bytes(b"")
-    if what in ("weightless", "config", "index"):
-        (path / "config.json").write_text("{" if what == "config" else '{"model_type": "gpt2"}')
-    if what == "config":
-        (path / "model.safetensors").write_bytes(b"")
-    if what == "index":
-        weights = {"weight_map": {"a": "../other.safetensors"}}
-        (path / "model.safetensors.index.json").write_text(json.dumps(weights))
-    if what == "file":
-        path.write_text("honk")
-    with pytest.raises((SpecError, DamagedError), match=why):
-        open_pretrained(path)
+def test_a_vocabulary_wider_than_the_tokenizers_writes_ids_that_stand_for_nothing(tmp_path: Path) -> None:
+    model = stranger("llama", vocab_size=300)
+    with torch.no_grad():
+        model.lm_head.weight[299] = 100 * model.model.norm.weight.new_ones(32)
+        model.lm_head.weight[298] = -model.lm_head.weight[299]
+    model.save_pretrained(str(tmp_path))
+    causal(tmp_path)
+    subject = open_pretrained(tmp_path)
+    assert subject.tokenizing.vocab_size == 258
+    written = subject.continue_(text().tokens[:, :4], n_tokens=3)
+    assert (written[0] >= 298).all()
+    assert subject.tokenizing.decode([*written[0].tolist(), 99]) == subject.tokenizing.decode([99])
+    np.testing.assert_allclose(
+        subject.score(text()).loss,
+        own_losses(model, text()),
+        rtol=1e-5,
+        atol=1e-4,
+        err_msg="all logits count",
+    )
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:

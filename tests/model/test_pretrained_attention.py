@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repetita.errors import NotApplicable, SpecError
+from repetita.model.memory import Batches
 from repetita.model.pretrained_attention import Without, attend, head_counts, trunk
 from repetita.subject import Tokens
 from tests.model.strangers import N_HEAD, N_LAYER, D, V, stranger
@@ -18,7 +19,10 @@ from tests.model.strangers import N_HEAD, N_LAYER, D, V, stranger
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 L = 12
-SERVED = ["gpt2", "gpt_neox", "llama", "mistral", "opt", "gemma2", "gpt_oss", "bert", "roberta", "modernbert"]
+SERVED = [
+    *("gpt2", "gpt_neox", "llama", "mistral", "opt", "gemma2", "gpt_oss", "qwen3", "gemma3_text", "phi3"),
+    *("olmo2", "bert", "roberta", "modernbert", "albert", "distilbert"),
+]
 
 
 def tokens(n: int = 3) -> Tokens:
@@ -50,10 +54,21 @@ def test_patterns_are_those_of_transformers_and_the_model_is_left_as_it_was(kind
     assert torch.equal(logits(model, ids), before)
 
 
+def test_only_layers_with_attention_count() -> None:
+    ids = tokens()
+    (found,), (expected,) = (
+        attend(stranger("jamba"), ids),
+        [one for one in shown("jamba", ids) if one is not None],
+    )
+    assert np.array_equal(found, expected.numpy())
+
+
 def test_rows_are_asked_in_parts_and_the_model_may_be_asked_in_between() -> None:
     model, ids = stranger("llama"), tokens(5)
     before, whole = logits(model, ids), list(attend(model, ids))
-    for pattern, expected in zip(attend(model, ids, batch_rows=2), whole, strict=True):
+    for pattern, expected in zip(
+        attend(model, ids, batches=Batches(torch.device("cpu"), rows=2)), whole, strict=True
+    ):
         np.testing.assert_allclose(pattern, expected, atol=1e-6)
         assert torch.equal(logits(model, ids), before)
     for one, other in zip(attend(model, ids), attend(model, ids), strict=True):
@@ -93,10 +108,17 @@ def test_weights_may_lie_elsewhere_and_come_when_they_are_needed(tmp_path: Path)
     assert torch.equal(Without(model, heads=HEADS).run(trunk(model, ids)).last_hidden_state, states)
 
 
-def test_a_model_that_the_interface_does_not_serve_is_not_applicable() -> None:
-    model, ids = stranger("bloom"), tokens()
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        *((kind, "has no attention that") for kind in ("bloom", "falcon", "mamba", "deberta-v2")),
+        ("diffllama", "asks for attention 4 times in 2 layers"),
+    ],
+)
+def test_a_model_that_the_interface_does_not_serve_is_not_applicable(kind: str, why: str) -> None:
+    model, ids = stranger(kind), tokens()
     before = logits(model, ids)
-    with pytest.raises(NotApplicable, match="'bloom' is not served"):
+    with pytest.raises(NotApplicable, match=f"'{kind}' {why}"):
         list(attend(model, ids))
     assert torch.equal(logits(model, ids), before)
 

@@ -107,7 +107,7 @@ def added(kind: str, ids: Tokens) -> list[list[Tensor]]:
 def test_attribution_equals_each_heads_logits_written_out(kind: str) -> None:
     ids, targets = tokens(), tokens(seed=1)
     model, expected = stranger(kind), added(kind, ids)
-    found = pretrained_circuits.attribute(model, ids, targets, batch_rows=2)
+    found = pretrained_circuits.attribute(model, ids, targets)
     raised = list(pretrained_circuits.raises(model, ids))
     assert found.shape == (N_LAYER, N_HEAD, *ids.shape)
     wanted, own = torch.from_numpy(targets)[..., None], torch.from_numpy(ids)[:, None].expand(-1, L, -1)

@@ -100,6 +100,13 @@ def test_tokenizers_that_encode_differently_differ_in_identity(tmp_path: Path) -
     assert one == again != open_tokenizing(other, masked=False).identity
 
 
+def test_rows_end_in_an_id_that_is_in_every_embedding(tmp_path: Path) -> None:
+    added = saved(tmp_path, byte_level(), bos_token="<s>", eos_token="</s>", pad_token="[PAD]")
+    found = open_tokenizing(added, masked=False)
+    assert found.vocab_size == 259, "the padding was added behind the model's own"
+    assert found.pad_id == 0
+
+
 def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path) -> None:
     empty = PretrainedFiles("geese", tmp_path, (), "safetensors")
     with pytest.raises(SpecError, match="geese has no tokenizer; put"):
@@ -109,3 +116,6 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path) -> None:
         open_tokenizing(empty, masked=False)
     with pytest.raises(SpecError, match="masked model whose tokenizer has no mask token"):
         open_tokenizing(causal(tmp_path), masked=True)
+    unpadded = saved(tmp_path / "b", word_piece(), unk_token="[UNK]", mask_token="[MASK]")
+    with pytest.raises(SpecError, match="masked model whose tokenizer has no padding token"):
+        open_tokenizing(unpadded, masked=True)

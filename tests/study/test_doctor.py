@@ -178,6 +178,7 @@ def test_steps_that_an_even_sequence_lacks() -> None:
     assert missing_steps([0, 1, 2, 4, 8, 16, 1000, 2000, 3000, 4000]) == []
     assert missing_steps([0, 10, 20, 50, 60]) == [30, 40]
     assert missing_steps([0, 10, 20, 30, 100, 200, 300]) == [], "a series may become sparser"
+    assert missing_steps([99, 100, 101, 199, 200, 201]) == [], "steps around injections, chosen so"
 
 
 def test_only_what_is_out_of_line_jumps() -> None:

@@ -1,6 +1,9 @@
 """Runs that another trainer trains: the Trainer of transformers makes the run that our loop makes."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ from torch.utils.data import RandomSampler
 from repetita.cadence import At
 from repetita.corpus.sequences import open_corpus
 from repetita.corpus.treatment import RepeatedSubset
-from repetita.errors import RunFolderError, SpecError
+from repetita.errors import RunFolderError, SpecError, TrainingDiverged
 from repetita.journal import table
 from repetita.journal.folder import read_header, read_journal, status, verify
 from repetita.measure.memorization import ScoreProbe
+from repetita.model.config import ModelConfig
 from repetita.model.export import as_pretrained
 from repetita.model.exported_tokenizer import exchange
 from repetita.model.transformer import Transformer
@@ -36,6 +40,10 @@ PROBE = ScoreProbe(on=("test", "repeated"), max_sequences=8, cadence=At(at=(5,))
 
 @pytest.fixture
 def spec(place: Place) -> RunSpec:
+    return spec_of(place)
+
+
+def spec_of(place: Place) -> RunSpec:
     """The repeated arm of the tiny study, its model with one position more, trained elsewhere."""
     ours = place.portion().planned[2].spec
     return ours.edit(model=ours.model.edit(context=17), trainer="transformers")
@@ -57,6 +65,7 @@ def trainer(run: RunElsewhere, folder: Path, corpus: Any, **changes: Any) -> Any
     from transformers import PrinterCallback, Trainer
 
     spec = run.spec
+    assert isinstance(spec.model, ModelConfig)
     exchanged = exchange(corpus.tokenizer, config=spec.model)
     model = as_pretrained(Transformer(spec.model, seed=spec.seed), exchanged)
     recipe = spec.recipe
@@ -143,6 +152,62 @@ def test_a_trainer_that_goes_on_writes_the_same_journal(
         open_run(spec, place)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
+def test_two_processes_make_the_run_that_one_makes(
+    place: Place, spec: RunSpec, trained: Path, tmp_path: Path
+) -> None:
+    whole = trained.rename(tmp_path / "whole")
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "tests.study.trainer_ranks", place.study, place.root, tmp_path / "two",
+    ]  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), cwd=Path(__file__).parents[2], timeout=300, check=False,
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = place.root.glob(f"runs/{trained.name}")
+    assert status(path) == "done"
+    verify(path)
+    for one, other in zip(steps(whole), steps(path), strict=True):
+        assert other["tokens"] == one["tokens"] and other["sets"].keys() == one["sets"].keys()
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+        for lane, (loss, hits, n) in one["sets"].items():
+            assert other["sets"][lane][0] == pytest.approx(loss, rel=1e-4), "each slot in its lane"
+            assert other["sets"][lane][1:] == [hits, n]
+    both = [list(read_journal(run, journal="measurements")) for run in (whole, path)]
+    for mine, theirs in zip(*both, strict=True):
+        assert (theirs["step"], theirs["metric"], theirs["n"]) == (mine["step"], mine["metric"], mine["n"])
+        assert (theirs["value"] is None) == (mine["value"] is None)
+        assert theirs["value"] is None or theirs["value"] == pytest.approx(mine["value"], rel=1e-3)
+
+
+def test_only_the_first_process_writes(place: Place, spec: RunSpec, tmp_path: Path) -> None:
+    with open_elsewhere(spec, root=place.root, probes=[PROBE], rank=1) as run:
+        assert not run.path.exists() and run.due == ()
+        with pytest.raises(SpecError, match="process 0 of the Trainer opened the run as another one"):
+            trainer(run, tmp_path / "trainer", corpus_of(spec, place)).train()
+        run.begin()
+        sums = np.stack([np.ones(4), np.zeros(4), run.rows.n_scored(0)], axis=1)
+        run.record(sums, learning_rate=1, gradient_norm=1, seconds=0)
+        assert run.step == 1
+        run.commit()
+        with pytest.raises(RunFolderError, match="it lacks 11 steps"):
+            run.finish()
+    assert not run.path.exists()
+
+
+def test_what_is_not_finite_ends_the_journal(place: Place, spec: RunSpec) -> None:
+    with open_run(spec, place) as run:
+        run.begin()
+        sums = np.stack([np.ones(4), np.zeros(4), run.rows.n_scored(0)], axis=1)
+        with pytest.raises(TrainingDiverged, match="the gradient of step 0 is nan"):
+            run.record(sums, learning_rate=1, gradient_norm=float("nan"), seconds=0)
+        with pytest.raises(TrainingDiverged, match="the loss of step 0 is inf"):
+            run.record(sums * [np.inf, 1, 1], learning_rate=1, gradient_norm=1, seconds=0)
+
+
 def test_a_step_that_the_journal_does_not_reach(place: Place, spec: RunSpec) -> None:
     with open_run(spec, place) as run:
         with pytest.raises(SpecError, match="nothing was begun"):
@@ -190,6 +255,8 @@ def test_a_study_finds_the_run_that_it_planned(place: Place, tmp_path: Path) -> 
         ({"max_steps": 11}, "max_steps = 11, and the journal of this run needs 12"),
         ({"per_device_train_batch_size": 4}, r"gradient_accumulation_steps = 8, .* needs 4"),
         ({"logging_steps": 2}, "logging_steps = 2"),
+        ({"ignore_data_skip": True}, "ignore_data_skip = True"),
+        ({"accelerator_config": {"split_batches": True}}, "split_batches = True"),
     ],
 )
 def test_arguments_that_train_something_else_are_refused(

@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 
 from repetita.errors import RunFolderError, SpecError
-from repetita.study.series import find_series, kind_of, step_of
+from repetita.study.series import find_all_series, find_series, kind_of, run_of, step_of
 from tests.study.places import Place
 
 
@@ -107,9 +107,28 @@ def test_a_model_that_holds_checkpoints_is_one_model_unless_all_are_asked_for(tm
     assert [member.step for member in find_series(f"{tmp_path}@all").members] == [1, 2]
 
 
+def test_series_that_end_alike_are_told_apart(tmp_path: Path, hub: list[str]) -> None:
+    one, other = (folder_of(tmp_path / name / "ck", "checkpoint-1", "checkpoint-2") for name in ("a", "b"))
+    assert [series.name for series in find_all_series([one, other])] == ["a/ck", "b/ck"]
+    halves = [f"{one}@checkpoint-1", f"{one}@checkpoint-2", other]
+    assert [series.name for series in find_all_series(halves)] == [
+        "a/ck@checkpoint-1",
+        "a/ck@checkpoint-2",
+        "b/ck",
+    ]
+    names = ["hf:owner/geese@step0,step64", "hf:owner/geese@old-step5,old-step6"]
+    assert [series.name for series in find_all_series(names)] == names
+    with pytest.raises(SpecError, match="the series 'ck' is named twice"):
+        find_all_series([one, other, one])
+    with_main = find_series("hf:owner/geese@all,main")
+    assert [left.name for left in with_main.left_out] == ["old-step5"], "what is taken is not left out"
+
+
 def test_checkpoints_of_a_run_are_a_series(done: Place) -> None:
     run = next(path for path in (done.root / "runs").iterdir() if (path / "done").exists())
     series = find_series(f"run:{run.name}@all", root=done.root)
+    assert find_series(f"{run.name}@all", root=done.root) == series, "a run is known by its folder"
+    assert run_of(series) == run
     steps = [member.step for member in series.members]
     assert steps and steps == sorted(int(path.name) for path in (run / "checkpoints").iterdir())
     assert find_series(f"run:{run}").members == (series.members[-1],)

@@ -40,12 +40,17 @@ def test_the_onset_of_induction_is_a_row_a_claim_and_a_line() -> None:
     other = group(PREFIX, [0, 0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.2, 0.6], series="swans")
     rows = rows_of(list(tables([curve, other], [], [])), "series-induction")
     assert [row["onset"] for row in rows] == ["step 12.1", "not reached by step 256"]
+    low, high = STEPS[4], STEPS[5]  # 0.2 and 0.7: interpolated in the logarithm of steps.
+    assert pytest.approx(low * (high / low) ** ((0.5 - 0.2) / (0.7 - 0.2)), abs=0.05) == 12.1
+    assert [row["between"] for row in rows] == ["8 and 16", ""], "the resolution of its checkpoints"
     formed = group(PREFIX, [0.8] * len(STEPS), series="ducks")
     (row,) = rows_of(list(tables([formed], [], [])), "series-induction")
-    assert row["onset"] == "at or before step 0"
+    assert (row["onset"], row["between"]) == ("at or before step 0", "")
     first, second = claims([], [curve, other])
     assert first.verdict == "illustrated" and "step 12.1" in first.note
+    assert "step 12.1, between 8 and 16" in first.note and first.statement.endswith("an induction head forms")
     assert "not reached by step 256" in second.note
+    assert second.statement.endswith(": no induction head forms"), "what is illustrated is that none does"
     (figure,) = figures([curve, other], [])
     assert figure.name == "series-heads" and figure.rules[0].at == 0.5
     assert figure.style is not None and figure.x.scale == "symlog"
@@ -60,6 +65,26 @@ def test_effects_of_a_known_order_start_before_each_reading() -> None:
     assert found["kept"].estimate == difference_in_differences(texts.values[:2], after=[9, 9], **asked)
     assert found["learned"].estimate.value == pytest.approx(0.5, abs=0.03)
     assert found["kept"].estimate.value == pytest.approx(0.4, abs=0.03)
+
+
+def test_effects_are_those_of_a_literal_computation() -> None:
+    """Word by word: a text's own change, less the mean change of those never read over the same steps."""
+    drawn = np.random.default_rng(5)
+    values, steps = drawn.normal(size=(9, len(STEPS))), len(STEPS)
+    first = [2, 5, 5, 8, 0]  # The checkpoint that has read each first; 0: read before all of them.
+    times = np.array([[int(at >= when) for at in range(steps)] for when in first] + [[0] * steps] * 4)
+    read = times[:, -1] > 0
+    texts = TextCurves("geese", "loss", STEPS, tuple("abcdeuvwx"), values, times, read, ~read)
+    found = {one.when: one for one in effects([texts])}
+    for when, end in (("learned", lambda i: first[i]), ("kept", lambda _: steps - 1)):
+        each = []
+        for i in range(4):
+            start, stop = first[i] - 1, end(i)
+            own = values[i, stop] - values[i, start]
+            others = [values[j, stop] - values[j, start] for j in range(5, 9)]
+            each.append(own - sum(others) / 4)
+        assert found[when].estimate.value == pytest.approx(sum(each) / 4, abs=1e-12)
+        assert (found[when].read, found[when].unread, found[when].left_out) == (4, 4, 1)
 
 
 def test_effects_by_groups_go_from_the_first_to_the_last_checkpoint() -> None:

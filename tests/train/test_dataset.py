@@ -121,6 +121,8 @@ def test_what_cannot_be_dealt_out_is_said_in_one_sentence(spec: Make, corpus: Co
     for given, said in (
         ({"world_size": 3}, "4 sequences is not dealt out evenly to 3 processes"),
         ({"micro_batch": 3}, "in batches of 3"),
+        ({"micro_batch": 0}, "in batches of 0"),
+        ({"world_size": 0}, "rank = 0 is none of 0 processes"),
         ({"rank": 1}, "rank = 1 is none of 1 processes"),
         ({"start": 13}, "start = 13 is outside the run of 12 steps"),
     ):

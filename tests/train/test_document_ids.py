@@ -19,6 +19,7 @@ from repetita.errors import RunStopped, SpecError
 from repetita.journal.folder import read_header, read_journal
 from repetita.journal.records import Reading
 from repetita.measure.memorization import ScoreProbe
+from repetita.model.config import ModelConfig
 from repetita.model.live import LiveSubject
 from repetita.model.transformer import Transformer
 from repetita.spec import canonical_json
@@ -104,6 +105,7 @@ def test_the_loss_of_an_update_is_that_of_the_text(with_ids: Callable[..., RunSp
     schedule = open_schedule(spec, corpus=corpus)
     ids = open_ids(spec, corpus=corpus, schedule=schedule)
     assert ids is not None
+    assert isinstance(spec.model, ModelConfig)
     subject = LiveSubject(Transformer(spec.model, seed=0))
     batch = schedule.batch(0)
     body = compose(batch, corpus.sets)
@@ -120,6 +122,7 @@ def test_the_prefix_sees_nothing_of_its_text(with_ids: Callable[..., RunSpec], c
     spec = with_ids()
     ids = open_ids(spec, corpus=corpus, schedule=open_schedule(spec, corpus=corpus))
     assert ids is not None
+    assert isinstance(spec.model, ModelConfig)
     model = Transformer(spec.model, seed=0)
     bodies = [corpus.sets["train"].rows(np.array([index])) for index in (0, 1)]
     rows = [ids.put_before(body, numbers=np.array([3])) for body in bodies]

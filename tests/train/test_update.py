@@ -10,6 +10,7 @@ from repetita.corpus.schedule import LANES, Batch
 from repetita.corpus.sequences import Corpus, compose
 from repetita.corpus.treatment import RepeatedSubset
 from repetita.errors import SpecError, TrainingDiverged
+from repetita.model.config import ModelConfig
 from repetita.model.transformer import Transformer
 from repetita.subject import Rows
 from repetita.train.optimizer import Optimizer
@@ -19,6 +20,7 @@ from tests.train.conftest import Make
 
 
 def updater(spec: RunSpec, *, micro_batch: int | None = None) -> Updater:
+    assert isinstance(spec.model, ModelConfig)
     model = Transformer(spec.model, seed=spec.seed)
     optimizer = Optimizer(model, recipe=spec.recipe)
     return Updater(spec, model, optimizer, torch.device("cpu"), micro_batch)
@@ -62,6 +64,7 @@ def test_the_objective_is_the_mean_over_the_scored_tokens(eight: RunSpec, corpus
     one, other = updater(eight), updater(eight)
     record = one.update(rows, batch=batch, tokens=0)
     tokens, targets, scored = (torch.from_numpy(values) for values in rows)
+    assert isinstance(other.model, Transformer)
     logits = other.model.hidden(tokens) @ other.model.output_weight.T
     loss = torch.nn.functional.cross_entropy(logits[scored], targets[scored])
     loss.backward()  # type: ignore[no-untyped-call]

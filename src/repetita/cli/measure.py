@@ -10,7 +10,12 @@ from repetita.cli.options import ROOT, AsJson, Root, TextField, print_json, prin
 from repetita.errors import SpecError
 
 if TYPE_CHECKING:
-    from repetita.study.audit import Audit, Audited
+    import polars as pl
+
+    from repetita.study.audit import Audit, Audited, AuditedSubject
+
+MOST_SHOWN = 10
+"""Texts whose counterfactual memorization is printed."""
 
 
 def measure(
@@ -28,6 +33,10 @@ def measure(
     top_k: of.TopK = None,
     top_p: of.TopP = None,
     canaries: of.Canaries = None,
+    indices: of.Indices = None,
+    eidetic: of.Eidetic = None,
+    reference: of.Reference = None,
+    trained_with: of.TrainedWith = None,
     bos: of.Bos = None,
     window: of.Window = None,
     stride: of.Stride = None,
@@ -47,7 +56,8 @@ def measure(
     rule = {"bos": bos, "window": window, "stride": stride, "first_token": first_token}
     asked: dict[str, Any] = {
         "probes": probes, "prompts": prompts, "suffixes": suffixes, "temperature": temperature,
-        "top_k": top_k, "top_p": top_p, "canaries": canaries, "limit": limit, "device": device,
+        "top_k": top_k, "top_p": top_p, "canaries": canaries, "indices": indices, "eidetic": eidetic,
+        "reference": reference, "trained_with": trained_with, "limit": limit, "device": device,
         "dtype": dtype, "batch_tokens": batch_tokens, "allow_pickle": allow_pickle or None,
     }  # fmt: skip
     if texts:
@@ -70,9 +80,9 @@ def _spec(asked: dict[str, Any], rule: dict[str, Any], **values: Any) -> "Audit"
     read = {name: value for name, value in rule.items() if value is not None}
     if str(read.get("stride", "")).isdecimal():
         read["stride"] = int(read["stride"])
-    for name in ("prompts", "suffixes"):
+    for name, option in (("prompts", "--prompt"), ("suffixes", "--suffix"), ("indices", "--indices")):
         if name in values:
-            values[name] = _numbers(values[name], f"--{name.removesuffix('es').removesuffix('s')}")
+            values[name] = _numbers(values[name], option)
     return Audit(**values, rule=read)
 
 
@@ -134,14 +144,21 @@ def _audit(context: typer.Context, audit: "Audit", *, root: Path, out: Path | No
     if out is not None:
         _write(audited, out)
     if as_json:
+        second, apart = audited.reference, audited.counterfactual
         print_json(
             {
-                "subjects": [one._asdict() | {"guard": one.guard._asdict()} for one in audited.subjects],
+                "subjects": [_said(one) for one in audited.subjects],
+                "reference": None if second is None else _said(second),
                 "by_group": audited.by_group.to_dicts(),
+                "counterfactual": None if apart is None else apart.to_dicts(),
             }
         )
     else:
         _print(audited)
+
+
+def _said(one: "AuditedSubject") -> dict[str, Any]:
+    return one._asdict() | {"guard": one.guard._asdict()}
 
 
 def _write(audited: "Audited", out: Path) -> None:
@@ -155,24 +172,98 @@ def _write(audited: "Audited", out: Path) -> None:
 
 
 def _print(audited: "Audited") -> None:
-    from repetita.cli.options import inert
-    from repetita.fit.estimate import Estimate
-
     for one in audited.subjects:
-        record = one.record
-        places = [record["device"], record["dtype"], f"{record['batch_tokens']} tokens at once"]
-        places += [f"halved {len(record['halvings'])} times: out of memory"] if record["halvings"] else []
-        typer.echo(inert(f"{one.label} ({one.id}): {', '.join(places)}"))
-        typer.echo(inert(f"  read in {one.rule}"))
-        typer.echo(inert(f"  {one.guard.text}"))
-        typer.echo(inert(f"  {one.measured} texts measured now, rows in {one.folder}"))
-    labels = {one.id: one.label for one in audited.subjects}
+        _print_subject(one)
+    if audited.reference is not None:
+        _print_subject(audited.reference, what="reference ")
+    several = len(audited.subjects) > 1
     rows = []
     for row in audited.by_group.iter_rows(named=True):
-        value = Estimate(row["value"], row["low"], row["high"], row["n"], "")
         metric = f"{row['metric']} ({row['on']})" if row["on"] else row["metric"]
-        shown = {"subject": labels[row["subject"]], "text": row["group"], "metric": metric}
-        said = value.text() if row["value"] is not None else row["note"] or "not applicable"
-        rows.append(shown | {"value [95%]": said, "n": f"{row['n']} {row['unit']}".strip()})
+        revision = "" if row["revision"] is None else f"@{row['revision']}"
+        shown = {"subject": f"{row['name']}{revision}"} if several else {}
+        shown |= {"text": row["group"], "metric": metric, "value [95%]": _value(row)}
+        rows.append(shown | {"n": _counted(row["n"], row["unit"])})
     typer.echo("")
     print_table(rows, right=("n",))
+    typer.echo("\n[95%]: over texts, of exposure over canaries; of a single one there is none")
+    for row in audited.by_group.iter_rows(named=True):
+        if row["instrument"] == "canaries" and row["value"] is not None and row["note"]:
+            of = f"{row['name']}, {row['group']}: " if several else ""
+            _paragraph(f"{of}{row['metric']}: {row['note']}", indent="")
+    if audited.counterfactual is not None:
+        _print_counterfactual(audited.counterfactual)
+
+
+def _value(row: dict[str, Any]) -> str:
+    from repetita.fit.estimate import Estimate
+
+    if row["value"] is None:
+        return row["note"] or "not applicable"
+    return Estimate(row["value"], row["low"], row["high"], 0, "").text()
+
+
+def _counted(n: int, unit: str) -> str:
+    """`1 text`, `2 texts`."""
+    return f"{n} {unit[:-1] if n == 1 and unit.endswith('s') else unit}".strip()
+
+
+def _paragraph(text: str, *, indent: str = "  ") -> None:
+    """A sentence, cut where a terminal ends."""
+    import textwrap
+
+    from rich.console import Console
+
+    from repetita.cli.options import inert
+
+    console = Console()
+    width = console.width if console.is_terminal else 10_000
+    typer.echo(
+        textwrap.fill(
+            inert(text),
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent + "  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _print_subject(one: "AuditedSubject", *, what: str = "") -> None:
+    record = one.record
+    places = [record["device"], record["dtype"], f"{record['batch_tokens']} tokens at once"]
+    if record["halvings"]:
+        places.append(f"{len(record['halvings'])} times a batch did not fit and was halved")
+    _paragraph(f"{what}{one.label} ({one.id}): {', '.join(places)}", indent="")
+    _paragraph(f"read in {one.rule}")
+    _paragraph(one.guard.text)
+    _paragraph(f"{_counted(one.measured, 'texts')} measured now, rows in {one.folder}")
+
+
+def _print_counterfactual(found: "pl.DataFrame") -> None:
+    """The texts with the largest values, and how many there are besides."""
+    known = found.filter(found["value"].is_not_null()).sort("value", descending=True, maintain_order=True)
+    typer.echo("")
+    _paragraph(
+        "counterfactual memorization: mean M(f) of the subjects that were trained with a text less that of "
+        "the others; intervals over subjects",
+        indent="",
+    )
+    print_table(
+        [
+            {
+                "text": row["text_name"],
+                "in": row["group"],
+                "value [95%]": _value(row),
+                "with": row["n_in"],
+                "without": row["n_out"],
+            }
+            for row in known.head(MOST_SHOWN).iter_rows(named=True)
+        ],
+        right=("with", "without"),
+    )
+    if len(known) > MOST_SHOWN:
+        typer.echo(f"and {_counted(len(known) - MOST_SHOWN, 'texts')} with less; --json has all")
+    for (note,), part in found.filter(found["value"].is_null()).group_by("note", maintain_order=True):
+        _paragraph(f"{_counted(len(part), 'texts')} left out: {note}", indent="")

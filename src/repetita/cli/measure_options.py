@@ -11,7 +11,7 @@ _SUBJECTS = (
 )
 _PROBES = (
     "Several times: score, unit_length, extraction, membership, probabilistic, copying, heads, "
-    "parts_of_speech, canaries. [default: the first four]"
+    "in_context, parts_of_speech, canaries. [default: the first four]"
 )
 _TEXTS = "A text, a .csv, .jsonl or .parquet file of texts, or a folder; several."
 _ON = "Without --text: a set, several times: test, repeated, special/0 ... [default: test]"
@@ -44,6 +44,22 @@ TopK = Annotated[int | None, typer.Option(help="For probabilistic extraction. [d
 TopP = Annotated[float | None, typer.Option(help="For probabilistic extraction. [default: no cut]")]
 Canaries = Annotated[
     str | None, typer.Option(help="canaries.json of `repetita canaries make`, for their exposure.")
+]
+Indices = Annotated[
+    str | None, typer.Option(help="For in_context: an early and a late token. [default: 50,500]")
+]
+Eidetic = Annotated[
+    str | None,
+    typer.Option(metavar="CORPUS", help="Count its documents that hold a text, or what is extracted of it."),
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="SUBJECT", help="A second model, for the ratio of losses on each text.")
+]
+TrainedWith = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TABLE", help="Columns subject and text, who read what: for counterfactual memorization."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most this many texts of each --text.")]
 

@@ -10,7 +10,9 @@ from repetita.cli.options import ROOT, AsJson, Root, print_json, print_table, sp
 
 def train(
     context: typer.Context,
-    spec: Annotated[Path, typer.Argument(metavar="SPEC.json", help="A RunSpec as JSON.")],
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC.json", help="A RunSpec as JSON; see docs/elsewhere.md.")
+    ],
     threads: Annotated[int, typer.Option(help="Threads of the one process.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     micro_batch: Annotated[int | None, typer.Option(help="Sequences in one forward pass.")] = None,
@@ -18,21 +20,11 @@ def train(
     root: Root = ROOT,
 ) -> None:
     """Train one run, or what is missing of it, and measure loss and M(f) on its sets at log-spaced steps."""
-    from repetita.errors import SpecError
+    from repetita.study.run_file import read_run_file
     from repetita.study.single import train_run
     from repetita.train.loop import Options
-    from repetita.train.recipe import RunSpec
 
-    if not spec.is_file():
-        raise SpecError(f"no file {spec}; give the path of a RunSpec as JSON")
-    try:
-        run = RunSpec.from_json(spec.read_text(encoding="utf-8-sig"))
-    except SpecError as error:
-        raise SpecError(f"{spec}: {error}") from None
-    except OSError as error:
-        raise SpecError(f"cannot read {spec}: {error.strerror}; check its permissions") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"{spec} is not UTF-8; write a RunSpec as JSON") from None
+    run = read_run_file(spec)
     options = Options(threads=threads, device=device, micro_batch=micro_batch)
     done = train_run(run, root=root, options=options, say=speaker(context))
     if as_json:

@@ -62,6 +62,17 @@ class Text:
         return laid_out
 
 
+def holding(text: Text, table: RowTable, *, document: int, start: int, stop: int) -> tuple[Ints, bool]:
+    """Rows with any of these tokens of a document (its place in the corpus), and whether one row has all."""
+    place = np.flatnonzero(text.documents == document)
+    if not len(place):
+        return np.empty(0, np.int64), False
+    first, last = text.starts[place[0]] + start, text.starts[place[0]] + stop
+    ends = table.starts + table.lengths
+    rows = np.flatnonzero((table.starts < last) & (ends > first))
+    return rows, bool(((table.starts[rows] <= first) & (ends[rows] >= last)).any())
+
+
 def packed(text: Text, *, length: int) -> RowTable:
     """The whole text cut every `length` tokens; what is left over at the end is dropped."""
     n = len(text) // length

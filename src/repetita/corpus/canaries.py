@@ -48,7 +48,7 @@ class CanarySpec(Spec):
         if 2 * self.n > self.space:
             raise SpecError(
                 f"CanarySpec: {self.n} canaries are more than half of the {self.space} secrets of "
-                f"{self.n_digits} digits, so none is left to compare them with; raise n_digits"
+                f"{self.n_digits} digits, so that too few are left to compare with; raise n_digits"
             )
         if self.prefix != self.prefix.strip() or not self.prefix.isprintable() or not self.prefix:
             raise SpecError(
@@ -152,10 +152,11 @@ def make_canaries(spec: CanarySpec, *, source: str, folder: Path, text_field: st
     `source` is anything that `find_source` finds. The documents keep name, source and date. The key holds the
     spec, from which all else follows, and for people every canary with its count and places; it is written
     last. Returns how many documents, canaries and insertions there are. Raises CorpusError, SpecError where
-    the folder has a key already, and StorageError.
+    the folder has either file already, and StorageError.
     """
-    if (folder / KEY).exists():
-        raise SpecError(f"{folder / KEY} is there already; choose another folder, or remove it first")
+    there = next((folder / name for name in (KEY, TEXTS) if (folder / name).exists()), None)
+    if there is not None:
+        raise SpecError(f"{there} is there already; choose another folder, or remove it first")
     found = find_source(source, text_field=text_field)
     places: list[list[Place]] = [[] for _ in range(spec.n)]
     n_documents = 0
@@ -196,6 +197,10 @@ def read_canaries(path: Path, /) -> CanarySpec:
         raise DamagedError(f"{file} is no key: not JSON ({error}); make it again") from None
     if not isinstance(key, dict) or not isinstance(key.get("spec"), dict) or "canaries" not in key:
         raise DamagedError(f"{file} is no key: it lacks spec and canaries; make it again")
+    if key.get("schema") != SCHEMA:
+        raise DamagedError(
+            f"{file} has schema {key.get('schema')}, this version of repetita reads {SCHEMA}; update repetita"
+        )
     spec = CanarySpec(**key["spec"])
     made = [
         (canary.text, count) for canary, count in zip(spec.canaries(), spec.count_of.tolist(), strict=True)

@@ -106,19 +106,9 @@ class Words:
         word = int(word_of(words, starts[index : index + 1], stops[index : index + 1])[0])
         if word < 0:
             raise ValueError(f"the token at {position} is in no word")
-        sentence = int(np.searchsorted(opening, word, side="right"))
-        first, last = opening[sentence - 1 : sentence + 1].tolist()
         if number not in self._strings:
             self._strings[number] = text_of(self._text.shards, int(self._text.documents[number])).encode()
-        low, high = int(words.starts[first]), int(words.stops[last - 1])
-        data = self._strings[number]
-        bounds = [
-            (len(data[low:start].decode()), len(data[low:stop].decode()))
-            for start, stop in zip(
-                words.starts[first:last].tolist(), words.stops[first:last].tolist(), strict=True
-            )
-        ]
-        return WordPlace(Sentence(data[low:high].decode(), tuple(bounds)), word - first)
+        return in_sentence(words, word, opening=opening, data=self._strings[number])
 
     @cached_property
     def whole_ids(self) -> Bools:
@@ -145,13 +135,7 @@ class Words:
         if number not in self._bytes:
             words = self._words_of(number)
             starts, stops = _token_bytes(self._text, number=number)
-            word = word_of(words, starts, stops)
-            there, which = word >= 0, np.maximum(word, 0)
-            found = np.zeros(len(starts) + 1, dtype=np.uint8)
-            if len(words.starts):
-                initial = there & (words.starts[which] >= starts)
-                whole = initial & (words.stops[which] == stops)
-                found[:-1] = np.where(there, words.classes[which], 0) + INITIAL * initial + WHOLE * whole
+            found = np.append(coded(words, starts, stops), np.uint8(0))
             self._bytes[number] = found
         return self._bytes[number]
 
@@ -167,8 +151,7 @@ class Words:
         as long as reading it.
         """
         if self._last is None or self._last[0] != number:
-            opens = self._words_of(number).opens
-            opening = np.append(np.flatnonzero(opens), len(opens))
+            opening = openings(self._words_of(number))
             self._last = number, (*_token_bytes(self._text, number=number), opening)
         return self._last[1]
 
@@ -185,12 +168,39 @@ def _with(word: str, *, place: WordPlace) -> WordPlace:
     return near(place.sentence.instead(word, at=place.at), at=place.at)
 
 
+def openings(words: DocumentWords, /) -> Ints:
+    """The first word of each sentence, and how many words there are."""
+    return np.append(np.flatnonzero(words.opens), len(words.opens))
+
+
+def in_sentence(words: DocumentWords, word: int, /, *, opening: Ints, data: bytes) -> WordPlace:
+    """A word of a text, given in UTF-8, in its sentence; `opening` as of `openings`."""
+    sentence = int(np.searchsorted(opening, word, side="right"))
+    first, last = opening[sentence - 1 : sentence + 1].tolist()
+    low, high = int(words.starts[first]), int(words.stops[last - 1])
+    spans = zip(words.starts[first:last].tolist(), words.stops[first:last].tolist(), strict=True)
+    bounds = [(len(data[low:start].decode()), len(data[low:stop].decode())) for start, stop in spans]
+    return WordPlace(Sentence(data[low:high].decode(), tuple(bounds)), word - first)
+
+
 def near(sentence: Sentence, /, *, at: int) -> WordPlace:
     """The part of a sentence within REACH words of word number `at`."""
     low, high = max(0, at - REACH), min(len(sentence.spans), at + REACH + 1)
     start, stop = sentence.spans[low][0], sentence.spans[high - 1][1]
     spans = tuple((a - start, b - start) for a, b in sentence.spans[low:high])
     return WordPlace(Sentence(sentence.text[start:stop], spans), at - low)
+
+
+def coded(words: DocumentWords, starts: Ints, stops: Ints) -> NDArray[np.uint8]:
+    """Class and place of the word of each stretch of bytes, 0 where it has none: CLASS, INITIAL, WHOLE."""
+    found = np.zeros(len(starts), dtype=np.uint8)
+    word = word_of(words, starts, stops)
+    there = word >= 0
+    which, start, stop = word[there], starts[there], stops[there]
+    initial = words.starts[which] >= start
+    whole = initial & (words.stops[which] == stop)
+    found[there] = words.classes[which] + INITIAL * initial + WHOLE * whole
+    return found
 
 
 def word_of(words: DocumentWords, starts: Ints, stops: Ints) -> Ints:

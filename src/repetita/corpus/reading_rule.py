@@ -119,6 +119,11 @@ class ResolvedRule(NamedTuple):
         return self.window - (len(self.before) + len(self.behind) if self.masked else 0)
 
     @property
+    def most_tokens(self) -> int:
+        """Tokens of the longest text that is read in one window."""
+        return self.text_tokens + (not self.masked and not self.before)
+
+    @property
     def text(self) -> str:
         """The rule in a sentence, as it is printed beside results."""
         ids = ", ".join(map(str, self.before))
@@ -129,7 +134,7 @@ class ResolvedRule(NamedTuple):
             start = f"behind the start token {ids}" if self.before else "without a start token"
             start += f", first token {'scored' if self.first_scored else 'not scored'}"
         if self.longer == "refuse":
-            return f"texts of at most {self.window} tokens, {start}"
+            return f"texts of at most {self.most_tokens} tokens, {start}"
         new = f"{self.stride} new tokens each" + (", the last one filled up with what stands before it")
         return f"windows of {self.window} tokens, {new}, {start}"
 

@@ -150,6 +150,10 @@ class SequenceSet(Tokenized):
         first = self._first(indices)
         return first - self._text.starts[self._text.document_at(first)]
 
+    def holding(self, document: int, *, start: int, stop: int) -> tuple[Ints, bool]:
+        """Sequences with any of these tokens of a document, ascending, and whether one of them has all."""
+        return cut.holding(self._text, self._table, document=document, start=start, stop=stop)
+
     @cached_property
     def n_scored(self) -> int:
         """Scored tokens of the whole set."""

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from repetita.corpus.parts_of_speech import CLASS, INITIAL, WHOLE, WHOLE_SHARE, TokenWords, near, word_of
-from repetita.corpus.taggers import Sentence, Tagger, TaggerName, find_tagger, open_tagger
+from repetita.corpus.parts_of_speech import (
+    CLASS,
+    INITIAL,
+    WHOLE,
+    WHOLE_SHARE,
+    TokenWords,
+    WordPlace,
+    coded,
+    in_sentence,
+    near,
+    openings,
+    word_of,
+)
+from repetita.corpus.taggers import Tagger, TaggerName, find_tagger, open_tagger
 from repetita.corpus.tagging import DocumentWords, tag_text
 
 if TYPE_CHECKING:
@@ -27,13 +39,25 @@ class ReadTags(NamedTuple):
     manifest: Mapping[str, Any]
 
 
+class _Tagged(NamedTuple):
+    """A text and its words; see `openings` and `coded`."""
+
+    words: DocumentWords
+    starts: Ints
+    """Where each token begins in the text's UTF-8."""
+    stops: Ints
+    opening: Ints
+    coded: NDArray[np.uint8]
+    data: bytes
+
+
 class WindowWords:
     """See `measure.parts_of_speech.WordsOf`. Raises CorpusError where no tagger is installed, and where the
     tokenizer does not give back a text."""
 
     def __init__(self, windows: "Windows", /) -> None:
         self._windows = windows
-        self._words: dict[int, DocumentWords] = {}
+        self._texts: dict[int, _Tagged] = {}
         self._known: dict[tuple[int, int, int], int] = {}
 
     @cached_property
@@ -52,7 +76,7 @@ class WindowWords:
         found = np.zeros(place.shape, dtype=np.uint8)
         for number in np.unique(text).tolist():
             here = (text == number)[:, None] & (place >= 0)
-            found[here] = self._bytes(number)[place[here]]
+            found[here] = self._tagged(number).coded[place[here]]
         return TokenWords((found & CLASS).astype(np.int8), (found & INITIAL) > 0, (found & WHOLE) > 0)
 
     def instead(self, indices: Ints, /, *, places: Ints, ids: Ints) -> NDArray[np.int8]:
@@ -64,7 +88,7 @@ class WindowWords:
         if new:
             told = []
             for number, token, id_ in new:
-                sentence, at = self._sentence(number, token)
+                sentence, at = self._place(number, token)
                 word = self._windows.tokenizing.decode([id_]).strip()
                 told.append(near(sentence.instead(word, at=at), at=at))
             classes = self.tagger.classes([one for one, _ in told])
@@ -78,42 +102,21 @@ class WindowWords:
         counts = np.zeros((2, self._windows.tokenizing.vocab_size), dtype=np.int64)
         for number in range(len(self._windows.texts)):
             ids = self._windows.ids(number)
-            np.add.at(counts[0], ids, 1)
-            np.add.at(counts[1], ids[(self._bytes(number) & WHOLE) > 0], 1)
+            whole = (self._tagged(number).coded & WHOLE) > 0
+            counts += [np.bincount(some, minlength=counts.shape[1]) for some in (ids, ids[whole])]
         return np.asarray((counts[1] > 0) & (counts[1] >= WHOLE_SHARE * counts[0]))
 
-    def _words_of(self, number: int) -> DocumentWords:
-        if number not in self._words:
-            self._words[number] = tag_text(self._windows.texts[number].text, tagger=self.tagger)
-        return self._words[number]
+    def _tagged(self, number: int) -> _Tagged:
+        if number not in self._texts:
+            starts, stops = self._windows.token_spans(number)
+            text = self._windows.texts[number].text
+            words = tag_text(text, tagger=self.tagger)
+            of_tokens = coded(words, starts, stops)
+            self._texts[number] = _Tagged(words, starts, stops, openings(words), of_tokens, text.encode())
+        return self._texts[number]
 
-    def _bytes(self, number: int) -> NDArray[np.uint8]:
-        """A byte a token of a text, as `Words` keeps them."""
-        words = self._words_of(number)
-        starts, stops = self._windows.token_spans(number)
-        word = word_of(words, starts, stops)
-        there, which = word >= 0, np.maximum(word, 0)
-        if not len(words.starts):
-            return np.zeros(len(starts), dtype=np.uint8)
-        initial = there & (words.starts[which] >= starts)
-        whole = initial & (words.stops[which] == stops)
-        found = np.where(there, words.classes[which], 0) + INITIAL * initial + WHOLE * whole
-        return np.asarray(found, dtype=np.uint8)
-
-    def _sentence(self, number: int, token: int) -> tuple[Sentence, int]:
-        """The sentence that a token's word is in, and which of its words that is."""
-        words = self._words_of(number)
-        starts, stops = self._windows.token_spans(number)
-        word = int(word_of(words, starts[token : token + 1], stops[token : token + 1])[0])
-        opening = np.append(np.flatnonzero(words.opens), len(words.opens))
-        sentence = int(np.searchsorted(opening, word, side="right"))
-        first, last = opening[sentence - 1 : sentence + 1].tolist()
-        low, high = int(words.starts[first]), int(words.stops[last - 1])
-        data = self._windows.texts[number].text.encode()[low:high]
-        bounds = [
-            (len(data[: start - low].decode()), len(data[: stop - low].decode()))
-            for start, stop in zip(
-                words.starts[first:last].tolist(), words.stops[first:last].tolist(), strict=True
-            )
-        ]
-        return Sentence(data.decode(), tuple(bounds)), word - first
+    def _place(self, number: int, token: int) -> WordPlace:
+        """The word that a token of a text is in, in its sentence."""
+        of = self._tagged(number)
+        word = int(word_of(of.words, of.starts[token : token + 1], of.stops[token : token + 1])[0])
+        return in_sentence(of.words, word, opening=of.opening, data=of.data)

@@ -57,9 +57,11 @@ class ReadTexts:
         )
         self._starts: Ints = np.cumsum(self.n_tokens + self._lead) - (self.n_tokens + self._lead)
         self._by_id = all(one.starts is None for one in encoded)
-        self.lossless = True
-        """Whether ids and text give each other back, so that bytes stand behind tokens."""
         sizes = [self._sizes(text.text, one) for text, one in zip(self.texts, encoded, strict=True)]
+        self.given_back: NDArray[np.bool_] = np.array([bool(one.any()) for one in sizes])
+        """Of each text whether its ids give it back, so that bytes stand behind its tokens."""
+        self.lossless = bool(self.given_back.all())
+        """Whether that holds of all of them."""
         none = np.zeros(self._lead, dtype=np.int64)
         each = np.concatenate([part for one in sizes for part in (none, one)])
         self._bytes_before: Ints = np.concatenate([np.zeros(1, np.int64), np.cumsum(each)])
@@ -68,6 +70,11 @@ class ReadTexts:
         """The tokens of a text, special ones not among them, shape (n,)."""
         start = self._starts[text] + self._lead
         return self._flat[start : start + self.n_tokens[text]].copy()
+
+    def stretches(self, texts: Ints, /, *, start: Ints, n: int) -> Ints:
+        """n tokens of each of these texts from these tokens on, shape (N, n); all of them are to be there."""
+        first = self._starts[texts] + self._lead + start
+        return np.asarray(self._flat[first[:, None] + np.arange(n)])
 
     def encode(self, text: str, /) -> Ints:
         """The ids of any text, shape (n,), special ones not among them; id 0 is an id like any other."""
@@ -85,7 +92,7 @@ class ReadTexts:
     def token_spans(self, text: int, /) -> tuple[Ints, Ints]:
         """Where each token of a text begins and ends in its UTF-8, each (n,); CorpusError where ids and text
         do not give each other back."""
-        if not self.lossless:
+        if not self.given_back[text]:
             raise CorpusError(
                 f"the tokenizer does not give back the text '{self.texts[text].name}', so that its tokens "
                 f"have no place in it; leave out what asks for one"
@@ -104,7 +111,7 @@ class ReadTexts:
         )
 
     def _check_lengths(self) -> None:
-        most = self.reading.text_tokens + (not self.reading.masked and not self.reading.before)
+        most = self.reading.most_tokens
         for text, n in zip(self.texts, self.n_tokens.tolist(), strict=True):
             if n == 0:
                 raise CorpusError(f"the text '{text.name}' is empty; leave it out")
@@ -115,12 +122,12 @@ class ReadTexts:
                 )
 
     def _sizes(self, text: str, one: Encoded) -> Ints:
-        """Bytes behind each token of a text, from where its tokens begin unless ids say so."""
+        """Bytes behind each token of a text, from where its tokens begin unless ids say so; 0 for all where
+        the ids do not give it back."""
         if one.starts is None:
             return np.asarray(self.tokenizing.token_bytes[one.ids], dtype=np.int64)
         # SentencePiece puts a space before a text and takes it for one that was there.
         if self.tokenizing.decode(one.ids.tolist()).lstrip(" ") != text.lstrip(" "):
-            self.lossless = False
             return np.zeros(len(one.ids), dtype=np.int64)
         width = np.fromiter((len(character.encode()) for character in text), np.int64, count=len(text))
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(width)])
@@ -189,13 +196,11 @@ class Windows(ReadTexts):
         return np.asarray(table.scored + self._shift - self._lead)
 
     def n_bytes(self, indices: Ints, /) -> Ints:
-        """Bytes of UTF-8 behind the scored targets of each row, shape (B,); 0 where it is not lossless.
+        """Bytes of UTF-8 behind the scored targets of each row, shape (B,); 0 in a text not given back.
 
         Every byte of a text is of exactly one token, so that they add up to the text.
         """
         table = self._at(indices)
-        if not self.lossless:
-            return np.zeros(len(indices), dtype=np.int64)
         first, before = self._starts[table.text] + self._shift, self._bytes_before
         return np.asarray(before[first + table.stop] - before[first + table.scored])
 

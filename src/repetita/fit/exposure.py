@@ -31,6 +31,18 @@ class ExposureEstimate(NamedTuple):
     p_value: float | None
     """Goodness of the fit, see `SkewNormal`; small: `fitted` is not to be believed."""
 
+    @property
+    def text(self) -> str:
+        """What has to stand beside the mean: whether it is a bound, and what the tail makes of it."""
+        n = self.sampled.n
+        said = [f"{self.at_bound} of {n} rank before all candidates: at least this"] * (self.at_bound > 0)
+        if self.fitted is not None:
+            said.append(
+                f"by a fitted tail {self.fitted.text()}, {self.extrapolated} of {n} extrapolated, its fit "
+                f"p = {self.p_value:.2g}"
+            )
+        return "; ".join(said)
+
 
 def exposure_estimates(items: Mapping[str, NDArray[Any]], /, *, space: int) -> list[ExposureEstimate]:
     """Of each count, the smallest first; `items` are those of a `CanaryProbe`, `space` all possible secrets.

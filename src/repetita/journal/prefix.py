@@ -19,7 +19,8 @@ def position_at(path: Path, *, step: int) -> JournalPosition:
     for journal in JOURNALS:
         file = path / f"{journal}.jsonl"
         length, n_steps = 0, 0
-        lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+        data = file.read_bytes() if file.exists() else b""
+        lines = data.split(b"\n")[:-1]
         for number, line in enumerate(lines, start=1):
             values = parse(line)
             if values is None:
@@ -42,7 +43,7 @@ def position_at(path: Path, *, step: int) -> JournalPosition:
                 f"{path}: its journal ends after {n_steps} steps and the trainer goes on from step {step}; "
                 f"let it go on from an earlier checkpoint, or delete the folder and begin again"
             )
-        files[file.name] = _digest(file.read_bytes()[:length] if lines else b"")
+        files[file.name] = _digest(data[:length])
     return JournalPosition(files)
 
 

@@ -16,7 +16,7 @@ from repetita.corpus.canaries import CanarySpec
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, PassProbe, Sequences
-from repetita.measure.suffixes import read_at_once, start_of, suffix_rows
+from repetita.measure.shown import room, start_of, suffix_rows
 from repetita.subject import Mask, Subject
 
 Floats = NDArray[np.float64]
@@ -39,9 +39,12 @@ def exposure(losses: ArrayLike, /, *, candidates: ArrayLike, exhaustive: bool = 
     """Exposure of canaries by their losses (C,) and those of N candidates, drawn from what they could be.
 
     The rank counts the canary itself, so that the first of N + 1 has exposure log2(N + 1) and one that is
-    like all others about 1 (its expectation over secrets at random is 1 / ln 2 for large N).
+    like all others about 1 (its expectation over secrets at random is 1 / ln 2 for large N). Raises SpecError
+    where a loss is not a number, which has no rank.
     """
     own, others = np.asarray(losses, dtype=np.float64), np.sort(np.asarray(candidates, dtype=np.float64))
+    if np.isnan(own).any() or np.isnan(others).any():
+        raise SpecError("exposure: the loss of a canary is not a number; measure the model in float32")
     better, up_to = np.searchsorted(others, own), np.searchsorted(others, own, side="right")
     rank = 1 + better + (up_to - better) / 2
     bits = math.log2(len(others) + 1) - np.log2(rank)
@@ -57,9 +60,9 @@ def text_losses(subject: Subject, texts: Several[str], /, *, sequences: Sequence
     start, found = start_of(sequences), []
     encoded = [sequences.encode(text) for text in texts]
     longest = max(map(len, encoded))
-    if longest > read_at_once(sequences):
+    if longest > room(sequences):
         raise SpecError(
-            f"a canary has {longest} tokens and {read_at_once(sequences)} are read at once; shorten its "
+            f"a canary has {longest} tokens and {room(sequences)} are read at once; shorten its "
             f"prefix or its secret"
         )
     first = 0 if start is not None else 1

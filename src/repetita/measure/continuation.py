@@ -10,45 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repetita.journal.records import Reading
-from repetita.measure.extraction import MASKED, NOT_ASKED, continued
+from repetita.measure.extraction import MASKED, NOT_ASKED, continued, exact_prefix
 from repetita.measure.loss import NOTHING_SCORED
-from repetita.measure.probe import ROWS_PER_BATCH, EvalSet
-from repetita.measure.suffixes import (
-    Ints,
-    SuffixProbe,
-    n_tokens_of,
-    read_at_once,
-    read_before,
-    start_of,
-    suffix_rows,
-    texts_of,
-)
+from repetita.measure.probe import EvalSet
+from repetita.measure.shown import read_before, room, start_of, suffix_rows
+from repetita.measure.suffixes import Ints, SuffixProbe, n_tokens_of, numbers_of, texts_of
 from repetita.subject import Continuing, Mask, Subject, Tokens
 
 WRITES_NOTHING = {"why": "not applicable: this subject does not write on, it only scores what is written"}
 
 
-def matches(
-    subject: Continuing, text_NM: Tokens, /, *, prompt: int, start: int | None, exact_N: Ints | None = None
-) -> Mask:
+def matches(subject: Continuing, text_NM: Tokens, /, *, prompt: int, start: int | None) -> Mask:
     """Which tokens after the first `prompt` greedy decoding returns, place by place, shape (N, T).
 
-    Only what follows a first wrong token has to be decoded, and the one before it is known to be wrong
-    (`exact_N`, of `extraction.continued`): a suffix that is right but for its last token is not decoded at
-    all. Texts that go wrong at about the same place are decoded together, from the earliest of these on.
+    The text itself is the guess at what is written, so that little is decoded of one that is known by heart.
     """
-    n_tokens = text_NM.shape[1] - prompt
-    exact_N = continued(subject, text_NM, prompt=prompt, start=start) if exact_N is None else exact_N
-    match_NT = np.arange(n_tokens) < exact_N[:, None]
-    wrong = np.flatnonzero(exact_N < n_tokens - 1)
-    wrong = wrong[np.argsort(exact_N[wrong], kind="stable")]
-    for first in range(0, len(wrong), ROWS_PER_BATCH):
-        some = wrong[first : first + ROWS_PER_BATCH]
-        known = int(exact_N[some[0]])
-        read = read_before(text_NM[some, : prompt + known], start=start)
-        written = subject.continue_(read, n_tokens=n_tokens - known)
-        match_NT[some, known:] = written == text_NM[some, prompt + known :]
-    return match_NT
+    read, text_NT = read_before(text_NM[:, :prompt], start=start), text_NM[:, prompt:]
+    return np.asarray(subject.continue_(read, n_tokens=text_NT.shape[1], guess=text_NT) == text_NT)
 
 
 def shortest_prompts(subject: Subject, text_BM: Tokens, /, *, inside: Mask, start: int | None) -> Ints:
@@ -79,15 +57,16 @@ class ContinuationProbe(SuffixProbe):
 
     With its defaults the memorization score is that of Biderman et al. 2023, "Emergent and predictable
     memorization in large language models", given texts that begin where training sequences did and
-    `starts = (32,)`. With `prompts = (50,)` and `suffixes = (50,)`
-    `extractable` is the measure of Carlini et al. 2022 (section 3.1).
+    `starts = (32,)`. With `prompts = (50,)` and `suffixes = (50,)` `extractable` is the measure of Carlini et
+    al. 2022 (section 3.1). Neither puts a start token before a prompt: texts are then to be read with
+    `ReadingRule(bos="never")`.
     """
 
     name: str = "continuation"
 
     def cost_tokens(self, sets: Mapping[str, EvalSet], /) -> int:
         """As `SuffixProbe.cost_tokens`, and a pass; not what is decoded behind a first wrong token."""
-        sizes = [n_tokens_of(over).clip(max=read_at_once(over.sequences)) for over in self.chosen(sets)]
+        sizes = [n_tokens_of(over).clip(max=room(over.sequences)) for over in self.chosen(sets)]
         return super().cost_tokens(sets) + sum(int(of.sum()) for of in sizes)
 
     def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
@@ -142,12 +121,13 @@ class ContinuationProbe(SuffixProbe):
             parts["start"].append(asked.start)
             for k in self.prompts:
                 text = asked.text[:, self.prompts[-1] - k :]
-                exact = continued(subject, text, prompt=k, start=start)
-                parts[f"exact_{k}"].append(exact)
                 if isinstance(subject, Continuing):
-                    right = matches(subject, text, prompt=k, start=start, exact_N=exact)
+                    right = matches(subject, text, prompt=k, start=start)
+                    parts[f"exact_{k}"].append(exact_prefix(right))
                     for s in self.suffixes:
                         parts[f"matched_{k}_{s}"].append(right[:, :s].sum(axis=1))
+                else:
+                    parts[f"exact_{k}"].append(continued(subject, text, prompt=k, start=start))
         return {name: np.concatenate(of) for name, of in parts.items()}
 
     def _values(self, items: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -174,16 +154,14 @@ class ContinuationProbe(SuffixProbe):
 
 
 def _strengths(subject: Subject, over: EvalSet) -> dict[str, NDArray[Any]]:
-    start, most = start_of(over.sequences), read_at_once(over.sequences)
-    numbers: list[Ints] = []
-    prompts: list[Ints] = []
-    tokens: list[Ints] = []
-    cut: list[Ints] = []
+    start, none = start_of(over.sequences), np.zeros(0, np.int64)
+    tokens, prompts = [none], [none]
     for texts in texts_of(over):
-        inside = texts.inside[:, :most]
-        numbers.append(texts.number)
-        tokens.append(np.asarray(inside.sum(axis=1)))
-        cut.append(np.asarray(texts.inside[:, most:].any(axis=1), dtype=np.int64))
-        prompts.append(shortest_prompts(subject, texts.tokens[:, :most], inside=inside, start=start))
-    found = {"text": numbers, "tokens": tokens, "shortest_prompt": prompts, "cut": cut}
-    return {name: np.concatenate([np.zeros(0, np.int64), *of]) for name, of in found.items()}
+        tokens.append(np.asarray(texts.inside.sum(axis=1)))
+        prompts.append(shortest_prompts(subject, texts.tokens, inside=texts.inside, start=start))
+    return {
+        "text": numbers_of(over),
+        "tokens": np.concatenate(tokens),
+        "shortest_prompt": np.concatenate(prompts),
+        "cut": n_tokens_of(over) > room(over.sequences),
+    }

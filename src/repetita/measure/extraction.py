@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
+from repetita.corpus.windows import Windows
 from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet, PassProbe, scored_batches
-from repetita.measure.suffixes import CORPUS_START, start_of, suffix_rows
+from repetita.measure.shown import START, suffix_rows
 from repetita.subject import Subject
 
 Ints = NDArray[np.int64]
@@ -76,6 +77,11 @@ class ExtractionProbe(PassProbe):
             if subject.mask_id is not None:
                 yield from (Reading(name, over.name, None, 0, MASKED) for name in self._metrics())
                 continue
+            if isinstance(over.sequences, Windows):
+                raise SpecError(
+                    f"probe '{self.name}': the windows of '{over.name}' cut its texts; use "
+                    f"ContinuationProbe, which asks for suffixes of whole texts"
+                )
             if self.starts[-1] + self.suffix > over.sequences.length:
                 raise SpecError(
                     f"probe '{self.name}': the suffix at {self.starts[-1]} of {self.suffix} tokens ends "
@@ -110,8 +116,7 @@ class ExtractionProbe(PassProbe):
                 inside["context"][batch.part, w][asked] = exact_prefix(batch.hit[asked, start:stop])
                 for k in self.prompts:
                     text = batch.rows.targets[asked, start - k : stop]
-                    exact = continued(subject, text, prompt=k, start=start_of(over.sequences))
-                    inside[f"inside_{k}"][batch.part, w][asked] = exact
+                    inside[f"inside_{k}"][batch.part, w][asked] = continued(subject, text, prompt=k)
         return {"sequence": over.indices, "hits": hits, "n_scored": n_scored, **head, **inside}
 
     def _readings(self, over: EvalSet, items: dict[str, NDArray[np.generic]]) -> Iterator[Reading]:
@@ -127,7 +132,7 @@ class ExtractionProbe(PassProbe):
             yield Reading(metric, over.name, float(value), len(asked), dict(detail), kept)
 
 
-def continued(subject: Subject, text_NL: Ints, /, *, prompt: int, start: int | None = CORPUS_START) -> Ints:
+def continued(subject: Subject, text_NL: Ints, /, *, prompt: int, start: int | None = START) -> Ints:
     """Tokens after the first `prompt` that greedy decoding gets right before its first wrong one, shape (N,).
 
     One teacher-forced pass answers it: up to the first wrong token decoding has written the text itself, so

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from repetita import seeds
 from repetita.errors import NotApplicable, SpecError
 from repetita.journal.records import Reading
-from repetita.measure.probe import SAMPLE_SEED, EvalSet, Pass, PassProbe
+from repetita.measure.probe import SAMPLE_SEED, EvalSet, PassProbe, scored_batches
 from repetita.measure.shown import START, read_text, room, start_token
 from repetita.spec import ExactFraction
 from repetita.subject import Attending, Attributing, Circuits, Subject
@@ -24,6 +24,9 @@ Ints = NDArray[np.int64]
 
 PATTERN_ENTRIES = 1 << 22
 """Entries of a head's patterns that are asked for at once: 16 MiB a head."""
+
+MOST_READ = 1024
+"""Tokens of a row whose patterns are looked at: those of 8192 tokens take 256 MiB a head."""
 
 RARE = 0.01
 """An id that occurs less often than this share of the mean is one that models have hardly read: in a text of
@@ -210,12 +213,13 @@ def prefix_targets(n_tokens: int, *, n_copies: int) -> NDArray[np.bool_]:
 
 
 def previous_token(subject: Attending, /, *, over: EvalSet) -> Floats:
-    """Mean attention of a token to the one before it, on the rows of a set, by head (Y, H).
+    """Mean attention of a token to the one before it, on the first MOST_READ of each row of a set, (Y, H).
 
     Separators and padding are no queries. Raises SpecError where a set has no text.
     """
     rows = over.sequences.rows(over.indices)
-    tokens_BL, query_BL = rows.tokens, read_text(over.sequences, rows)
+    tokens_BL = rows.tokens[:, :MOST_READ]
+    query_BL = read_text(over.sequences, rows)[:, : MOST_READ - 1]
     size, total = max(1, PATTERN_ENTRIES // tokens_BL.shape[1] ** 2), None
     for start in range(0, len(tokens_BL), size):
         part, found = slice(start, start + size), []
@@ -272,27 +276,39 @@ class InContextProbe(PassProbe):
             )
         return self
 
-    def readings(self, taken: Pass, /) -> Iterator[Reading]:
-        """`in_context`, in nats; n counts the scored tokens of both windows.
+    def measure(self, subject: Subject, /, sets: Mapping[str, EvalSet]) -> Iterator[Reading]:
+        """`in_context` of each set, in nats; n counts the scored tokens of both windows.
 
-        `detail` holds `loss_early` and `loss_late`; the items `loss` and `n` are the curve (L,), `loss` NaN
-        where nothing is scored. Raises SpecError where a sequence ends before `late` + `width`.
+        `detail` holds `loss_early` and `loss_late`. Items: the curve `loss` and `n` (L,), `loss` NaN where
+        nothing is scored; by sequence `sequence` and `gain`, late minus early, NaN where either window has no
+        scored token. Raises SpecError where a sequence, or what is read of a text at once, ends before
+        `late` + `width`.
         """
-        length = len(taken.index_n)
-        if self.late + self.width > length:
-            raise SpecError(
-                f"probe '{self.name}': late = {self.late} with width = {self.width} is beyond a sequence of "
-                f"{length} tokens; give an earlier index"
-            )
-        curve = np.full(length, np.nan)
-        np.divide(taken.index_loss, taken.index_n, out=curve, where=taken.index_n > 0)
-        items = {"loss": curve, "n": taken.index_n}
         windows = [slice(start, start + self.width) for start in (self.early, self.late)]
-        counts = [int(taken.index_n[window].sum()) for window in windows]
-        if not all(counts):
-            why = {"why": f"no scored token at index {self.early} or {self.late}"}
-            yield Reading("in_context", taken.on, None, 0, why, items)
-            return
-        losses = [float(taken.index_loss[at].sum()) / n for at, n in zip(windows, counts, strict=True)]
-        detail = {"loss_early": losses[0], "loss_late": losses[1]}
-        yield Reading("in_context", taken.on, losses[1] - losses[0], sum(counts), detail, items)
+        for over in self.chosen(sets):
+            if windows[1].stop > room(over.sequences):
+                raise SpecError(
+                    f"probe '{self.name}': late = {self.late} with width = {self.width} is beyond a sequence "
+                    f"of {room(over.sequences)} tokens; give an earlier index"
+                )
+            length, n_rows = max(over.sequences.length, windows[1].stop), len(over.indices)
+            loss_L, n_L = np.zeros(length), np.zeros(length, np.int64)
+            means_B2 = np.full((n_rows, 2), np.nan)
+            for part, rows, loss_BL, *_ in scored_batches(subject, over=over):
+                loss_L[: loss_BL.shape[1]] += loss_BL.sum(0)
+                n_L[: loss_BL.shape[1]] += rows.scored.sum(0)
+                for which, at in enumerate(windows):
+                    n_B = rows.scored[:, at].sum(1)
+                    np.divide(loss_BL[:, at].sum(1), n_B, out=means_B2[part, which], where=n_B > 0)
+            curve = np.full(length, np.nan)
+            np.divide(loss_L, n_L, out=curve, where=n_L > 0)
+            gain = means_B2[:, 1] - means_B2[:, 0]
+            items = {"loss": curve, "n": n_L, "sequence": over.indices, "gain": gain}
+            counts = [int(n_L[at].sum()) for at in windows]
+            if not all(counts):
+                why = {"why": f"no scored token at index {self.early} or {self.late}"}
+                yield Reading("in_context", over.name, None, 0, why, items)
+                continue
+            losses = [float(loss_L[at].sum()) / n for at, n in zip(windows, counts, strict=True)]
+            detail = {"loss_early": losses[0], "loss_late": losses[1]}
+            yield Reading("in_context", over.name, losses[1] - losses[0], sum(counts), detail, items)

@@ -36,8 +36,9 @@ class WritingSubject:
         kept_BL: Floats = np.where(rows.scored, loss_BL, 0).astype(np.float32)
         return Scores(kept_BL, hit_BL, np.where(rows.scored, likeliest_BL, 0))
 
-    def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
-        """See `Continuing.continue_`: one token after the other, each read again."""
+    def continue_(self, prompts: Tokens, /, *, n_tokens: int, guess: Tokens | None = None) -> Tokens:
+        """See `Continuing.continue_`: one token after the other, each read again, whatever the guess."""
+        del guess
         tokens = prompts
         for _ in range(n_tokens):
             likeliest_B = self.probabilities(tokens)[:, -1].argmax(axis=1)

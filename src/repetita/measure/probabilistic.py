@@ -16,7 +16,8 @@ from repetita.journal.records import Reading
 from repetita.measure.extraction import MASKED
 from repetita.measure.loss import NOTHING_SCORED
 from repetita.measure.probe import EvalSet
-from repetita.measure.suffixes import SuffixProbe, start_of, suffix_rows
+from repetita.measure.shown import start_of, suffix_rows
+from repetita.measure.suffixes import SuffixProbe
 from repetita.subject import Sampling, Subject, Tokens, Weighing
 
 Doubles = NDArray[np.float64]

@@ -234,9 +234,12 @@ def full_pass(subject: Subject, *, over: EvalSet) -> Pass:
 
 
 def _bytes(over: EvalSet, part: slice, rows: Rows) -> NDArray[np.int64]:
-    """Bytes behind each row; of texts that were only read, where their tokens stand."""
+    """Bytes behind each row; of texts that were only read, where their tokens stand.
+
+    None of any of these where one is not given back: its nats would be divided by the bytes of the others.
+    """
     if isinstance(over.sequences, Windows):
-        return over.sequences.n_bytes(over.indices[part])
+        return over.sequences.n_bytes(over.indices[part]) * over.sequences.lossless
     return over.sequences.scored_bytes(rows)
 
 

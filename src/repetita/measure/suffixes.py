@@ -13,18 +13,18 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita.corpus.windows import Windows
 from repetita.errors import SpecError
-from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, PassProbe, Sequences
-from repetita.subject import Mask, Rows, Tokens
+from repetita.measure.probe import ROWS_PER_BATCH, EvalSet, PassProbe
+from repetita.measure.shown import room
+from repetita.subject import Mask, Tokens
 
 Ints = NDArray[np.int64]
-CORPUS_START = 0
-"""What stands before every sequence of a corpus of ours."""
 SUFFIXES_AT_ONCE = 8 * ROWS_PER_BATCH
 """Suffixes held in memory at a time; results do not depend on it beyond rounding."""
 
 
 class Texts(NamedTuple):
-    """Some texts of a set, each from its first token on, the start token not among them."""
+    """Some texts of a set, each from its first token on, the start token not among them, cut where they do
+    not fit one context."""
 
     number: Ints
     """The text's place among those that the set was given, or its index in a corpus, shape (B,)."""
@@ -45,20 +45,6 @@ class Asked(NamedTuple):
     """The longest prompt and the longest suffix, shape (N, prompts[-1] + suffixes[-1])."""
 
 
-def start_of(sequences: Sequences, /) -> int | None:
-    """The token that a causal model reads before a text of this set; None where its rule has none."""
-    if not isinstance(sequences, Windows):
-        return CORPUS_START
-    return sequences.reading.before[0] if sequences.reading.before else None
-
-
-def read_at_once(sequences: Sequences, /) -> int:
-    """The most tokens of a text that are read, or asked for behind what is read, in one context."""
-    if isinstance(sequences, Windows):
-        return sequences.reading.window + (start_of(sequences) is None)
-    return sequences.length
-
-
 def numbers_of(over: EvalSet, /) -> Ints:
     """The texts that the rows of a set are of, shape (S,): those of `Windows`, else the rows themselves."""
     return (
@@ -71,42 +57,24 @@ def numbers_of(over: EvalSet, /) -> Ints:
 def n_tokens_of(over: EvalSet, /) -> Ints:
     """Tokens of each of `numbers_of`, separators and padding of a corpus's rows among them, shape (S,)."""
     if isinstance(over.sequences, Windows):
-        return np.array([len(over.sequences.ids(one)) for one in numbers_of(over).tolist()], dtype=np.int64)
+        return over.sequences.n_tokens[numbers_of(over)]
     return np.full(len(over.indices), over.sequences.length, dtype=np.int64)
 
 
 def texts_of(over: EvalSet, /) -> Iterator[Texts]:
-    """Every text that rows of `over` are of, whole, however many rows it fills."""
-    numbers = numbers_of(over)
+    """Every text that rows of `over` are of, as far as it is read at once, however many rows it fills."""
+    numbers, most = numbers_of(over), room(over.sequences)
     for first in range(0, len(numbers), ROWS_PER_BATCH):
         some = numbers[first : first + ROWS_PER_BATCH]
         if not isinstance(over.sequences, Windows):
             rows = over.sequences.rows(some)
             yield Texts(some, rows.targets, rows.scored)
             continue
-        ids = [over.sequences.ids(one) for one in some.tolist()]
-        n_tokens = np.array([len(one) for one in ids])
+        n_tokens = over.sequences.n_tokens[some].clip(max=most)
         inside = np.arange(n_tokens.max()) < n_tokens[:, None]
         tokens = np.zeros(inside.shape, np.int64)
-        tokens[inside] = np.concatenate(ids)
+        tokens[inside] = np.concatenate([over.sequences.ids(one)[:most] for one in some.tolist()])
         yield Texts(some, tokens, inside)
-
-
-def read_before(text_NM: Tokens, /, *, start: int | None) -> Tokens:
-    """What a model reads of a text: the text behind its start token, where there is one."""
-    if start is None:
-        return text_NM
-    return np.concatenate([np.full((len(text_NM), 1), start, text_NM.dtype), text_NM], axis=1)
-
-
-def suffix_rows(text_NM: Tokens, /, *, prompt: int, start: int | None) -> Rows:
-    """Rows whose last M - `prompt` targets, and no others, are asked for; without a start token a prompt has
-    a token at least."""
-    read_NM = read_before(text_NM, start=start)
-    tokens, targets = read_NM[:, :-1], read_NM[:, 1:]
-    scored = np.zeros(targets.shape, dtype=bool)
-    scored[:, targets.shape[1] - (text_NM.shape[1] - prompt) :] = True
-    return Rows(tokens, targets, scored)
 
 
 class SuffixProbe(PassProbe):
@@ -164,7 +132,7 @@ class SuffixProbe(PassProbe):
     def chosen(self, sets: Mapping[str, EvalSet], /) -> list[EvalSet]:
         """See `PassProbe.chosen`; raises SpecError where prompt and suffix exceed what is read at once."""
         for over in self._named(sets):
-            most = read_at_once(over.sequences)
+            most = room(over.sequences)
             if self.window > most:
                 raise SpecError(
                     f"probe '{self.name}': a prompt of {self.prompts[-1]} tokens and a suffix of "
@@ -181,14 +149,19 @@ class SuffixProbe(PassProbe):
     def asked(self, over: EvalSet, /) -> Iterator[Asked]:
         """The suffixes of a set that are asked for, text by text, some at a time."""
         begin = self.prompts[-1]
+        if isinstance(over.sequences, Windows):
+            places = [self.places(n) for n in n_tokens_of(over).tolist()]
+            number = np.repeat(numbers_of(over), [len(of) for of in places])
+            start = np.concatenate([np.zeros(0, np.int64), *places])
+            for first in range(0, len(number), SUFFIXES_AT_ONCE):
+                at = slice(first, first + SUFFIXES_AT_ONCE)
+                text = over.sequences.stretches(number[at], start=start[at] - begin, n=self.window)
+                yield Asked(number[at], start[at], text)
+            return
+        start = self.places(over.sequences.length)
+        windows = start[:, None] - begin + np.arange(self.window)
         for texts in texts_of(over):
-            places = self.places(texts.tokens.shape[1])
-            if not len(places):
-                continue
-            windows = places[:, None] - begin + np.arange(self.window)
-            inside = texts.inside[:, windows]
-            row, place = np.nonzero(inside.all(axis=2))
-            for first in range(0, len(row), SUFFIXES_AT_ONCE):
-                at = (row[first : first + SUFFIXES_AT_ONCE], place[first : first + SUFFIXES_AT_ONCE])
-                text = texts.tokens[at[0][:, None], windows[at[1]]]
-                yield Asked(texts.number[at[0]], places[at[1]], text)
+            asked = np.argwhere(texts.inside[:, windows].all(axis=2))
+            for first in range(0, len(asked), SUFFIXES_AT_ONCE):
+                row, place = asked[first : first + SUFFIXES_AT_ONCE].T
+                yield Asked(texts.number[row], start[place], texts.tokens[row[:, None], windows[place]])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from repetita.errors import NotApplicable, SpecError
+from repetita.model import writing
 from repetita.model.distribution import check_sampling, described, sampled_log_probs
 from repetita.model.loss import chunk_tokens, scored_in_chunks
 from repetita.model.memory import Batches
@@ -42,6 +43,11 @@ class Readout(ABC):
     def n_ids(self) -> int:
         """The width V of the logits."""
 
+    @property
+    def n_readable(self) -> int | None:
+        """Ids that the model reads are below it; None where that is not known apart."""
+        return None
+
     @abstractmethod
     def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
         """What logits are made from, at some of the flattened positions (N D)."""
@@ -59,15 +65,22 @@ class Readout(ABC):
         """The most likely id of each state, ties to the lowest (N)."""
         return torch.cat([self.logits(states_ND[part]).argmax(dim=1) for part in self.chunks(states_ND)])
 
-    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
-        """Greedy decoding (B n_tokens); here everything is read again for each token."""
-        tokens_BL = prompts_BL
-        for _ in range(n_tokens):
-            B, L = tokens_BL.shape
-            last_B = torch.arange(L - 1, B * L, L, device=tokens_BL.device)
-            next_B = self.likeliest(self.states(tokens_BL, at_N=last_B))
-            tokens_BL = torch.cat((tokens_BL, next_B[:, None]), dim=1)
-        return tokens_BL[:, prompts_BL.shape[1] :]
+    @property
+    def spares(self) -> bool:
+        """See `writing.Reads`; here everything is read again for each token."""
+        return False
+
+    def read_on(self, tokens_BK: Tensor, /, *, kept: Any = None, last: int = 1) -> tuple[Tensor, Any]:
+        """See `writing.Reads`; what is kept are the tokens themselves."""
+        tokens_BL = tokens_BK if kept is None else torch.cat((kept, tokens_BK), dim=1)
+        B, L = tokens_BL.shape
+        at_BK = torch.arange(B * L, device=tokens_BL.device).view(B, L)[:, -last:]
+        likely_N = self.likeliest(self.states(tokens_BL, at_N=at_BK.flatten()))
+        return likely_N.view(B, last).to(tokens_BL.device), tokens_BL
+
+    def of_rows(self, kept: Any, on_B: Tensor, /) -> Any:
+        """See `writing.Reads`."""
+        return kept[on_B]
 
 
 class Answering:
@@ -148,7 +161,7 @@ class Answering:
         return self._ask(rows, question, (np.float32,))[0]
 
     @torch.no_grad()
-    def continue_(self, prompts: Tokens, /, *, n_tokens: int) -> Tokens:
+    def continue_(self, prompts: Tokens, /, *, n_tokens: int, guess: Tokens | None = None) -> Tokens:
         """What greedy decoding writes behind each prompt; see `Continuing.continue_`.
 
         Raises NotApplicable for a masked model, SpecError for empty prompts and for more tokens than the
@@ -168,12 +181,19 @@ class Answering:
                 f"{n_tokens} tokens behind a prompt of {length} are more than the model's context of "
                 f"{context}; give shorter prompts or ask for fewer tokens"
             )
+        check_ids(self.readout, tokens=prompts)
         written = np.zeros((n, n_tokens), dtype=np.int64)
 
         def write(part: slice) -> None:
-            written[part] = self.readout.write(self._there(prompts[part]), n_tokens=n_tokens).cpu().numpy()
+            there_BT = None if guess is None else self._there(guess[part])
+            found_BT = writing.write(
+                self.readout, self._there(prompts[part]), n_tokens=n_tokens, guess_BT=there_BT
+            )
+            written[part] = found_BT.cpu().numpy()
 
-        self.batches.each(n, length=n_read, work=write)
+        # At once are read a prompt, or what is guessed behind it; all of it where nothing is kept.
+        at_once = max(length, n_tokens) if self.readout.spares else n_read
+        self.batches.each(n, length=at_once, work=write)
         return written
 
     def _score(self, states_ND: Tensor, targets_N: Tensor, *, predict: bool) -> tuple[Tensor, ...]:
@@ -191,6 +211,7 @@ class Answering:
                 f"rows of {length} tokens are longer than the model's context of {context}; cut the text "
                 f"into windows of {context} or fewer"
             )
+        check_ids(self.readout, tokens=rows.tokens, targets=rows.targets[rows.scored])
         found: tuple[NDArray[Any], ...] = tuple(np.zeros((n, length), dtype=kind) for kind in kinds)
 
         def answer(part: slice) -> None:
@@ -208,3 +229,18 @@ class Answering:
 
     def _there(self, values: NDArray[np.int64]) -> Tensor:
         return torch.tensor(values, device=self.device)
+
+
+def check_ids(readout: Readout, /, *, tokens: Tokens, targets: Tokens | None = None) -> None:
+    """Raises SpecError for an id that the model cannot read, or that it has no logit of."""
+    asked = (
+        (tokens, readout.n_readable, "embedding has"),
+        (targets, readout.n_ids, "logits have"),
+    )
+    for ids, most, what in asked:
+        found = -1 if ids is None else int(ids.max(initial=-1))
+        if most is not None and found >= most:
+            raise SpecError(
+                f"token id {found} is outside the {most} that the model's {what}; its tokenizer has more "
+                f"ids, so give the one that it was trained with"
+            )

@@ -14,7 +14,8 @@ from torch import Tensor
 from repetita.errors import DamagedError
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.records import JournalPosition
-from repetita.model.config import ModelConfig
+from repetita.model.config import ModelConfig, any_model
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json, plain
 
 SCHEMA = 1
@@ -35,7 +36,7 @@ class Checkpoint(NamedTuple):
 
     step: int
     tokens: int
-    config: ModelConfig
+    config: ModelConfig | PretrainedModel
     journal: JournalPosition
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] | None
@@ -53,7 +54,7 @@ def save(
     *,
     step: int,
     tokens: int,
-    config: ModelConfig,
+    config: ModelConfig | PretrainedModel,
     journal: JournalPosition,
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor] | None,
@@ -100,7 +101,7 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(
         step=position["step"],
         tokens=position["tokens"],
-        config=ModelConfig(**position["config"]),
+        config=any_model(position["config"]),
         journal=JournalPosition(
             files={name: (length, digest) for name, (length, digest) in position["journal"].items()}
         ),

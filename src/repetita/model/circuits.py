@@ -68,7 +68,7 @@ class Ablated:
                     f"without: there is no head {layer}.{head} in a model of {shape[0]} layers with "
                     f"{shape[1]} heads each; both count from 0"
                 )
-        self._model, self._patterns = model, patterns
+        self.config, self._model, self._patterns = model.config, model, patterns
 
     @property
     def output_weight(self) -> Tensor:

@@ -1,11 +1,12 @@
 """ModelConfig, ladders of sizes, parameter and FLOP counts by named convention (torch-free)."""
 
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repetita.corpus.masking import MASK_SHARE
 from repetita.errors import SpecError, nearest
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import Spec
 
 Position = Literal["learned", "rotary"]
@@ -69,6 +70,17 @@ class ModelConfig(Spec):
         return 4 * self.d_model if self.d_mlp is None else self.d_mlp
 
 
+def any_model(values: Any, /) -> Any:
+    """A model from JSON types: somebody else's where it has a source or a hash of weights, else ours."""
+    if not isinstance(values, dict):
+        return values
+    return PretrainedModel(**values) if {"sha256", "source"} & set(values) else ModelConfig(**values)
+
+
+AnyModel = Annotated[ModelConfig | PretrainedModel, BeforeValidator(any_model)]
+"""What a run trains: a model of ours from its initial weights, or one that somebody else trained."""
+
+
 class ParamCount(NamedTuple):
     """Parameters of a model, by named convention; which one is meant belongs on the axis."""
 
@@ -90,8 +102,14 @@ class ParamCount(NamedTuple):
     (n_layer * (4 d_model^2 + 2 d_model d_mlp) in general); the count behind "1.57M" and "805M"."""
 
 
-def count(config: ModelConfig) -> ParamCount:
-    """Closed-form parameter counts; a test compares them with the real module."""
+def count(config: ModelConfig | PretrainedModel) -> ParamCount:
+    """Closed-form parameter counts; a test compares them with the real module.
+
+    Those of somebody else's model were counted when its spec was made.
+    """
+    if isinstance(config, PretrainedModel):
+        kinds = (config.embedding, config.position, config.body, config.output)
+        return ParamCount(*kinds, total=sum(kinds), non_embedding=config.body, formula_12ld2=config.matrices)
     d, m = config.d_model, config.mlp_width
     matrices = config.n_layer * (4 * d * d + 2 * d * m)
     # Biases: 3 d for q, k, v and d for the projection; a norm has a gain and a bias of d each.
@@ -148,9 +166,16 @@ class FlopCount(NamedTuple):
     computed at scored positions only, and its mask is counted as MASK_SHARE of a row."""
 
 
-def flops_per_token(config: ModelConfig) -> FlopCount:
-    """Closed-form training FLOPs a token; `matmul` is compared with the real module by a test."""
+def flops_per_token(config: ModelConfig | PretrainedModel) -> FlopCount:
+    """Closed-form training FLOPs a token; `matmul` is compared with the real module by a test.
+
+    Of somebody else's model every matrix counts, and attention does not: rows are short beside its context.
+    """
     parameters = count(config)
+    if isinstance(config, PretrainedModel):
+        output = config.vocab_size * config.d_model
+        six = 6 * parameters.body
+        return FlopCount(six, six, 6 * (parameters.formula_12ld2 + output))
     d, scores = config.d_model, config.n_layer * config.context * config.d_model
     everywhere, scored = float(parameters.formula_12ld2), float(config.n_ids * d)
     if config.objective == "masked":

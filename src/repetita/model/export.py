@@ -75,18 +75,28 @@ def export(model: Transformer, *, tokenizer: Tokenizer, to: Path, card: str = ""
     """
     name = architecture(model.config)
     if to.exists():
-        raise SpecError(f"{to} is there already; give the path of a new folder")
+        raise _taken(to)
     exchanged = exchange(tokenizer, config=model.config)
+    with new_folder(to) as hidden:
+        with storage_errors(to), no_bars():
+            as_pretrained(model, exchanged).save_pretrained(hidden)
+            exchanged.tokenizer.save_pretrained(str(hidden))
+            (hidden / "README.md").write_text(card, encoding="utf-8")
+        with no_bars():
+            difference = _difference(model, hidden, exchanged)
+    return Exported(to, name, difference)
+
+
+@contextmanager
+def new_folder(to: Path, /) -> Iterator[Path]:
+    """A hidden folder that becomes `to` when all went well; SpecError where that is there already."""
+    if to.exists():
+        raise _taken(to)
     hidden = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         with storage_errors(to):
             hidden.mkdir(parents=True)
-            with _no_bars():
-                as_pretrained(model, exchanged).save_pretrained(hidden)
-                exchanged.tokenizer.save_pretrained(str(hidden))
-            (hidden / "README.md").write_text(card, encoding="utf-8")
-        with _no_bars():
-            difference = _difference(model, hidden, exchanged)
+        yield hidden
         with storage_errors(to):
             for file in hidden.iterdir():
                 sync_file(file)
@@ -95,11 +105,14 @@ def export(model: Transformer, *, tokenizer: Tokenizer, to: Path, card: str = ""
             sync_folder(to.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    return Exported(to, name, difference)
+
+
+def _taken(to: Path) -> SpecError:
+    return SpecError(f"{to} is there already; give the path of a new folder")
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the progress bars of transformers, which come for the smallest file."""
     from transformers.utils import logging
 

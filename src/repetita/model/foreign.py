@@ -9,11 +9,13 @@ Shapes: B rows, L tokens, N positions of these B * L, C states of one chunk, D w
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from repetita.errors import SpecError
 from repetita.model.answering import Readout
 from repetita.model.pretrained_attention import Without
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 CLOSE = {torch.float32: 1e-4, torch.float64: 1e-8}
 """How far logits made in two parts may be from the model's own, as a share of the largest; 16 bits: 3%."""
+
+CACHES = ("past_key_values", "cache_params")
+"""What models call that which they keep of the tokens read so far."""
+
+LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+"""What configs call the most tokens that a model reads, the first that is there counts."""
 
 
 class Trunk(NamedTuple):
@@ -54,7 +62,8 @@ class Foreign(Readout):
         self.model, self.device, self.without = model, device, without
         self._mask_id, self._pad_id = mask_id, pad_id
         self._context = context_of(model)
-        self._trunk, self._n_ids = _cut(model, device)
+        self._n_readable = int(getattr(model.get_input_embeddings(), "num_embeddings", 0)) or None
+        self._trunk, self._n_ids = _cut(model, sample(self)[:1, :4], causal=mask_id is None)
 
     @property
     def mask_id(self) -> int | None:
@@ -70,6 +79,11 @@ class Foreign(Readout):
     def n_ids(self) -> int:
         """The width of the logits; some models have more than their tokenizer has ids."""
         return self._n_ids
+
+    @property
+    def n_readable(self) -> int | None:
+        """The rows of its embedding, which may be fewer than its tokenizer has ids."""
+        return self._n_readable
 
     @property
     def apart(self) -> bool:
@@ -101,39 +115,53 @@ class Foreign(Readout):
             return None
         return (tokens_BL != self._pad_id).flip(1).cummax(1).values.flip(1)
 
-    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
-        """Greedy decoding (B n_tokens) with the model's own cache, where it has one."""
-        written: list[Tensor] = []
-        given_BL, cache = prompts_BL, None
-        for i in range(n_tokens):
-            answer = None if self.without else self._run({"input_ids": given_BL}, cache=cache, keep=True)
-            cache = getattr(answer, "past_key_values", None)
-            if answer is None or cache is None:
-                rest = torch.cat([prompts_BL, *written], dim=1)
-                return torch.cat([*written, super().write(rest, n_tokens=n_tokens - i)], dim=1)
-            given_BL = self.likeliest(self._answered(answer)[:, -1])[:, None].to(prompts_BL.device)
-            written.append(given_BL)
-        return torch.cat(written, dim=1)
+    @property
+    def spares(self) -> bool:
+        """See `writing.Reads`; not where a state is carried on that takes one token at a time."""
+        return self.without is None and not self.model._is_stateful
 
-    def _run(self, given: dict[str, Tensor], *, cache: Any = None, keep: bool = False) -> Any:
+    def read_on(self, tokens_BK: Tensor, /, *, kept: Any = None, last: int = 1) -> tuple[Tensor, Any]:
+        """See `writing.Reads`; what is kept is the model's own cache, the tokens where it has none."""
+        if self.without is not None or isinstance(kept, Tensor):
+            return super().read_on(tokens_BK, kept=kept, last=last)
+        answer = self._run({"input_ids": tokens_BK, **(kept or {})}, keep=True)
+        likely_N = self.likeliest(self._answered(answer)[:, -last:].flatten(0, 1))
+        found = {name: getattr(answer, name, None) for name in CACHES}
+        cache = {name: value for name, value in found.items() if value is not None}
+        return likely_N.view(-1, last).to(tokens_BK.device), cache or tokens_BK
+
+    def of_rows(self, kept: Any, on_B: Tensor, /) -> Any:
+        """See `writing.Reads`."""
+        if isinstance(kept, Tensor):
+            return super().of_rows(kept, on_B)
+        found = deepcopy(kept)
+        for cache in found.values():
+            cache.reorder_cache(on_B.nonzero()[:, 0])
+        return found
+
+    def _run(self, given: dict[str, Any], *, keep: bool = False) -> Any:
         asked = self.model if self._trunk is None else self._trunk.module
-        if self._mask_id is not None:
-            return asked(**given)
-        options = {} if cache is None else {"past_key_values": cache}
-        return asked(**given, use_cache=keep, **options)
+        return asked(**given) if self._mask_id is not None else asked(**given, use_cache=keep)
 
     def _answered(self, answer: Any) -> Tensor:
         found: Tensor = answer.logits if self._trunk is None else answer.last_hidden_state
         return found
 
 
+def sample(readout: Foreign, /) -> Tensor:
+    """Two rows of 5 tokens (2 5) that differ in the last; none has a meaning of its own to the model."""
+    config = readout.model.config.get_text_config()
+    special = [getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")]
+    plain = [i for i in range(min(9, readout.n_readable or 9)) if i not in special] or [0]
+    ids = [plain[i % len(plain)] for i in range(6)]
+    return torch.tensor([ids[:5], [*ids[:4], ids[5]]], device=readout.device)
+
+
 @torch.no_grad()
 def reads_ahead(readout: Foreign, /) -> bool:
     """Whether what a model says of a token depends on tokens behind it, as no causal model does."""
-    tokens_2L = torch.arange(5, device=readout.device).repeat(2, 1) % readout.n_ids
-    tokens_2L[1, -1] = (tokens_2L[1, -1] + 1) % readout.n_ids
     before_8 = torch.tensor([0, 1, 2, 3, 5, 6, 7, 8], device=readout.device)
-    logits_8V = readout.logits(readout.states(tokens_2L, at_N=before_8))
+    logits_8V = readout.logits(readout.states(sample(readout), at_N=before_8))
     apart = (logits_8V[:4] - logits_8V[4:]).abs().max()
     return bool(apart > CLOSE.get(readout.model.dtype, 0.03) * logits_8V.abs().max())
 
@@ -143,18 +171,22 @@ def context_of(model: "PreTrainedModel", /) -> int | None:
 
     RoBERTa and its kin count positions from behind their padding id: a table of 514 serves 512 tokens.
     """
+    config = model.config.get_text_config()
+    stated = [getattr(config, name, None) for name in LIMITS]
+    limits = [limit for limit in stated if isinstance(limit, int) and limit > 0][:1]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - taken)
+            break
+    return min(limits, default=None)
 
 
 @torch.no_grad()
-def _cut(model: "PreTrainedModel", device: torch.device) -> tuple[Trunk | None, int]:
+def _cut(model: "PreTrainedModel", tokens_1L: Tensor, *, causal: bool) -> tuple[Trunk | None, int]:
     """The trunk, None where the model's logits do not follow from its states alone; the logits' width."""
     model.config.return_dict = True
-    tokens_1L = torch.arange(4, device=device)[None] % int(model.config.vocab_size)
+    options = {"use_cache": False} if causal else {}
     called: dict[nn.Module, Any] = {}
 
     def remember(module: nn.Module, _: Any, answer: Any) -> None:
@@ -163,10 +195,16 @@ def _cut(model: "PreTrainedModel", device: torch.device) -> tuple[Trunk | None, 
 
     handles = [part.register_forward_hook(remember) for part in model.modules() if part is not model]
     try:
-        own_1LV = model(input_ids=tokens_1L).logits
+        own_1LV = model(input_ids=tokens_1L, **options).logits
     finally:
         for handle in handles:
             handle.remove()
+    if own_1LV.shape[:2] != tokens_1L.shape:
+        raise SpecError(
+            f"{type(model).__name__} answers {own_1LV.shape[1]} positions where it reads "
+            f"{tokens_1L.shape[1]}, so that none is known to be a token's; give a model that answers each "
+            f"token that it reads"
+        )
     # `modules` names the outer ones first.
     found = next((part for part in model.modules() if part in called), None)
     if found is None:

@@ -15,7 +15,7 @@ SECONDS = 10.0
 
 TEXT_FILES = (
     *("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model"),
-    *("special_tokens_map.json", "added_tokens.json"),
+    *("special_tokens_map.json", "added_tokens.json", "*.tiktoken", "tekken.json", "adapter_config.json"),
 )
 SAFE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from repetita.errors import NotApplicable, RunFolderError
 from repetita.model import circuits
+from repetita.model.adopted import Adopted, AdoptedSubject, adopted_again
 from repetita.model.answering import Answering, Readout
 from repetita.model.checkpoint import checkpoint_path, load, steps_on_disk
 from repetita.model.memory import Batches
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.model.products import product
 from repetita.model.transformer import Transformer
 from repetita.subject import Floats, Pattern, Patterns, Tokens
@@ -49,13 +51,18 @@ class Own(Readout):
 
     @property
     def context(self) -> int | None:
-        """That of our own transformer; another model knows by itself."""
-        return self.model.config.context if isinstance(self.model, Transformer) else None
+        """That of our own transformer, with all its heads or not; another model knows by itself."""
+        return self.model.config.context if isinstance(self.model, Transformer | circuits.Ablated) else None
 
     @property
     def n_ids(self) -> int:
         """The ids of the output matrix."""
         return len(self.model.output_weight)
+
+    @property
+    def n_readable(self) -> int | None:
+        """The ids of our own transformer: its embedding and its output matrix have the same."""
+        return None if self.context is None else self.n_ids
 
     def states(self, tokens_BL: Tensor, /, *, at_N: Tensor) -> Tensor:
         """The model's own (N D)."""
@@ -88,12 +95,17 @@ class LiveSubject(Answering):
         super().__init__(Own(model), batches=Batches(device or torch.device("cpu"), rows=batch_rows))
         self.model = model
 
+    @property
+    def architecture(self) -> str:
+        """The class of its model."""
+        return type(self.model).__name__
+
     @torch.no_grad()
     def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
         """One layer's patterns after the other, for all rows at once; see `Attending.attend`."""
         if not isinstance(self.model, Shown):
             raise NotApplicable("not applicable: this model does not show its attention")
-        for pattern_BHLL in self.model.patterns(torch.tensor(tokens, device=self.device)):
+        for pattern_BHLL in self.model.patterns(self._there(tokens)):
             yield pattern_BHLL.cpu().numpy()
 
     @torch.no_grad()
@@ -101,18 +113,19 @@ class LiveSubject(Answering):
         """What each head adds to the target's logit; see `Attributing.attribute`."""
         model = self._transformer()
         found = np.zeros((model.config.n_layer, model.config.n_head, *tokens.shape), dtype=np.float32)
-        n, length = tokens.shape
-        for part in self.batches.parts(n, length=length):
-            direct = circuits.direct(model, torch.tensor(tokens[part], device=self.device))
-            asked_BL = torch.tensor(targets[part], device=self.device)
-            for layer, added_BLH in enumerate(direct.to_targets(asked_BL)):
+
+        def add(part: slice) -> None:
+            direct = circuits.direct(model, self._there(tokens[part]))
+            for layer, added_BLH in enumerate(direct.to_targets(self._there(targets[part]))):
                 found[layer, :, part] = added_BLH.permute(2, 0, 1).cpu().numpy()
+
+        self.batches.each(len(tokens), length=tokens.shape[1], work=add)
         return found
 
     @torch.no_grad()
     def raises(self, tokens: Tokens, /) -> Iterator[Floats]:
         """What each head adds to the logits of a row's own tokens; see `Attributing.raises`."""
-        tokens_BL = torch.tensor(tokens, device=self.device)
+        tokens_BL = self._there(tokens)
         for added_BHLL in circuits.direct(self._transformer(), tokens_BL).to_tokens(tokens_BL):
             yield added_BHLL.cpu().numpy()
 
@@ -129,7 +142,9 @@ class LiveSubject(Answering):
     def without(self, heads: Iterable[tuple[int, int]], /, *, patterns: Patterns = "frozen") -> "LiveSubject":
         """See `Ablating.without`; takes up to four times as long to score."""
         model = circuits.Ablated(self._transformer(), heads=heads, patterns=patterns)
-        return LiveSubject(model, device=self.device, batch_rows=self.batches.rows)
+        ablated = LiveSubject(model, device=self.device)
+        ablated.batches = Batches(self.device, rows=self.batches.rows, tokens=self.batches.tokens)
+        return ablated
 
     def _transformer(self) -> Transformer:
         if not isinstance(self.model, Transformer):
@@ -137,7 +152,20 @@ class LiveSubject(Answering):
         return self.model
 
 
-def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> LiveSubject:
+RunSubject = LiveSubject | AdoptedSubject
+"""What a run can be asked by: a model of ours, or one of somebody else's that it began with."""
+
+
+def subject_of(
+    model: Model | Adopted, /, *, device: torch.device, batch_rows: int | None = None
+) -> RunSubject:
+    """A model that a run trains as a Subject, in the ids of the run's corpus."""
+    if isinstance(model, Adopted):
+        return AdoptedSubject(model, device=device, batch_rows=batch_rows)
+    return LiveSubject(model, device=device, batch_rows=batch_rows)
+
+
+def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = None) -> RunSubject:
     """The model of a run after `step` updates, from the checkpoint that was kept there.
 
     Raises RunFolderError where the run has none at this step and DamagedError where it does not verify.
@@ -152,7 +180,10 @@ def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = No
             f"{run}: no checkpoint of step {step} (kept: {kept}); ask for one of those steps"
         )
     checkpoint = load(checkpoint_path(run, step=step))
+    place = device or torch.device("cpu")
+    if isinstance(checkpoint.config, PretrainedModel):
+        again = adopted_again(checkpoint.config, run=run, weights=checkpoint.model, device=str(place))
+        return AdoptedSubject(again, device=place)
     model = Transformer(checkpoint.config, seed=0)
     model.load_state_dict(checkpoint.model)
-    place = device or torch.device("cpu")
     return LiveSubject(model.to(place), device=place)

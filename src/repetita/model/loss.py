@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
 
 from repetita.model.products import product
 
@@ -90,6 +91,33 @@ def objective(states_ND: Tensor, *, weight_VD: Tensor, targets_N: Tensor, scale:
     that `backward` recomputes nothing. For the mean over a step's batch give 1 / its scored tokens.
     """
     return Objective(*_Objective.apply(states_ND, weight_VD, targets_N, scale))  # type: ignore[no-untyped-call]
+
+
+def objective_of_head(
+    states_ND: Tensor,
+    *,
+    logits: Callable[[Tensor], Tensor],
+    targets_N: Tensor,
+    scale: float,
+    size: int,
+) -> Objective:
+    """As `objective`, `size` tokens at once, for any head that makes logits (C V) from states.
+
+    What the head's own parameters get of the gradient they get here, the states when `backward` is called.
+    """
+    loss_N, hit_N = _empty_scores(states_ND)
+    grad_states_ND = torch.empty_like(states_ND)
+    for start in range(0, len(states_ND), size):
+        part = slice(start, start + size)
+        states_CD = states_ND[part].detach().requires_grad_()
+        logits_CV = logits(states_CD)
+        loss_C = F.cross_entropy(logits_CV, targets_N[part], reduction="none")
+        (loss_C.sum() * scale).backward()  # type: ignore[no-untyped-call]
+        loss_N[part], hit_N[part] = loss_C.detach(), logits_CV.argmax(dim=1) == targets_N[part]
+        assert states_CD.grad is not None
+        grad_states_ND[part] = states_CD.grad
+    through = (states_ND * grad_states_ND).sum()
+    return Objective(through - through.detach() + loss_N.sum() * scale, loss_N, hit_N)
 
 
 class _Objective(torch.autograd.Function):

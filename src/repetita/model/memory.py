@@ -1,7 +1,7 @@
 """Rows by the batch, as many as there is memory for: a batch that does not fit is halved and written down."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -60,11 +60,6 @@ class Batches:
     def size(self, length: int, /) -> int:
         """Rows of `length` tokens that are read at once."""
         return self.rows or max(1, self.tokens // max(1, length))
-
-    def parts(self, n: int, /, *, length: int) -> Iterator[slice]:
-        """n rows in such batches, for work that is not tried again."""
-        size = self.size(length)
-        return (slice(start, start + size) for start in range(0, n, size))
 
     def each(self, n: int, /, *, length: int, work: Callable[[slice], None]) -> None:
         """Calls `work` on n rows of `length` tokens, a batch at a time; one that does not fit comes again.

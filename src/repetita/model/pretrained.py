@@ -5,22 +5,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from repetita.errors import NotApplicable, SpecError
 from repetita.model import pretrained_attention, pretrained_circuits
-from repetita.model.answering import Answering
+from repetita.model.answering import Answering, check_ids
 from repetita.model.foreign import Foreign, reads_ahead
 from repetita.model.loss import CHUNK_VALUES
 from repetita.model.memory import BATCH_TOKENS, Batches, free_bytes
 from repetita.model.pretrained_attention import Without
 from repetita.model.pretrained_files import PretrainedFiles, find_pretrained
-from repetita.model.pretrained_loading import DTypeName, Loaded, load_pretrained
+from repetita.model.pretrained_loading import DTypeName, Loaded, load_pretrained, understood
 from repetita.model.pretrained_tokenizing import HfTokenizing, open_tokenizing
 from repetita.subject import Floats, Pattern, Patterns, Tokens
 
 MOST_TOKENS = 2**16
 """Tokens that are read at once where memory is no limit: more makes no GPU faster."""
+
+UNUSED_NAMED = 20
+"""Weights without a place in the model that its record names, at most."""
 
 _NOT_WITHOUT = "not applicable: circuits are read of the whole model only, not of one without some heads"
 
@@ -46,13 +50,9 @@ class PretrainedSubject(Answering):
         self.model = loaded.model
         masked = loaded.kind.objective == "masked"
         device = loaded.placement.device
-        readout = Foreign(
-            loaded.model,
-            device=device,
-            mask_id=self.tokenizing.mask_id if masked else None,
-            pad_id=self.tokenizing.pad_id if masked else None,
-            without=without,
-        )
+        mask_id, pad_id = (self.tokenizing.mask_id, self.tokenizing.pad_id) if masked else (None, None)
+        with understood(files):
+            readout = Foreign(loaded.model, device=device, mask_id=mask_id, pad_id=pad_id, without=without)
         tokens = batch_tokens or fitting_tokens(readout, device=device)
         super().__init__(readout, batches=Batches(device, tokens=tokens))
         self.foreign = readout
@@ -85,6 +85,7 @@ class PretrainedSubject(Answering):
             "class": type(self.model).__name__,
             "objective": loaded.kind.objective,
             "n_params": loaded.n_params,
+            "unused_weights": list(loaded.unused[:UNUSED_NAMED]),
             "context": self.context,
             "device": str(self.device),
             "dtype": str(loaded.placement.dtype).removeprefix("torch."),
@@ -98,25 +99,36 @@ class PretrainedSubject(Answering):
         }
 
     def attend(self, tokens: Tokens, /) -> Iterator[Pattern]:
-        """One layer's patterns after the other; see `Attending.attend`."""
+        """One layer's patterns after the other; see `Attending.attend`.
+
+        A batch that does not fit into memory on the way is halved, as in `score`.
+        """
+        check_ids(self.readout, tokens=tokens)
         reads_BL = self.foreign.reads(torch.tensor(tokens))
         yield from pretrained_attention.attend(
             self.model,
             tokens,
             reads=None if reads_BL is None else reads_BL.numpy(),
-            batch_rows=self.batches.size(tokens.shape[1]),
+            batches=self.batches,
             without=self.foreign.without,
         )
 
     def attribute(self, tokens: Tokens, targets: Tokens) -> Floats:
         """What each head adds to the target's logit; see `Attributing.attribute`."""
         self._check_whole()
-        size = self.batches.size(tokens.shape[1])
-        return pretrained_circuits.attribute(self.model, tokens, targets, batch_rows=size)
+        check_ids(self.readout, tokens=tokens, targets=targets)
+        found: list[Floats] = []
+
+        def add(part: slice) -> None:
+            found.append(pretrained_circuits.attribute(self.model, tokens[part], targets[part]))
+
+        self.batches.each(len(tokens), length=tokens.shape[1], work=add)
+        return np.concatenate(found, axis=2)
 
     def raises(self, tokens: Tokens, /) -> Iterator[Floats]:
         """What each head adds to the logits of a row's own tokens; see `Attributing.raises`."""
         self._check_whole()
+        check_ids(self.readout, tokens=tokens)
         yield from pretrained_circuits.raises(self.model, tokens)
 
     def ov_copying(self) -> Floats:
@@ -183,7 +195,9 @@ def open_pretrained(
     files = find_pretrained(source, allow_pickle=allow_pickle)
     loaded = load_pretrained(files, device=device, dtype=dtype)
     subject = PretrainedSubject(loaded, files=files, batch_tokens=batch_tokens)
-    if subject.mask_id is None and reads_ahead(subject.foreign):
+    with understood(files):
+        ahead = subject.mask_id is None and reads_ahead(subject.foreign)
+    if ahead:
         raise SpecError(
             f"{files.name} is saved as a causal model ({type(loaded.model).__name__}), and its tokens read "
             f"those behind them; set is_decoder in its config if it was trained so, or give a causal model"
@@ -195,7 +209,7 @@ def fitting_tokens(readout: Foreign, /, *, device: torch.device) -> int:
     """Tokens that are read at once: on a CPU few, on a GPU what half of its free memory holds."""
     most = BATCH_TOKENS
     if device.type != "cpu":
-        config = readout.model.config
+        config = readout.model.config.get_text_config()
         width = int(config.hidden_size)
         inner = getattr(config, "intermediate_size", None) or 4 * width
         # The stream, its norm, queries, keys, values and what they mix; the MLP's inner values, twice.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from repetita.errors import NotApplicable, SpecError
+from repetita.model.memory import Batches
 from repetita.subject import Head, Mask, Pattern, Patterns, Tokens
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ _TAKE: ContextVar[Take] = ContextVar("take")
 def served(model: "PreTrainedModel", /, take: Take) -> Iterator[None]:
     """Every attention of the model is answered by `take` as long as this lasts; then all is as it was.
 
-    Raises NotApplicable at the end where attention was never asked for: the model has its own, which the
-    interface does not serve.
+    Raises NotApplicable at the end where attention was never asked for, as in a model that has none or one of
+    its own, and where it was asked for more often than there are layers, so that no answer is a layer's.
     """
     _register()
     n_calls = 0
@@ -99,8 +100,14 @@ def served(model: "PreTrainedModel", /, take: Take) -> Iterator[None]:
             config._attn_implementation = implementation
     if not n_calls:
         raise NotApplicable(
-            f"not applicable: the attention of '{model.config.model_type}' is not served by transformers' "
-            f"attention interface"
+            f"not applicable: '{model.config.model_type}' has no attention that transformers' attention "
+            f"interface serves"
+        )
+    n_layers = getattr(model.config.get_text_config(), "num_hidden_layers", n_calls)
+    if n_calls > n_layers:
+        raise NotApplicable(
+            f"not applicable: '{model.config.model_type}' asks for attention {n_calls} times in {n_layers} "
+            f"layers, so that no pattern is that of a head"
         )
 
 
@@ -165,16 +172,18 @@ def attend(
     /,
     *,
     reads: Mask | None = None,
-    batch_rows: int | None = None,
+    batches: Batches | None = None,
     without: Without | None = None,
 ) -> Iterator[Pattern]:
     """One layer's patterns after the other for tokens (B, L), float32 (B, H, L, L); see `Attending.attend`.
 
     `reads` (B, L) is False on padding that no token may read (transformers' attention mask). The forward
-    pass, `batch_rows` rows at once, is over before the first pattern comes; queries and keys are kept of it.
+    pass, over `batches` of rows (None: all at once), is over before the first pattern comes; queries and keys
+    are kept of it.
     """
     passes: list[list[Call]] = []
-    for part in parts(len(tokens), batch_rows=batch_rows):
+
+    def run(part: slice) -> None:
         calls: list[Call] = []
         forward = trunk(model, tokens[part], reads=None if reads is None else reads[part])
         if without is None:
@@ -183,6 +192,11 @@ def attend(
         else:
             without.run(forward, seen=calls)
         passes.append(calls)
+
+    if batches is None:
+        run(slice(None))
+    else:
+        batches.each(len(tokens), length=tokens.shape[1], work=run)
     for layer in zip(*passes, strict=True):
         yield np.concatenate([call.mixed()[1].float().cpu().numpy() for call in layer])
 
@@ -215,12 +229,6 @@ def trunk(model: "PreTrainedModel", tokens: Tokens, /, *, reads: Mask | None = N
     if "use_cache" in inspect.signature(model.base_model.forward).parameters:
         options["use_cache"] = False
     return lambda: model.base_model(**options)
-
-
-def parts(n: int, /, *, batch_rows: int | None) -> Iterator[slice]:
-    """Rows that are asked at once; None for all of them."""
-    size = batch_rows or max(1, n)
-    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def _register() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from repetita.errors import NotApplicable
 from repetita.model import head_paths
 from repetita.model.head_paths import Direct, Norm, Reading, Vocabulary
-from repetita.model.pretrained_attention import Call, Mixed, parts, served, trunk
+from repetita.model.pretrained_attention import Call, Mixed, served, trunk
 from repetita.subject import Floats, Tokens
 
 if TYPE_CHECKING:
@@ -45,15 +45,10 @@ class Layout(NamedTuple):
 
 
 @torch.no_grad()
-def attribute(
-    model: "PreTrainedModel", tokens: Tokens, targets: Tokens, /, *, batch_rows: int | None = None
-) -> Floats:
+def attribute(model: "PreTrainedModel", tokens: Tokens, targets: Tokens, /) -> Floats:
     """What each head adds to the target's logit, (n_layer, H, B, L); see `Attributing.attribute`."""
-    found = []
-    for part in parts(len(tokens), batch_rows=batch_rows):
-        added = direct(model, tokens[part]).to_targets(torch.tensor(targets[part]))
-        found.append(np.stack([one_BLH.permute(2, 0, 1).cpu().numpy() for one_BLH in added]))
-    return np.concatenate(found, axis=2)
+    added = direct(model, tokens).to_targets(torch.tensor(targets))
+    return np.stack([one_BLH.permute(2, 0, 1).cpu().numpy() for one_BLH in added])
 
 
 @torch.no_grad()

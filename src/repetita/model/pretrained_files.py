@@ -11,6 +11,7 @@ from repetita.model.hub_snapshot import HUB, snapshot
 Format = Literal["safetensors", "pickle", "gguf"]
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 
 
 class PretrainedFiles(NamedTuple):
@@ -64,6 +65,12 @@ def find_pretrained(source: str | Path, /, *, allow_pickle: bool = False) -> Pre
 
 
 def _in_folder(folder: Path, source: str, *, allow_pickle: bool) -> PretrainedFiles:
+    if (folder / ADAPTER).is_file():
+        # Where the library that reads them is there, transformers would fetch the model that it names.
+        raise SpecError(
+            f"{source} holds an adapter ({ADAPTER}) to another model; merge the two (merge_and_unload) and "
+            f"give the folder that this is saved to"
+        )
     if not (folder / CONFIG).is_file():
         if (folder / "run.json").is_file():
             raise SpecError(f"{source} is a run of repetita; measure it as run:{source}")

@@ -33,8 +33,13 @@ class HfTokenizing:
             raise SpecError(
                 f"{name} is a masked model whose tokenizer has no mask token; add one to its files"
             )
-        pad = _id(tokenizer.pad_token_id)
-        self.pad_id = 0 if pad is None else pad
+        # Behind a row of a causal model any id does, and its tokenizer's may have no row in the embedding.
+        pad = _id(tokenizer.pad_token_id) if masked else 0
+        if pad is None:
+            raise SpecError(
+                f"{name} is a masked model whose tokenizer has no padding token; add one to its files"
+            )
+        self.pad_id = pad
         self.before, self.behind = _around(tokenizer) if masked else ((), ())
         # The ids of a corpus of ours are moved up by one.
         self.token_bytes = self._shifted.token_bytes[1:]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from repetita import seeds
 from repetita.model import attention
 from repetita.model.config import ModelConfig
+from repetita.model.loss import Objective, objective
 from repetita.model.products import linear
 
 INIT_STD = 0.02
@@ -92,6 +93,10 @@ class Transformer(nn.Module):
         x_ND = last.at(x_BLD, at_N=at_N, reach=reach, rotary=self.rotary, drop=drop)
         states_ND: Tensor = self.final_norm(x_ND)
         return states_ND if self.head is None else self.head(states_ND)
+
+    def objective(self, states_ND: Tensor, *, targets_N: Tensor, scale: float) -> Objective:
+        """See `loss.objective`."""
+        return objective(states_ND, weight_VD=self.output_weight, targets_N=targets_N, scale=scale)
 
     def patterns(self, tokens_BL: Tensor) -> Iterator[Tensor]:
         """Attention patterns (B H L L) of one layer after the other, by explicit attention."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,7 +57,9 @@ def read_tensors(files: Sequence[Path], /, *, pickled: bool = False) -> Tensors:
         hashes[name] = digest.hexdigest()
         if content.is_floating_point():
             sizes[name] = content.numel()
-            squares += float(torch.linalg.vector_norm(content.reshape(-1), dtype=torch.float64)) ** 2
+            # Numbers of 8 bits have no norm of their own.
+            flat = content.reshape(-1) if content.itemsize > 1 else content.reshape(-1).float()
+            squares += float(torch.linalg.vector_norm(flat, dtype=torch.float64)) ** 2
     return Tensors(hashes, sizes, math.sqrt(squares) if math.isfinite(squares) else squares)
 
 
@@ -67,7 +70,13 @@ def _tensors(files: Sequence[Path], *, pickled: bool) -> Iterator[tuple[str, Ten
         try:
             with ExitStack() as opened:
                 if pickled:
-                    yield from torch.load(file, weights_only=True, map_location="cpu", mmap=True).items()
+                    # Files of before torch 1.6 are no archives, and are read whole.
+                    whole = torch.load(
+                        file, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(file)
+                    )
+                    if not all(isinstance(one, Tensor) for one in whole.values()):
+                        raise ValueError("it holds more than tensors")
+                    yield from whole.items()
                     continue
                 there = opened.enter_context(safe_open(file, framework="pt"))
                 for name in there.keys():  # noqa: SIM118 - not a dict

@@ -61,8 +61,8 @@ def planned(design: Design) -> Iterator[PlannedRun]:
 
 def _run(design: Design, run: PlannedRun, *, condition: str) -> PlannedRun:
     treatment = run.spec.treatment
-    assert isinstance(treatment, Passes)
     spec = run.spec
+    assert isinstance(treatment, Passes) and isinstance(spec.model, ModelConfig)
     if condition != ORIGINAL:
         spec = spec.edit(
             model=model_of(condition, plain=spec.model, n_sequences=treatment.n_sequences),

@@ -1,7 +1,7 @@
 """What probes find, text by text: sums and what they are divided by, so that texts add up to their group."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,16 +12,23 @@ from repetita.errors import SpecError
 from repetita.journal.records import Reading
 from repetita.measure.continuation import ContinuationProbe
 from repetita.measure.extraction import NOT_ASKED
+from repetita.measure.induction import InContextProbe
 from repetita.measure.membership import PROXY, MembershipProbe
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probabilistic import ProbabilisticProbe, chance_within
 from repetita.measure.probe import EvalSet, PassProbe
 from repetita.measure.unit_length import UnitLengthProbe
+from repetita.study.audit_eidetic import NONE, EideticProbe
 from repetita.subject import Subject
 
-Items = Mapping[str, NDArray[Any]]
+SEMANTICS = 1
+"""Raised when what is kept of an unchanged probe moves."""
 TEXTS = "texts"
 """The one set that the probes of an audit read."""
+NO_BYTES = "nothing is scored in this text, or the tokenizer does not give it back"
+OVERFLOWN = "the numbers of the model overflow on this text; read it in float32"
+OVER_SHUFFLED = "unit_length_over_shuffled"
+"""How many times as long the runs of memorized tokens are as if each row's hits fell anywhere in it."""
 
 
 class Sums(NamedTuple):
@@ -35,6 +42,8 @@ class Sums(NamedTuple):
     unit: str
     """What n counts."""
     note: str = ""
+    missing: str = "nothing to measure in this text"
+    """Why a text has none of it, unless `note` says so."""
 
 
 class TextRow(NamedTuple):
@@ -64,9 +73,10 @@ def text_rows(subject: Subject, probe: PassProbe, /, *, windows: Windows) -> Ite
     readings = list(probe.measure(subject, sets=sets))
     for sums in by_text(probe, readings, windows):
         for text, (total, n) in enumerate(zip(sums.total.tolist(), sums.n.tolist(), strict=True)):
-            value, note = (
-                (total / n, sums.note) if n else (None, sums.note or "nothing to measure in this text")
-            )
+            if n and not math.isfinite(total):
+                yield TextRow(text, sums.metric, "", None, 0, None, sums.unit, OVERFLOWN)
+                continue
+            value, note = (total / n, sums.note) if n else (None, sums.note or sums.missing)
             yield TextRow(text, sums.metric, "", value, n, total if n else None, sums.unit, note)
 
 
@@ -111,8 +121,7 @@ def _score(probe: PassProbe, readings: list[Reading], windows: Windows) -> Itera
     )
     n_bytes = _sum(text, windows.n_bytes(rows), windows).astype(np.int64)
     yield Sums("loss", nats, scored, "tokens")
-    note = "" if windows.lossless else "the tokenizer does not give back these texts"
-    yield Sums("bits_per_byte", nats / math.log(2), n_bytes, "bytes", note)
+    yield Sums("bits_per_byte", nats / math.log(2), n_bytes, "bytes", missing=NO_BYTES)
     yield Sums("memorized", _sum(text, items["hits"], windows), scored, "tokens")
 
 
@@ -120,11 +129,50 @@ def _unit_length(probe: PassProbe, readings: list[Reading], windows: Windows) ->
     del probe
     items = _items(readings)
     if "runs" not in items:
-        yield _missing("unit_length", readings, windows)
+        yield from (_missing(name, readings, windows) for name in ("unit_length", OVER_SHUFFLED))
         return
-    text = windows.document(items["sequence"])
+    rows = items["sequence"]
+    text = windows.document(rows)
     runs = _sum(text, items["runs"], windows).astype(np.int64)
     yield Sums("unit_length", _sum(text, items["hits"], windows), runs, "runs")
+    expected = shuffled_runs(items["hits"], scored=windows.rows(rows).scored)
+    yield Sums(OVER_SHUFFLED, _sum(text, expected, windows), runs, "runs")
+
+
+def shuffled_runs(hits_S: ArrayLike, /, *, scored: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Runs that are expected of the hits of each row, placed anywhere on its scored (S, L), shape (S,).
+
+    Every hit begins a run but those behind another one: of each two scored neighbours both are hits with
+    probability h (h - 1) / (n (n - 1)). As `measure.unit_length.Shuffled`, row by row.
+    """
+    h_S, n_S = np.asarray(hits_S, dtype=np.float64), scored.sum(1).astype(np.float64)
+    pairs = h_S * (h_S - 1) * (scored[:, 1:] & scored[:, :-1]).sum(1)
+    return np.asarray(h_S - np.divide(pairs, n_S * (n_S - 1), out=np.zeros_like(h_S), where=n_S > 1))
+
+
+def _in_context(probe: PassProbe, readings: list[Reading], windows: Windows) -> Iterator[Sums]:
+    assert isinstance(probe, InContextProbe)
+    items = _items(readings)
+    both = np.isfinite(items["gain"])
+    text = windows.document(items["sequence"][both])
+    why = f"no row has a scored token at index {probe.early} and at {probe.late}"
+    gain = _sum(text, items["gain"][both], windows)
+    yield Sums("in_context", gain, _count(text, windows), "rows", missing=why)
+
+
+def _eidetic(probe: PassProbe, readings: list[Reading], windows: Windows) -> Iterator[Sums]:
+    assert isinstance(probe, EideticProbe)
+    items = _items(readings)
+    whole, one = items["documents"], np.ones(len(windows.texts), np.int64)
+    yield Sums("eidetic_text", _sum(items["text"], whole, windows), one, "texts")
+    for length in probe.lengths:
+        if f"documents_{length}" not in items:
+            yield from (_missing(name, readings, windows) for name in probe.of_suffix(length))
+            continue
+        text, found = items[f"sequence_{length}"], items[f"documents_{length}"]
+        n = _count(text, windows)
+        for name, values in zip(probe.of_suffix(length), (found, found <= 1), strict=True):
+            yield Sums(name, _sum(text, values, windows), n, "extracted", missing=NONE)
 
 
 def _continuation(probe: PassProbe, readings: list[Reading], windows: Windows) -> Iterator[Sums]:
@@ -185,6 +233,8 @@ _BY_TEXT: dict[type[PassProbe], Callable[[PassProbe, list[Reading], Windows], It
     ContinuationProbe: _continuation,
     ProbabilisticProbe: _probabilistic,
     MembershipProbe: _membership,
+    InContextProbe: _in_context,
+    EideticProbe: _eidetic,
 }
 
 

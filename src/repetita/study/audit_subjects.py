@@ -13,7 +13,7 @@ from repetita.study.series import HUB, RUN, find_series
 from repetita.subject import Subject
 
 if TYPE_CHECKING:
-    from repetita.model.live import LiveSubject
+    from repetita.model.live import RunSubject
     from repetita.model.pretrained_loading import DTypeName
 
 
@@ -68,10 +68,8 @@ class Opened(NamedTuple):
 
 def find_subjects(source: str, /, *, root: Path) -> list[Named]:
     """What a subject of an audit names: itself, or the checkpoints of a series (see `study.series`)."""
-    if not source.startswith((HUB, RUN)) and is_run(source, root=root):
-        source = RUN + source
     series = find_series(source, root=root)
-    single = len(series.members) == 1 and not source.startswith((HUB, RUN))
+    single = len(series.members) == 1 and not series.name.startswith((HUB, RUN))
     return [Named(one.source, series.name, None if single else one.name, one.step) for one in series.members]
 
 
@@ -102,7 +100,7 @@ def run_folder(name: str, /, *, root: Path) -> Path:
 def _open_run(source: str, opening: Opening) -> Opened:
     from repetita.model.checkpoint import MODEL, checkpoint_path, steps_on_disk
     from repetita.model.device import present
-    from repetita.model.live import LiveSubject, checkpoint_subject
+    from repetita.model.live import checkpoint_subject, subject_of
     from repetita.model.memory import Batches
     from repetita.study.corpora import Corpora
     from repetita.study.single import open_run
@@ -140,16 +138,16 @@ def _open_run(source: str, opening: Opening) -> Opened:
         subject.readout.context,
         identity,
         lambda: _run_record(subject, {"name": f"run:{folder.name}", **identity}),
-        lambda: LiveSubject(subject.model, device=place, batch_rows=1),
+        lambda: subject_of(subject.model, device=place, batch_rows=1),
     )
 
 
-def _run_record(subject: "LiveSubject", identity: dict[str, Any]) -> dict[str, Any]:
+def _run_record(subject: "RunSubject", identity: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     return {
         **identity,
-        "class": type(subject.model).__name__,
+        "class": subject.architecture,
         "objective": "causal" if subject.mask_id is None else "masked",
         "context": subject.readout.context,
         "device": str(subject.device),

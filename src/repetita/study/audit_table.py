@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from repetita.errors import DamagedError, first_line
 from repetita.fit.estimate import cluster_ratio, proportion
 from repetita.journal.disk import write_atomic
@@ -31,15 +29,20 @@ COLUMNS: dict[str, Any] = {
     "halvings": int,
     **dict.fromkeys(("rule", "rule_text", "text", "probe", "instrument", "metric", "on"), str),
     "value": float,
+    **dict.fromkeys(("low", "high"), float),
     "n": int,
     "total": float,
     **dict.fromkeys(("unit", "note"), str),
 }
 """Of a row in the store. `halvings`: batches that had not fit into memory up to then. `on`: the passage of
-a probe that shows its own ones, else empty. `value` is `total` / `n`, null where it is not defined."""
+a probe that shows its own ones, else empty. `value` is `total` / `n`, null where it is not defined. `low`,
+`high`: its interval, of a whole group whose probe has one."""
 
-SHARES = ("memorized", "extractable_", "discoverable_")
+SHARES = ("memorized", "extractable_", "discoverable_", "eidetic_unique_")
 """How metrics begin that are shares of trials: at 0 and 1 they get an exact interval, a trial a text."""
+
+BOUNDED = (*SHARES, "memorization_score_", "extraction_strength", "p_z_")
+"""How metrics begin that are within 0 and 1: so are their intervals."""
 
 MOST_CLUSTERS = 1000
 """Texts are dealt out over at most so many clusters, so that a bootstrap over a million of them ends."""
@@ -101,6 +104,9 @@ def read_parts(files: Iterable[Path], /) -> "pl.DataFrame":
     for file in files:
         try:
             part = pl.read_parquet(io.BytesIO(file.read_bytes()))
+            # A column that has been added since is not what rows are found by.
+            later = [name for name in COLUMNS if name not in (*part.columns, *KEYS)]
+            part = part.with_columns(pl.lit(None).alias(name) for name in later)
             parts.append(part.select(list(COLUMNS)).cast(dict(parts[0].schema)))  # type: ignore[arg-type]
         except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
             raise DamagedError(
@@ -110,10 +116,12 @@ def read_parts(files: Iterable[Path], /) -> "pl.DataFrame":
 
 
 def of_probes(tables: Sequence["pl.DataFrame"], /, *, probes: Sequence[str]) -> "pl.DataFrame":
-    """The rows of some stores that are of these probes (fingerprints), each key and metric once."""
+    """The rows of some stores that are of these probes (see `key_of`), in their order, each key and metric
+    once a name."""
     import polars as pl
 
-    return _once(pl.concat(tables)).filter(pl.col("probe").is_in(list(probes)))
+    parts = [rows.filter(pl.col("probe") == probe) for rows in tables for probe in probes]
+    return _once(pl.concat(parts), "name", "revision")
 
 
 def renamed(rows: "pl.DataFrame", /, *, name: Named) -> "pl.DataFrame":
@@ -127,8 +135,8 @@ def renamed(rows: "pl.DataFrame", /, *, name: Named) -> "pl.DataFrame":
     )
 
 
-def _once(rows: "pl.DataFrame") -> "pl.DataFrame":
-    return rows.unique([*KEYS, "metric", "on"], keep="first", maintain_order=True)
+def _once(rows: "pl.DataFrame", *besides: str) -> "pl.DataFrame":
+    return rows.unique([*KEYS, *besides, "metric", "on"], keep="first", maintain_order=True)
 
 
 def group_key(texts: Sequence[Text], /) -> str:
@@ -137,7 +145,8 @@ def group_key(texts: Sequence[Text], /) -> str:
 
 
 def by_text(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame":
-    """The rows of these texts and no others, with their `group` and `text_name`; COLUMNS besides.
+    """The rows of these texts and no others, with their `group` and `text_name`; COLUMNS besides,
+    but for the interval of a whole group.
 
     A text that stands in two groups, or twice in one, has its rows as often.
     """
@@ -151,33 +160,36 @@ def by_text(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame"
         },
         schema={"text": pl.String, "group": pl.String, "text_name": pl.String},
     )
-    return place.join(kept, on="text", how="inner", maintain_order="left_right")
+    return place.join(kept.drop("low", "high"), on="text", how="inner", maintain_order="left_right")
 
 
 def by_group(kept: "pl.DataFrame", /, *, texts: Sequence[Text]) -> "pl.DataFrame":
     """Each metric of each group: value, its interval over texts (`low`, `high`, null where it is open), n.
 
-    Columns: subject, name, revision, step, dtype, device, rule, rule_text, group, probe, instrument, metric,
-    on, value, low, high, n, unit, texts (how many have the metric), note.
+    Columns: subject, name, revision, step, dtype, device (all that its texts were measured on), rule,
+    rule_text, group, probe, instrument, metric, on, value, low, high, n, unit, texts (how many have the
+    metric), note.
     """
     import polars as pl
 
-    about = ["subject", "name", "revision", "step", "dtype", "device", "rule", "rule_text"]
+    about = ["subject", "name", "revision", "step", "dtype", "rule", "rule_text"]
     keys = [*about, "group", "probe", "instrument", "metric", "on"]
     rows: list[dict[str, Any]] = []
     for key, part in by_text(kept, texts=texts).group_by(keys, maintain_order=True):
-        rows.append(dict(zip(keys, key, strict=True)) | _together(part))
+        # A resumed audit may have gone on elsewhere: its group is one group.
+        places = {"device": ", ".join(part["device"].unique().sort())}
+        rows.append(dict(zip(keys, key, strict=True)) | places | _together(part))
     for group in dict.fromkeys(one.group for one in texts):
         whole = kept.filter(pl.col("text") == group_key([one for one in texts if one.group == group]))
         for row in whole.iter_rows(named=True):
-            open_ = {"group": group, "low": None, "high": None, "texts": None}
+            open_ = {"group": group, "texts": None}
             rows.append(
-                {name: row[name] for name in (*about, "probe", "instrument", "metric", "on")}
+                {name: row[name] for name in (*about, "device", "probe", "instrument", "metric", "on")}
                 | open_
-                | {name: row[name] for name in ("value", "n", "unit", "note")}
+                | {name: row[name] for name in ("value", "low", "high", "n", "unit", "note")}
             )
-    columns = [*keys, "value", "low", "high", "n", "unit", "texts", "note"]
-    kinds = COLUMNS | {"group": str, "low": float, "high": float, "texts": int}
+    columns = [*about[:5], "device", *keys[5:], "value", "low", "high", "n", "unit", "texts", "note"]
+    kinds = COLUMNS | {"group": str, "texts": int}
     return pl.DataFrame(rows, schema={name: kinds[name] for name in columns})
 
 
@@ -187,13 +199,16 @@ def _together(part: "pl.DataFrame") -> dict[str, Any]:
     unit, notes = part["unit"].max(), part["note"].unique().sort().to_list()
     if not len(known):
         return {"value": None, "low": None, "high": None, "n": 0, "unit": unit, "texts": 0, "note": notes[-1]}
-    # The order of hashes has nothing to do with what the texts say.
-    clusters = np.arange(len(known)) % MOST_CLUSTERS
+    # The order of hashes has nothing to do with what the texts say; the same text twice is no second one.
+    clusters = (known["text"].rank("dense").to_numpy() - 1) % MOST_CLUSTERS
     found = cluster_ratio(
         known["total"].to_numpy(), counts=known["n"].to_numpy(), clusters=clusters, contains="texts"
     )
     if part["metric"][0].startswith(SHARES) and found.value in (0.0, 1.0):
-        found = proportion(len(known) if found.value else 0, n=len(known))
+        texts = known["text"].n_unique()
+        found = proportion(texts if found.value else 0, n=texts)
+    if part["metric"][0].startswith(BOUNDED) and found.low is not None and found.high is not None:
+        found = found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
     return {
         "value": found.value,
         "low": found.low,

@@ -37,7 +37,8 @@ def read_texts(
     a file; any other file is one text. Texts of nothing but white space are left out where others are beside
     them. Raises CorpusError for a source that is not there, twice there, empty or without that field.
     """
-    last = [Path(source).name for source in sources]
+    # `.` has no last part of its own.
+    last = [Path(source).name or Path(source).resolve().name for source in sources]
     found: list[Text] = []
     for source, name in zip(sources, last, strict=True):
         if sources.count(source) > 1:

@@ -7,11 +7,12 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.errors import UserError, first_line
-from repetita.study.series import RUN, LeftOut, Member, Series, find_series, step_of
+from repetita.study.series import RUN, LeftOut, Member, Series, find_all_series, step_of
 
 if TYPE_CHECKING:
     from repetita.model.weights import Tensors
@@ -101,23 +102,24 @@ def diagnose(
 
     Trouble: a checkpoint that is missing, cannot be opened or lacks from an even sequence of steps; weights
     that are those of the checkpoint before, wholly or by an unusual part; a norm that is not finite or jumps;
-    other tensors, another config or another tokenizer than the checkpoint before. Raises what `find_series`
-    raises.
+    other tensors, another config or another tokenizer than the checkpoint before. Raises what
+    `find_all_series` raises.
 
     >>> from repetita.study.doctor import diagnose
     >>> run = next(Path("repetita-out/runs").glob("*-repeated_subset-s0-*"))
     >>> diagnose([f"run:{run}@all"]).healthy
     True
     """
-    found = [find_series(reference, root=root) for reference in references]
+    found = find_all_series(references, root=root)
     n_members, number = sum(len(series.members) for series in found), 0
     checked: list[Checked] = []
     notes: list[str] = []
     for series in found:
         read: list[_Read] = []
+        alone = len(series.members) == 1
         for member in series.members:
             if watch is not None:
-                watch(member.source if member.name not in series.name else series.name, number / n_members)
+                watch(series.name if alone else f"{series.name}@{member.name}", number / n_members)
             read.append(_read(member, allow_pickle=allow_pickle))
             number += 1
         checked += _compared(series, read)
@@ -131,6 +133,8 @@ def diagnose(
 def missing_steps(steps: Sequence[int], /) -> list[int]:
     """Steps that an even sequence lacks: a gap of several usual ones with the usual one on both sides.
 
+    It lacks no more of them than there are usual ones around the gap; a wider gap was left on purpose.
+
     >>> from repetita.study.doctor import missing_steps
     >>> missing_steps([0, 1, 2, 4, 8, 1000, 2000, 3000, 5000, 6000])
     [4000]
@@ -140,7 +144,10 @@ def missing_steps(steps: Sequence[int], /) -> list[int]:
     for i in range(1, len(gaps) - 1):
         usual = gaps[i - 1]
         if usual == gaps[i + 1] and gaps[i] > usual and gaps[i] % usual == 0:
-            found += range(steps[i] + usual, steps[i + 1], usual)
+            lacking = range(steps[i] + usual, steps[i + 1], usual)
+            around = (gaps[i - 1 :: -1], gaps[i + 1 :])
+            if len(lacking) <= sum(len(list(takewhile(usual.__eq__, side))) for side in around):
+                found += lacking
     return found
 
 

@@ -48,7 +48,7 @@ def count_strings(strings: Sequence[str], /, *, within: Iterable[Document]) -> E
     distinct = sorted(set(strings))
     documents, occurrences = np.zeros(len(distinct), np.int64), np.zeros(len(distinct), np.int64)
     searched = 0
-    for texts in _batches(within):
+    for texts in in_batches(within):
         in_documents, found = _found(distinct, texts)
         documents, occurrences = documents + in_documents, occurrences + found
         searched += len(texts)
@@ -72,7 +72,8 @@ def shard_documents(shards: Shards, /) -> Iterator[Document]:
         yield Document(text, name or "", source or "", date)
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[str]]:
+def in_batches(documents: Iterable[Document], /) -> Iterator[list[str]]:
+    """Texts of documents in their order, as many at a time as are searched together."""
     texts: list[str] = []
     size = 0
     for document in documents:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 from repetita.corpus.documents import public_source
 from repetita.errors import SpecError, nearest
 from repetita.journal.folder import read_header
+from repetita.model.adopted import Adopted
 from repetita.model.checkpoint import steps_on_disk
 from repetita.model.live import checkpoint_subject
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.model.transformer import Transformer
 from repetita.study.corpora import Corpora, Say, quiet
 from repetita.study.single import open_run
@@ -41,6 +43,7 @@ def export_run(
     if to not in FORMATS:
         raise SpecError(f"no format is named '{to}'; {nearest(to, FORMATS)}")
     try:
+        from repetita.model.adopted_export import export_adopted
         from repetita.model.export import export
     except ImportError:
         raise SpecError(
@@ -50,8 +53,10 @@ def export_run(
     spec = open_run(path, corpora=corpora, source=source)
     taken = max(steps_on_disk(path), default=0) if step is None else step
     model = checkpoint_subject(path, step=taken).model
-    assert isinstance(model, Transformer)
     card = _card(spec, run=str(read_header(path)["fingerprint"]), step=taken)
+    if isinstance(model, Adopted):
+        return export_adopted(model, to=Path(out), card=card)
+    assert isinstance(model, Transformer)
     return export(model, tokenizer=corpora.open(spec.corpus).tokenizer, to=Path(out), card=card)
 
 
@@ -59,11 +64,14 @@ def _card(spec: RunSpec, *, run: str, step: int) -> str:
     """A model card: how to open the folder, what its rows begin with, and what it was trained on."""
     masked = spec.model.objective == "masked"
     auto = "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM"
+    adopted, begun = isinstance(spec.model, PretrainedModel), ""
+    if isinstance(spec.model, PretrainedModel):
+        begun = f"- begun with: {spec.model.name} (sha256 {spec.model.sha256})\n"
     rows = (
         "Texts are read as they are: no token stands before or after them."
         if masked
         else "Every row that it was trained on begins with the start token, which also separates documents; "
-        "the tokenizer puts it before a text."
+        + ("put it before a text." if adopted else "the tokenizer puts it before a text.")
     )
     return f"""# {spec.model.objective.capitalize()} language model trained by repetita
 
@@ -76,7 +84,7 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 
 {rows} Rows had {spec.corpus.length} tokens.
 
-- run: `{run}`, after {step} of {spec.steps} steps of {spec.batch_size} sequences
+{begun}- run: `{run}`, after {step} of {spec.steps} steps of {spec.batch_size} sequences
 - text: {public_source(spec.corpus.source)}, whose licence holds for what the model has learned by heart
 - treatment: {spec.treatment.kind}, seed {spec.seed}
 """

@@ -1,5 +1,6 @@
 """What somebody else's training read, and when, from a table: how often a text was seen by some step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+Ints = NDArray[np.int64]
+
+
 class KnownOrder(NamedTuple):
     """The steps that read each text, ascending, by the text's name or hash."""
 
-    steps: dict[str, NDArray[np.int64]]
+    steps: dict[str, Ints]
+    unclear: frozenset[str] = frozenset()
+    """Texts of which only parts were read at one time: neither read nor not."""
 
-    def times_seen(self, text: str, /, *, step: ArrayLike) -> NDArray[np.int64]:
+    def times_seen(self, text: str, /, *, step: ArrayLike) -> Ints:
         """Readings of a text before each `step`: what the weights after so many updates have seen of it.
 
         0 for a text that the table does not name.
@@ -47,7 +53,7 @@ class FromTable(Spec):
 
     def read(self) -> KnownOrder:
         """The order. Raises CorpusError for a table that is missing, damaged, or has other columns."""
-        table = self._table()
+        table = read_table(self.path, names=(self.text,))
         for column in (self.step, self.text):
             if column not in table.columns:
                 raise CorpusError(f"{self.path} has no column '{column}'; {nearest(column, table.columns)}")
@@ -71,20 +77,30 @@ class FromTable(Spec):
             }
         )
 
-    def _table(self) -> "pl.DataFrame":
-        import polars as pl
 
-        path = Path(self.path).expanduser()
-        readers: dict[str, Any] = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
-        if path.suffix.lower() not in readers:
-            raise SpecError(f"FromTable: '{self.path}' is no table; give a .parquet, .csv or .jsonl file")
-        if not path.is_file():
-            raise CorpusError(f"there is no table {self.path}; {nearest(path.name, _beside(path))}")
-        try:
-            found: pl.DataFrame = readers[path.suffix.lower()](path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise CorpusError(f"{self.path} cannot be read ({first_line(error)}); write it again") from None
-        return found
+def read_table(path: str, /, *, names: Sequence[str]) -> "pl.DataFrame":
+    """A .parquet, .csv or .jsonl file; the columns `names` of a .csv are text, also what looks like numbers.
+
+    Raises SpecError for another file, CorpusError for one that is missing or damaged.
+    """
+    import polars as pl
+
+    file = Path(path).expanduser()
+    as_text = dict.fromkeys(names, pl.String)
+    readers: dict[str, Any] = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda of: pl.read_csv(of, schema_overrides=as_text),
+        ".jsonl": pl.read_ndjson,
+    }
+    if file.suffix.lower() not in readers:
+        raise SpecError(f"'{path}' is no table; give a .parquet, .csv or .jsonl file")
+    if not file.is_file():
+        raise CorpusError(f"there is no table {path}; {nearest(file.name, _beside(file))}")
+    try:
+        found: pl.DataFrame = readers[file.suffix.lower()](file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorpusError(f"{path} cannot be read ({first_line(error)}); write it again") from None
+    return found
 
 
 def _beside(path: Path) -> list[str]:

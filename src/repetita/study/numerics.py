@@ -37,7 +37,7 @@ class Guard(NamedTuple):
         """In a sentence."""
         n = max(self.tokens, 1)
         return (
-            f"in float32 at batch 1 {self.flips / n:.2%} of {self.tokens} tokens have another most likely "
+            f"in float32 at batch 1, {self.flips / n:.2%} of {self.tokens} tokens have another most likely "
             f"token ({self.hit_changes / n:.2%} another hit), {self.near_ties / n:.2%} are near ties; losses "
             f"differ by up to {self.largest_difference:.2g} nats, on average {self.mean_difference:+.2g}"
         )

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from repetita.errors import UserError
 from repetita.journal.folder import Status, check_run, measured, read_header, read_journal, status
 from repetita.measure.budget import times_scored
-from repetita.model.config import ModelConfig, count, flops_per_token, ladder
+from repetita.model.config import ModelConfig, any_model, count, flops_per_token, ladder
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.study.expand import Job
 
 TOKENS_PER_SECOND = {"25k": 95_000, "100k": 49_000, "220k": 30_000, "400k": 20_000, "890k": 11_000}
@@ -158,7 +159,7 @@ class Rates:
                 spec, place = header["spec"], header["device"]
                 if (place["device"], place["threads"]) != ("cpu", 1) or "trainer" in spec:
                     continue  # A worker of a study computes with one thread, and by the loop of this package.
-                model = ModelConfig(**spec["model"])
+                model = any_model(spec["model"])
                 lines = list(islice(read_journal(file.parent, journal="steps"), STEPS_LOOKED_AT))
                 seconds = median(line["seconds"] for line in lines[1:])
             except (UserError, KeyError, ValueError, TypeError):
@@ -168,7 +169,7 @@ class Rates:
                 found.setdefault((_work(model), tokens), []).append(tokens / seconds)
         return cls({like: median(rates) for like, rates in found.items()})
 
-    def like(self, model: ModelConfig, *, tokens_per_step: int) -> tuple[int, int] | None:
+    def like(self, model: ModelConfig | PretrainedModel, *, tokens_per_step: int) -> tuple[int, int] | None:
         """The most similar kind of run that was observed, None where none is similar enough."""
 
         def distance(kind: tuple[int, int]) -> float:
@@ -177,7 +178,7 @@ class Rates:
         nearest = min(self._observed, key=distance, default=None)
         return nearest if nearest is not None and distance(nearest) <= math.log(LIKE) else None
 
-    def tokens_per_second(self, model: ModelConfig, *, tokens_per_step: int) -> float:
+    def tokens_per_second(self, model: ModelConfig | PretrainedModel, *, tokens_per_step: int) -> float:
         """The expected rate of one process: the table's, corrected by the most similar runs made here."""
         expected = _expected(_work(model))
         like = self.like(model, tokens_per_step=tokens_per_step)
@@ -227,7 +228,7 @@ def _checkpoints(path: Path, *, file: str = "position.json") -> set[int]:
     return {int(file.parent.name) for file in folders if file.parent.name.isdigit()}
 
 
-def _work(model: ModelConfig) -> int:
+def _work(model: ModelConfig | PretrainedModel) -> int:
     return flops_per_token(model).matmul
 
 

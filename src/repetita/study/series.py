@@ -12,6 +12,9 @@ HUB, RUN = "hf:", "run:"
 ALL = "all"
 """Behind the @ of a subject: all that there are of it."""
 
+MOST_PARTS = 8
+"""Of a path, in the names of series that end alike."""
+
 _COUNTED = re.compile(
     r"(?:step|checkpoint|ckpt|iter|update)s?[-_=]?(\d+)([kKmM](?![a-zA-Z]))?|^(\d+)$", re.IGNORECASE
 )
@@ -50,10 +53,10 @@ def find_series(reference: str | Path, /, *, root: str | Path = "repetita-out") 
     """The checkpoints that a subject names; a series of one where it names a single model.
 
     `hf:NAME@step0,step1000`, `hf:NAME@all` (branches and tags), `FOLDER` or `FOLDER@all` (a folder of
-    checkpoint folders), `run:RUN@all`, `run:RUN@0,100`. Patterns choose among many: `hf:NAME@stage1-*`.
-    `all` takes the kind of name that most have (`step#`), and says what it left out. That revisions given by
-    their names exist is not looked up here. Raises SpecError where nothing fits (with the nearest), for a
-    checkpoint named twice, and where two have one step.
+    checkpoint folders), `run:RUN@all`, `run:RUN@0,100` (a run may be named without `run:`). Patterns choose
+    among many: `hf:NAME@stage1-*`. `all` takes the kind of name that most have (`step#`), and says what it
+    left out. That revisions given by their names exist is not looked up here. Raises SpecError where nothing
+    fits (with the nearest), for a checkpoint named twice, and where two have one step.
 
     >>> from repetita.study.series import find_series
     >>> series = find_series("hf:owner/geese@step1000,step0")
@@ -63,9 +66,49 @@ def find_series(reference: str | Path, /, *, root: str | Path = "repetita-out") 
     text = str(reference)
     if text.startswith(HUB):
         return _of_hub(text)
-    if text.startswith(RUN):
+    place, _ = _parted(text.removeprefix(RUN))
+    if text.startswith(RUN) or (_run_at(place, Path(root)) / "run.json").is_file():
         return _of_run(text.removeprefix(RUN), root=Path(root))
     return _of_folder(text)
+
+
+def find_all_series(
+    references: Sequence[str | Path], /, *, root: str | Path = "repetita-out"
+) -> list[Series]:
+    """The series that some subjects name, no two of one name: those that share one keep more of what was
+    given. Raises what `find_series` raises, and SpecError for a series that is named twice.
+    """
+    found = [find_series(reference, root=root) for reference in references]
+    members = [series.members for series in found]
+    for series in found:
+        if members.count(series.members) > 1:
+            raise SpecError(f"the series '{series.name}' is named twice; name it once")
+    for depth in range(2, MOST_PARTS):
+        names = [series.name for series in found]
+        found = [
+            series._replace(name=_longer(str(reference), series, depth=depth))
+            if names.count(series.name) > 1
+            else series
+            for reference, series in zip(references, found, strict=True)
+        ]
+    return found
+
+
+def _longer(reference: str, series: Series, *, depth: int) -> str:
+    """A name that tells a series from others: what was asked for of it, and more of a folder's path."""
+    if series.name.startswith(HUB):
+        return reference
+    place, wanted = _parted(reference.removeprefix(RUN))
+    behind = "" if wanted is None else f"@{wanted}"
+    if series.name.startswith(RUN):
+        return f"{series.name.partition('@')[0]}{behind}"
+    return "/".join(Path(place).expanduser().resolve().parts[-depth:]) + behind
+
+
+def run_of(series: Series, /) -> Path | None:
+    """The folder of the run of ours whose checkpoints these are; None for any others."""
+    source = series.members[0].source
+    return Path(source.removeprefix(RUN).rpartition("@")[0]) if source.startswith(RUN) else None
 
 
 def step_of(name: str, /) -> int | None:
@@ -113,7 +156,7 @@ def _of_run(text: str, *, root: Path) -> Series:
     from repetita.model.checkpoint import steps_on_disk
 
     place, wanted = _parted(text)
-    run = Path(place) if Path(place).is_dir() else root / "runs" / place
+    run = _run_at(place, root)
     if not (run / "run.json").is_file():
         names = [file.parent.name for file in run.parent.glob("*/run.json")]
         raise RunFolderError(f"{run} is no run; {nearest(run.name, names)}")
@@ -131,6 +174,12 @@ def _of_run(text: str, *, root: Path) -> Series:
     return _ordered(
         f"{RUN}{run.name}", [Member(f"{RUN}{run}@{step}", int(step), step) for step in taken], left
     )
+
+
+def _run_at(place: str, root: Path) -> Path:
+    """The folder of a run: a path, or a name below `root`."""
+    path = Path(place).expanduser()
+    return path if path.is_dir() else root / "runs" / place
 
 
 def _of_folder(text: str) -> Series:
@@ -192,7 +241,7 @@ def _chosen(wanted: str, *, known: Iterable[str], of: str) -> tuple[list[str], l
             if name in taken:
                 raise SpecError(f"{of}: '{name}' is named twice; name it once")
             taken.append(name)
-    return taken, left
+    return taken, [one for one in left if one.name not in taken]
 
 
 def _of_one_kind(there: Sequence[str]) -> tuple[list[str], list[LeftOut]]:

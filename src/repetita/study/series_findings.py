@@ -80,10 +80,10 @@ def claims(found: Sequence[Effect], curves: Sequence[GroupCurve]) -> Iterator[Cl
         at = onset(curve.steps, score=curve.value)
         yield undecided(
             name=f"{curve.series}-induction", n=1,
-            statement=f"{curve.series}: an induction head forms",
+            statement=f"{curve.series}: {'an' if at.reached else 'no'} induction head forms",
             source="Olsson et al. 2022, In-context Learning and Induction Heads",
             rule="best head's prefix matching stays at 0.5 or above for two checkpoints",
-            note=f"{_when(at)}; one training illustrates",
+            note=f"{_when(at)}{_between(at)}; one training illustrates",
         )._replace(verdict="illustrated")  # fmt: skip
 
 
@@ -116,14 +116,17 @@ def tables(
             behind,
         )  # fmt: skip
     onsets: list[list[Cell]] = [
-        [one.series, _when(onset(one.steps, score=one.value)), float(one.value.max())]
+        [one.series, _when(at), _between(at).removeprefix(", between "), float(one.value.max())]
         for one in _first_groups(curves)
+        for at in (onset(one.steps, score=one.value),)
     ]
     if onsets:
         yield Table(
             "series-induction", "Onset of induction",
-            "The step from which prefix matching of the best head stays at 0.5 or above for two checkpoints.",
-            "one training a series", ("series", "onset", "highest score"), onsets,
+            "The step from which prefix matching of the best head stays at 0.5 or above for two checkpoints, "
+            "interpolated. Nothing is known of it but that it lies between the two checkpoints beside it; "
+            "other trainings would have it elsewhere.",
+            "one training a series", ("series", "onset", "between", "highest score"), onsets,
         )  # fmt: skip
     if found:
         yield Table(
@@ -143,6 +146,13 @@ def tables(
 def _when(found: Crossing) -> str:
     """A crossing in words; where the first checkpoint is beyond it already, that it may have been before."""
     return f"at or before {found.text()}" if found.reached and found.low is None else found.text()
+
+
+def _between(found: Crossing) -> str:
+    """The checkpoints around a crossing: all that is known of it; nothing where there are not two."""
+    if not found.reached or found.low is None or found.high is None or found.x == found.high:
+        return ""
+    return f", between {found.low:g} and {found.high:g}"
 
 
 def _rise_cells(one: GroupCurve) -> Iterator[Cell]:
@@ -189,7 +199,7 @@ def _loss_row(
         lowest = found.forgetting.baseline.value
     half = None if found.half is None else f"not within {found.half.last:g} steps"
     if found.half is not None and found.half.x is not None:
-        half = f"{found.half.x:.3g} steps"
+        half = f"{'within ' if found.half.low is None else ''}{found.half.x:.3g} steps"
     yield [series, texts, metric, found.since, found.at, half, floor, lowest, found.note]
 
 

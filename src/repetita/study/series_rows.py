@@ -1,30 +1,32 @@
 """Rows of an audit along their series: by step and group of texts, and by text with what was read."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from repetita.errors import SpecError, nearest
 from repetita.study.audit import Audited
-from repetita.study.known_order import KnownOrder
+from repetita.study.audit_texts import Text
+from repetita.study.known_order import Ints, KnownOrder
 from repetita.study.series import Series
 
 if TYPE_CHECKING:
     import polars as pl
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SHARES = ("memorized", "extractable_", "memorization_score_", "discoverable_")
 """How metrics begin that are shares of memory: higher is more."""
 
 
 class Roles(NamedTuple):
-    """Which texts training has read: by a known order, or by the groups that they were given in."""
+    """Which texts training has read: by known orders, or by the groups that they were given in."""
 
-    order: KnownOrder | None = None
+    orders: Mapping[str, KnownOrder] = MappingProxyType({})
+    """By the name of the series that was trained in it."""
     seen: str | None = None
     """The group of texts that were read, where no order says so."""
     unseen: str | None = None
@@ -98,11 +100,12 @@ def group_curves(by_group: "pl.DataFrame", /) -> Iterator[GroupCurve]:
 
 
 def text_curves(by_text: "pl.DataFrame", /, *, roles: Roles) -> Iterator[TextCurves]:
-    """Every metric of every series by text. Raises SpecError where the roles name no text or group."""
-    _check(by_text, roles)
+    """Every metric of every series by text, each content once (where groups say what was read: a group)."""
     for (series, metric), part in by_text.group_by("series", "metric", maintain_order=True):
         steps = np.unique(part["step"].to_numpy())
-        texts = part.select("group", "text_name", "text").unique(maintain_order=True)
+        order = roles.orders.get(str(series))
+        once = ["group", "text"] if order is None else ["text"]
+        texts = part.select("group", "text_name", "text").unique(once, keep="first", maintain_order=True)
         wide = part.unique(["group", "text", "step"], keep="first").pivot(
             "step", index=["group", "text"], values="value", sort_columns=False
         )
@@ -117,38 +120,53 @@ def text_curves(by_text: "pl.DataFrame", /, *, roles: Roles) -> Iterator[TextCur
                 steps,
                 tuple(kept["text_name"]),
                 values[whole],
-                *_read(kept, steps, roles),
+                *_read(kept, steps, order, roles),
             )
 
 
-def _read(kept: "pl.DataFrame", steps: Ints, roles: Roles) -> tuple[Ints | None, Any, Any]:
+def check_roles(
+    texts: Sequence[Text], /, *, order: KnownOrder | None, seen: str | None, unseen: str | None
+) -> None:
+    """Raises SpecError where an order or groups do not say of these texts which of them were read."""
+    if order is not None:
+        if seen or unseen:
+            raise SpecError("a known order says which texts were read; leave seen and unseen out")
+        _check_order(texts, order)
+    groups = {one.group: {other.sha256 for other in texts if other.group == one.group} for one in texts}
+    for group in (seen, unseen):
+        if group is not None and group not in groups:
+            raise SpecError(f"no text was given in '{group}'; {nearest(group, groups)}")
+    both = groups.get(seen or "", set()) & groups.get(unseen or "", set())
+    if both:
+        name = next(one.name for one in texts if one.sha256 in both)
+        raise SpecError(f"the text '{name}' is in '{seen}' and in '{unseen}'; leave it out of one of them")
+
+
+def _check_order(texts: Sequence[Text], order: KnownOrder) -> None:
+    content: dict[str, str] = {}
+    for one in texts:
+        known = order.known(one.name, one.sha256)
+        if known is not None and content.setdefault(known, one.sha256) != one.sha256:
+            raise SpecError(
+                f"two texts are called '{known}', which the known order names; name texts in it by SHA-256"
+            )
+    if not content:
+        raise SpecError(
+            f"the known order names none of these texts (texts: '{texts[0].name}' ..., order: "
+            f"'{next(iter(order.steps), 'nothing')}' ...); name texts in it by file, row or SHA-256"
+        )
+
+
+def _read(
+    kept: "pl.DataFrame", steps: Ints, order: KnownOrder | None, roles: Roles
+) -> tuple[Ints | None, NDArray[np.bool_], NDArray[np.bool_]]:
     """Times seen, and who was read and who was not."""
-    if roles.order is None:
+    if order is None:
         groups = kept["group"].to_numpy()
         read = groups == roles.seen if roles.seen else np.zeros(len(kept), np.bool_)
         unread = groups == roles.unseen if roles.unseen else np.zeros(len(kept), np.bool_)
         return None, read, unread
-    order = roles.order
-    names = kept.select("text_name", "text").iter_rows()
-    times = np.array(
-        [order.times_seen(order.known(*pair) or "", step=steps) for pair in names], dtype=np.int64
-    )
-    return times, times[:, -1] > 0, times[:, -1] == 0
-
-
-def _check(by_text: "pl.DataFrame", roles: Roles) -> None:
-    if roles.order is not None:
-        if roles.seen or roles.unseen:
-            raise SpecError("a known order says which texts were read; leave seen and unseen out")
-        names = by_text.select("text_name", "text").unique(maintain_order=True)
-        if len(names) and not any(roles.order.known(*pair) for pair in names.iter_rows()):
-            given, there = names["text_name"][0], next(iter(roles.order.steps), "nothing")
-            raise SpecError(
-                f"the known order names none of these texts (texts: '{given}' ..., order: '{there}' ...); "
-                f"name "
-                f"texts in it by file, row or SHA-256"
-            )
-    groups = by_text["group"].unique(maintain_order=True).to_list()
-    for group in (roles.seen, roles.unseen):
-        if group is not None and groups and group not in groups:
-            raise SpecError(f"no text was given in '{group}'; {nearest(group, groups)}")
+    names = [order.known(*pair) or "" for pair in kept.select("text_name", "text").iter_rows()]
+    times = np.array([order.times_seen(name, step=steps) for name in names], dtype=np.int64)
+    clear = np.array([name not in order.unclear for name in names])
+    return times, clear & (times[:, -1] > 0), clear & (times[:, -1] == 0)

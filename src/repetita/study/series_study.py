@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from repetita.errors import SpecError
+from repetita.errors import SpecError, UserError
 from repetita.fit.claim import settle
 from repetita.journal.disk import write_atomic
 from repetita.report.draw import svg
@@ -14,13 +14,15 @@ from repetita.report.page import Report, Table, page
 from repetita.spec import fingerprint
 from repetita.study.audit import Audit, Audited, Watch, run_audit
 from repetita.study.audit_probes import ProbeName
+from repetita.study.audit_texts import Text, read_texts
 from repetita.study.doctor import Checked, Diagnosis, diagnose
 from repetita.study.known_order import FromTable
+from repetita.study.own_order import order_of_run, write_run_texts
 from repetita.study.publish import write_figures
-from repetita.study.series import Member, Series, find_series
+from repetita.study.series import HUB, Member, Series, find_all_series, run_of
 from repetita.study.series_figures import figures
 from repetita.study.series_findings import claims, effects, tables
-from repetita.study.series_rows import Roles, along, group_curves, text_curves
+from repetita.study.series_rows import Roles, along, check_roles, group_curves, text_curves
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +32,8 @@ TEXTS = ("wikipedia-en", "synthetic")
 which none has."""
 LIMIT = 32
 """Texts of each of these."""
+SUFFIX = 32
+"""Tokens of prompt and of suffix, or half a sequence where one of a run is shorter than both."""
 PROBES: tuple[ProbeName, ...] = ("score", "extraction", "heads")
 FLIPS = 0.01
 """More tokens than this share flip in float32: the page warns."""
@@ -52,15 +56,28 @@ class SeriesFound(NamedTuple):
     by_text: "pl.DataFrame"
 
 
-def series_audit(subjects: Sequence[str], /, **given: Any) -> Audit:
+def series_audit(subjects: Sequence[str], /, *, root: str | Path = "repetita-out", **given: Any) -> Audit:
     """The audit of some series that needs only their names; `given` are other fields of `Audit`.
 
-    >>> from repetita.study.series_study import series_audit
+    Without `texts`, of runs of ours these are sequences of the first one's sets, which are written below
+    `root`/series/texts, and where they are short, prompt and suffix are half of one each; of other models
+    leads of Wikipedia, and text made from a seed, which none has read.
+
+    >>> from repetita import series_audit
     >>> audit = series_audit(["hf:owner/geese@all"])
     >>> audit.texts, audit.limit
     (('wikipedia-en', 'synthetic'), 32)
     """
-    own: dict[str, Any] = {} if "texts" in given else {"texts": TEXTS, "limit": LIMIT}
+    own: dict[str, Any] = {}
+    if "texts" not in given:
+        own = {"texts": TEXTS, "limit": LIMIT}
+        near = not any(subject.startswith(HUB) for subject in subjects)
+        runs = [run_of(series) for series in find_all_series(subjects, root=root)] if near else []
+        if runs and runs[0] is not None and None not in runs:
+            written = write_run_texts(runs[0], limit=given.get("limit", LIMIT), root=Path(root))
+            own["texts"] = tuple(str(file) for file in written.files)
+            if "extraction" in given.get("probes", PROBES) and written.length < 2 * SUFFIX:
+                own["prompts"] = own["suffixes"] = (written.length // 2,)
     return Audit(**{"subjects": tuple(subjects), "probes": PROBES, **own, **given})
 
 
@@ -78,24 +95,29 @@ def measure_series(
     """Looks through the series that `audit.subjects` name, measures each checkpoint, and writes a page.
 
     Subjects are those of `find_series`. `order` says which texts were read when; without it `seen` and
-    `unseen` may name the groups (what was given as a text) that were read and that were not. Checkpoints
-    that cannot be opened are left out and named. What was measured before is not measured again. `watch`
+    `unseen` may name the groups (what was given as a text) that were read and that were not. Of runs of ours
+    neither is needed: their schedules say it (see `study.own_order`). Checkpoints that cannot be opened, or
+    whose name counts no step, are left out and named. What was measured before is not measured again. `watch`
     hears of measuring, `look` of looking through. Below `root`/series: page.html, figures, table.parquet.
     Raises UserError for what cannot be found or read, and SpecError where fewer than two checkpoints count.
     """
-    roles = Roles(None if order is None else order.read(), seen, unseen)
-    found = [find_series(reference, root=root) for reference in audit.subjects]
+    texts = read_texts(audit.texts, text_field=audit.text_field, limit=audit.limit)
+    given = None if order is None else order.read()
+    check_roles(texts, order=given, seen=seen, unseen=unseen)
+    found = find_all_series(audit.subjects, root=root)
+    _check_length(found)
+    unknown: list[str] = []
+    roles = Roles(dict.fromkeys([one.name for one in found], given) if given else {}, seen, unseen)
+    if given is None and seen is None:
+        roles, unknown = _own_orders(roles, found, texts=texts, root=Path(root))
     diagnosis = diagnose(audit.subjects, root=root, allow_pickle=audit.allow_pickle, watch=look)
     found = [_openable(series, diagnosis.checked) for series in found]
+    _check_length(found)
     sources = [member.source for series in found for member in series.members]
-    if len(sources) < 2:
-        raise SpecError(
-            f"{', '.join(audit.subjects)}: fewer than two checkpoints with a step; give a series, such as "
-            f"hf:NAME@all or a folder of checkpoint folders"
-        )
     audited = run_audit(audit.edit(subjects=tuple(sources)), root=root, watch=watch)
     by_group, by_text = along(audited, found)
     report = series_report(audited, found=found, diagnosis=diagnosis, roles=roles)
+    report = report._replace(warnings=[*report.warnings, *unknown])
     key = fingerprint([audit, order, seen, unseen])[:12]
     slug = re.sub(r"[^a-z0-9]+", "-", found[0].name.lower()).strip("-")[:40]
     folder = Path(root) / "series" / f"{slug}-{key}"
@@ -106,6 +128,32 @@ def measure_series(
     write_figures(report.figures, drawings=drawings, folder=folder / "figures")
     write_atomic(folder / "page.html", page(report, drawings=drawings).encode())
     return SeriesFound(folder / "page.html", report, audited, diagnosis, by_group, by_text)
+
+
+def _own_orders(
+    roles: Roles, found: Sequence[Series], *, texts: Sequence[Text], root: Path
+) -> tuple[Roles, list[str]]:
+    """What schedules of runs of ours say of these texts, and of which runs it cannot be said, and why."""
+    orders, unknown = {}, []
+    for series in found:
+        run = run_of(series)
+        if run is None:
+            continue
+        try:
+            orders[series.name] = order_of_run(run, texts=texts, root=root)
+        except UserError as error:  # The numbers stand without it.
+            unknown.append(f"When {series.name} read these texts is not known here: {error}.")
+    return roles._replace(orders=orders), unknown
+
+
+def _check_length(found: Sequence[Series]) -> None:
+    """Raises SpecError where there is no series."""
+    if sum(member.step is not None for series in found for member in series.members) < 2:
+        names = ", ".join(series.name for series in found)
+        raise SpecError(
+            f"{names}: fewer than two checkpoints with a step; give a series, such as hf:NAME@all, "
+            f"run:RUN@all or a folder of checkpoint folders"
+        )
 
 
 def series_report(
@@ -195,7 +243,7 @@ def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]
         said.append(
             "Checkpoints read their texts by different rules (see below): their losses do not compare."
         )
-    if roles.order is None and roles.seen is None:
+    if not roles.orders and roles.seen is None:
         said.append(
             "Which texts were read in training is not known here, so that nothing is said of what reading "
             "did; give a known order, or name the texts that were read and those that were not."

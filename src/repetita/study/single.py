@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repetita.cadence import Cadence
 from repetita.corpus.documents import is_named
+from repetita.corpus.places import public_corpus
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.checkpoint import steps_on_disk
 from repetita.model.live import checkpoint_subject
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
 from repetita.study.expand import expand, in_run
@@ -19,7 +22,7 @@ from repetita.study.prepare import needed
 from repetita.study.price import job_state
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
-from repetita.train.recipe import RunSpec
+from repetita.train.recipe import RunSpec, with_corpora
 
 DEFAULT_SEQUENCES = 256
 """Sequences of each set that `train_run` measures on, unless it is given probes."""
@@ -40,10 +43,13 @@ def train_run(
     *,
     root: str | Path = "repetita-out",
     probes: Sequence[Probe] | None = None,
+    keep: Cadence | None = None,
     options: Options | None = None,
     say: Say = quiet,
 ) -> Trained:
     """Brings one run to its end in this process, building its corpus when that is missing.
+
+    `keep`: the steps whose weights are kept as checkpoints (default: the last alone).
 
     A run that it starts from is trained first, as far as it is needed. Without `probes`, loss and M(f) are
     measured on the test set and on what the run repeats. Raises what `train.loop.train` raises.
@@ -67,11 +73,12 @@ def train_run(
     root = Path(root)
     corpora = Corpora(root, say=say)
     corpora.check_start(spec)
+    _check_weights(spec, root=root)
     if probes is None:
         there = corpora.sets(spec)
         on = tuple(name for name in ("test", "repeated") if name in there) or ("train",)
         probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
-    planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes))
+    planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes), keep=keep)
     jobs = {job.fingerprint: job for job in expand([planned], root=root, corpora=corpora.fingerprint)}
     for job in needed(jobs, states={name: job_state(job) for name, job in jobs.items()}):
         if not job.arms:
@@ -86,6 +93,31 @@ def train_run(
         if line["step"] == spec.steps and line["probe"] in names
     ]
     return Trained(outcome.path, outcome.trained_steps, last)
+
+
+def _check_weights(spec: RunSpec, *, root: Path) -> None:
+    """Raises RunFolderError where the run was begun from other weights of the same name and is not done."""
+    ours, hash_now = _but_weights(spec), getattr(spec.model, "sha256", None)
+    for file in root.glob("runs/*/run.json") if ours else ():
+        header = read_header(file.parent)
+        theirs = header["spec"]
+        if "sha256" not in theirs["model"] or status(file.parent) == "done":
+            continue
+        other = RunSpec.from_json(canonical_json(theirs))
+        if _but_weights(other) == ours and theirs["model"]["sha256"] != hash_now:
+            raise RunFolderError(
+                f"{file.parent} was begun from other weights of {theirs['model']['source']} and is not done; "
+                f"put those back to go on with it, or delete the folder to begin again"
+            )
+
+
+def _but_weights(spec: RunSpec) -> dict[str, Any] | None:
+    """A run of somebody else's model without the hash of its weights; None for other runs."""
+    if not isinstance(spec.model, PretrainedModel):
+        return None
+    values = with_corpora(spec, shown=public_corpus)
+    del values["model"]["sha256"]
+    return values
 
 
 def measure_run(

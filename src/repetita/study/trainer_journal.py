@@ -1,6 +1,6 @@
 """The journal of a run that the Trainer of transformers trains: its rows, its loss and a callback.
 
-Shapes: B rows of a batch, L tokens of a row, V vocabulary.
+Shapes: B rows of a batch, L tokens of a row, V vocabulary; W processes, A batches of a step in each.
 """
 
 import time
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,8 +27,27 @@ def journalled(run: RunElsewhere, /, *, subject: Callable[[Any], Subject] | None
 
     These are `train_dataset`, `compute_loss_func` (the mean over the scored tokens of a step, as the
     Trainer's own, which also keeps sums by slot) and `callbacks`. `subject` makes of the model what probes
-    ask; by default any language model of transformers is asked, in its evaluation mode. One process;
-    SpecError, before anything is trained, for arguments under which it would not train the run.
+    ask; by default any language model of transformers is asked, in its evaluation mode. Several processes
+    that each hold the model (torchrun, DDP) deal a step out among them, and the first one writes and
+    measures. SpecError, before anything is trained, for arguments under which it would not train the run.
+
+    >>> from repetita import CorpusSpec, Passes, Recipe, RunSpec, TokenizerSpec, journalled, ladder
+    >>> from repetita import open_elsewhere
+    >>> text = CorpusSpec(
+    ...     source="python-stdlib", limit_documents=40, tokenizer=TokenizerSpec(kind="bytes"), length=32
+    ... )
+    >>> spec = RunSpec(
+    ...     corpus=text,
+    ...     model=ladder("laptop", vocab_size=257, context=33)["3.8k"],
+    ...     treatment=Passes(n_sequences=8),
+    ...     recipe=Recipe(learning_rate=0.01, warmup_steps=2),
+    ...     steps=4,
+    ...     batch_size=4,
+    ...     trainer="transformers 5 Trainer",
+    ... )
+    >>> with open_elsewhere(spec) as run:
+    ...     sorted(journalled(run))
+    ['callbacks', 'compute_loss_func', 'train_dataset']
     """
     if run.rows.labels != "in_place":
         raise SpecError(
@@ -79,7 +99,7 @@ class TrainerJournal:
 
     def record(self, logs: dict[str, Any], *, model: Any) -> None:
         """Writes down the update that was just made, and measures what is due after it."""
-        sums = torch.cat(self._sums).cpu().numpy().astype(np.float64)
+        sums = _of_all(self._sums).cpu().numpy().astype(np.float64)
         self._sums.clear()
         self.run.record(
             sums,
@@ -127,14 +147,25 @@ class TrainerJournal:
         return Journal()
 
     def _check(self, arguments: Any) -> None:
-        """Raises SpecError for arguments of the Trainer that do not train this run."""
-        spec = self.run.spec
-        rows = arguments.train_batch_size * arguments.gradient_accumulation_steps
+        """Raises SpecError for arguments of the Trainer that do not train this run, and where a process would
+        write that is not the first."""
+        spec, processes = self.run.spec, arguments.world_size
+        rows = processes * arguments.train_batch_size * arguments.gradient_accumulation_steps
+        dealt = arguments.accelerator_config
         for name, given, wanted in (
-            ("world_size", arguments.world_size, 1),
             ("max_steps", arguments.max_steps, spec.steps),
             ("train_sampling_strategy", arguments.train_sampling_strategy, "sequential"),
-            ("per_device_train_batch_size * gradient_accumulation_steps", rows, spec.batch_size),
+            ("processes * per_device_train_batch_size * gradient_accumulation_steps", rows, spec.batch_size),
+            (
+                "average_tokens_across_devices",
+                arguments.average_tokens_across_devices or processes == 1,
+                True,
+            ),
+            ("accelerator_config.split_batches", dealt.split_batches, False),
+            ("accelerator_config.dispatch_batches", bool(dealt.dispatch_batches), False),
+            ("fsdp", arguments.fsdp or None, None),
+            ("deepspeed", arguments.deepspeed, None),
+            ("ignore_data_skip", arguments.ignore_data_skip, False),
             ("logging_strategy", str(getattr(arguments.logging_strategy, "value", "")), "steps"),
             ("logging_steps", arguments.logging_steps, 1),
         ):
@@ -143,6 +174,11 @@ class TrainerJournal:
                     f"TrainingArguments: {name} = {given}, and the journal of this run needs {wanted!r}; set "
                     f"it to that"
                 )
+        if (self.run.folder is None) != bool(arguments.process_index):
+            raise SpecError(
+                f"process {arguments.process_index} of the Trainer opened the run as another one; give "
+                f"open_elsewhere its rank, or start the processes with torchrun"
+            )
 
     def _asked(self, model: Any) -> Subject:
         """A language model of transformers as a subject that reads our ids."""
@@ -156,3 +192,16 @@ class TrainerJournal:
         return Answering(
             Foreign(model, device=device, mask_id=mask_id, pad_id=pad_id), batches=Batches(device)
         )
+
+
+def _of_all(sums: list[Tensor]) -> Tensor:
+    """Sums of the slots of a step, in their order, from those of this process's batches.
+
+    Accelerate deals batches out in turn: of each A, process 0 has the first stretch, and so on.
+    """
+    own_AB3 = torch.stack(sums)
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return own_AB3.flatten(0, 1)
+    all_W = [torch.empty_like(own_AB3) for _ in range(dist.get_world_size())]
+    dist.all_gather(all_W, own_AB3.contiguous())
+    return torch.stack(all_W, dim=1).flatten(0, 2)

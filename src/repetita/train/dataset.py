@@ -130,15 +130,15 @@ class StepBatches(Sampler[list[int]]):
         micro_batch: int | None = None,
     ) -> None:
         size = rows.spec.batch_size
-        self._start, self._rank, self._size = start, rank, size
-        self._own = size // world_size
-        self._micro_batch = micro_batch or self._own
-        self._steps = rows.spec.steps
         if not 0 <= rank < world_size:
             raise SpecError(f"rank = {rank} is none of {world_size} processes; give 0 to {world_size - 1}")
+        self._start, self._rank, self._size = start, rank, size
+        self._own = size // world_size
+        self._micro_batch = self._own if micro_batch is None else micro_batch
+        self._steps = rows.spec.steps
         if not 0 <= start <= rows.spec.steps:
             raise SpecError(f"start = {start} is outside the run of {rows.spec.steps} steps")
-        if size % world_size or self._own % self._micro_batch:
+        if size % world_size or self._micro_batch < 1 or self._own % self._micro_batch:
             raise SpecError(
                 f"a step of {size} sequences is not dealt out evenly to {world_size} processes in batches of "
                 f"{self._micro_batch}; choose numbers whose product divides it"

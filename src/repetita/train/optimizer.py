@@ -1,6 +1,7 @@
 """AdamW as a run uses it: matrices alone decay, one clip over all gradients, state by parameter name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,14 @@ from repetita.train.recipe import Recipe
 
 _STEP = "step"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Trainable(Protocol):
+    """All that an optimizer asks of a model."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Each of its parameters once, by name."""
+        ...
 
 
 class Optimizer:
@@ -21,7 +30,7 @@ class Optimizer:
     before, and not after.
     """
 
-    def __init__(self, model: nn.Module, *, recipe: Recipe) -> None:
+    def __init__(self, model: Trainable, *, recipe: Recipe) -> None:
         named = dict(model.named_parameters())
         order = sorted(named, key=lambda name: named[name].ndim < 2)  # stable: matrices, then the rest
         self.parameters = {name: named[name] for name in order}

@@ -10,13 +10,16 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from repetita.corpus.document_ids import SEMANTICS as IDS
 from repetita.corpus.document_ids import DocumentIds, RunIds
+from repetita.corpus.documents import public_source
 from repetita.corpus.places import placeless
+from repetita.corpus.pretrained_tokenizer import public_tokenizer
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.treatment import Treatment
 from repetita.errors import SpecError
 from repetita.journal import folder
-from repetita.model.config import ModelConfig, count
+from repetita.model.config import AnyModel, count
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import Spec, fingerprint, introduced, plain
 
 SEMANTICS = {
@@ -33,6 +36,9 @@ SEMANTICS = {
 
 MASKING = 1
 """The same for the masks of a masked model, which no causal run depends on."""
+
+PRETRAINED = 1
+"""The same for how a model that somebody else trained is taken over, instead of our own transformer."""
 
 START = 1
 """The same for how a run takes over what another one learned."""
@@ -108,7 +114,7 @@ class RunSpec(Spec):
     """
 
     corpus: CorpusSpec
-    model: ModelConfig
+    model: AnyModel
     treatment: Treatment
     recipe: Recipe
     steps: PositiveInt
@@ -135,6 +141,8 @@ class RunSpec(Spec):
             )
         object.__setattr__(self, "treatment", treatment)
         object.__setattr__(self, "recipe", self.recipe.edit(horizon=horizon))
+        if isinstance(self.model, PretrainedModel):
+            _check_pretrained(self, self.model)
         if self.start is not None:
             _check_shape(self, self.start.run)
             if self.trainer is not None:
@@ -158,8 +166,15 @@ def ancestry(spec: RunSpec, /) -> Iterator[RunSpec]:
 
 
 def with_corpora(spec: RunSpec, /, *, shown: Callable[[CorpusSpec], dict[str, Any]]) -> dict[str, Any]:
-    """The spec as JSON types, its corpus and those of its ancestry as `shown` gives them."""
+    """The spec as JSON types, its corpus and those of its ancestry as `shown` gives them.
+
+    Where somebody else's model lies is left out where that of the text is.
+    """
     values: dict[str, Any] = plain(spec) | {"corpus": shown(spec.corpus)}
+    if isinstance(spec.model, PretrainedModel):
+        values["model"] = plain(spec.model.public)
+        if "source" not in values["corpus"]:
+            values["model"].pop("source", None)
     if spec.start is not None:
         values["start"] |= {"run": with_corpora(spec.start.run, shown=shown)}
     return values
@@ -177,6 +192,9 @@ def run_identity(spec: RunSpec, *, corpus_fingerprint: str, parent: str | None =
     semantics = dict(SEMANTICS)
     if spec.model.objective == "masked":
         semantics["masking"] = MASKING
+    if isinstance(spec.model, PretrainedModel):
+        del semantics["transformer"]
+        semantics["pretrained"] = PRETRAINED
     if spec.document_ids is not None:
         semantics["document_ids"] = IDS
     identity = {
@@ -209,6 +227,7 @@ def run_slug(spec: RunSpec) -> str:
     n_params = count(spec.model).non_embedding
     scale, unit = (1e6, "m") if n_params >= 999_500 else (1e3, "k") if n_params >= 1000 else (1, "")
     size = f"{n_params / scale:.3g}{unit}"
+    size += "-pretrained" if isinstance(spec.model, PretrainedModel) else ""
     ids = "" if spec.document_ids is None else f"-{spec.document_ids.kind}"
     ids += "" if spec.trainer is None else "-elsewhere"
     kinds = "-then-".join(reversed([run.treatment.kind for run in ancestry(spec)]))
@@ -276,10 +295,44 @@ def open_ids(spec: RunSpec, *, corpus: Corpus, schedule: Schedule) -> RunIds | N
     return ids
 
 
+def other_tokenizer(spec: RunSpec) -> str:
+    """That a corpus does not have the ids of somebody else's model, and what gives it them."""
+    source = getattr(spec.model, "source", None) or "SOURCE"
+    return (
+        f"RunSpec: corpus.tokenizer is not that of the model {public_tokenizer(source)}, so that its ids "
+        f"mean other text; set it to hf_tokenizer_spec('{source}'), as does: repetita corpus build "
+        f"{public_source(spec.corpus.source)} --tokenizer {source} --length {spec.corpus.length}"
+    )
+
+
+def _check_pretrained(spec: RunSpec, model: PretrainedModel) -> None:
+    """Raises SpecError where somebody else's model cannot read the corpus."""
+    given = spec.corpus.tokenizer
+    if given.kind != "hf" or given.vocab_size != model.vocab_size:
+        raise SpecError(other_tokenizer(spec))
+    if spec.corpus.length > model.context:
+        raise SpecError(
+            f"RunSpec: corpus.length = {spec.corpus.length} is longer than the context of the model "
+            f"{model.name} ({model.context}); shorten it to that"
+        )
+    if spec.document_ids is not None:
+        raise SpecError(
+            f"RunSpec: document_ids need a model with ids for them, and {model.name} has those of its "
+            f"tokenizer; leave them out"
+        )
+
+
 def _check_shape(spec: RunSpec, parent: RunSpec) -> None:
     """Raises SpecError where weights of `parent` are not weights of this run, or its ids mean other text."""
+    kinds = type(spec.model), type(parent.model)
+    if kinds[0] is not kinds[1]:
+        raise SpecError(
+            f"RunSpec: the run starts from a {kinds[1].__name__} and its model is a {kinds[0].__name__}; "
+            f"give it the model of that run"
+        )
+    fields = [name for name in kinds[0].model_fields if name != "source"]
     for of, ours, theirs, names in (
-        ("model", spec.model, parent.model, list(ModelConfig.model_fields)),
+        ("model", spec.model, parent.model, fields),
         ("corpus.tokenizer", spec.corpus.tokenizer, parent.corpus.tokenizer, ["kind", "vocab_size"]),
     ):
         for name in names:

@@ -1,14 +1,17 @@
 """A run under way: its folder, model, optimizer and place, started afresh, resumed or forked."""
 
+import hashlib
 import logging
 import platform
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import torch
 
 import repetita
 from repetita.corpus.document_ids import RunIds
@@ -19,7 +22,9 @@ from repetita.errors import DamagedError, RunFolderError, SpecError, StorageErro
 from repetita.journal.folder import Key, RunFolder, check_run, measured, read_header, read_journal
 from repetita.journal.records import Event, Reading, StepRecord
 from repetita.model import checkpoint, device
-from repetita.model.live import LiveSubject
+from repetita.model.adopted import Adopted, adopt, keep_files
+from repetita.model.live import subject_of
+from repetita.model.pretrained_spec import PretrainedModel
 from repetita.model.transformer import Transformer
 from repetita.spec import canonical_json, fingerprint
 from repetita.subject import Subject
@@ -28,6 +33,7 @@ from repetita.train.recipe import (
     RunSpec,
     open_ids,
     open_schedule,
+    other_tokenizer,
     run_identity,
     run_slug,
     same_start,
@@ -109,16 +115,19 @@ class Run:
         ids = open_ids(spec, corpus=corpus, schedule=schedule)
         corpus.verify()
         place = device.setup(options.device, threads=options.threads)
-        model = Transformer(spec.model, seed=spec.seed).to(place.torch_device)
+        model = _first_weights(spec, device=place.torch_device)
         optimizer = Optimizer(model, recipe=spec.recipe)
         name = parent.fingerprint if parent else None
         head = header(spec, corpus=corpus, schedule=schedule, place=place, parent=name)
+        opened = RunFolder.open(path, header=head)
+        if isinstance(model, Adopted):
+            keep_files(model.files, run=path)
         return cls(
             spec=spec,
             corpus=corpus,
             schedule=schedule,
             ids=ids,
-            folder=RunFolder.open(path, header=head),
+            folder=opened,
             updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
             parent=parent,
         )
@@ -176,19 +185,20 @@ class Run:
         name = (probe.fingerprint, self.step)
         if name in self.measured:
             return
-        subject = LiveSubject(self.updater.model, device=self.updater.device)
+        subject = subject_of(self.updater.model, device=self.updater.device)
         at = (self.step, self.tokens, self.tokens_total)
         done = write_what_it_says(probe, subject, folder=self.folder, at=at)
         (self.measured if done else self.failed).add(name)
 
     def save(self, *, optimizer: bool) -> None:
         """Commits the journal and keeps the state after `step` updates as a checkpoint."""
+        model = self.spec.model
         checkpoint.save(
             self.folder.path,
             step=self.step,
             tokens=self.tokens,
             tokens_before=self.tokens_before,
-            config=self.spec.model,
+            config=model.public if isinstance(model, PretrainedModel) else model,
             journal=self.folder.commit(),
             model=self.updater.model.state_dict(),
             optimizer=self.updater.optimizer.tensors() if optimizer else None,
@@ -314,7 +324,7 @@ def header(
         "slug": run_slug(spec),
         **identity,
         "spec": with_corpora(spec, shown=public_corpus),
-        "versions": versions(),
+        "versions": versions(*(["transformers"] if isinstance(spec.model, PretrainedModel) else [])),
         "git": git_state(),
         "device": device.describe(place),
         "exposure": schedule.realised()
@@ -323,9 +333,9 @@ def header(
 
 
 @cache
-def versions() -> Mapping[str, str]:
+def versions(*others: str) -> dict[str, str]:
     """Versions of Python and of the libraries that numbers depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version()} | {name: version(name) for name in (*LIBRARIES, *others)}
 
 
 @cache
@@ -345,8 +355,18 @@ def git_state() -> str | None:
         return None
 
 
+def _first_weights(spec: RunSpec, *, device: torch.device) -> Transformer | Adopted:
+    """The model of a run at its step 0, but for what a parent has taught it."""
+    if isinstance(spec.model, PretrainedModel):
+        return adopt(spec.model, device=str(device), dropout=spec.recipe.dropout)
+    return Transformer(spec.model, seed=spec.seed).to(device)
+
+
 def _check_sizes(spec: RunSpec, corpus: Corpus) -> None:
-    """The model can read the corpus: vocabulary and length fit."""
+    """The model can read the corpus: vocabulary and length fit, and of somebody else's model every id."""
+    model, written = spec.model, corpus.tokenizer.to_json()
+    if isinstance(model, PretrainedModel) and hashlib.sha256(written.encode()).hexdigest() != model.tokenizer:
+        raise SpecError(other_tokenizer(spec))
     if corpus.tokenizer.vocab_size > spec.model.vocab_size:
         raise SpecError(
             f"ModelConfig: vocab_size = {spec.model.vocab_size} is below the tokenizer's "

@@ -14,7 +14,8 @@ from repetita.corpus.masking import KINDS, training_masks
 from repetita.corpus.schedule import LANES, Batch
 from repetita.errors import SpecError, TrainingDiverged
 from repetita.journal.records import StepRecord
-from repetita.model.loss import Objective, objective
+from repetita.model.adopted import Adopted
+from repetita.model.loss import Objective
 from repetita.model.transformer import Transformer
 from repetita.subject import Rows
 from repetita.train.optimizer import Optimizer
@@ -27,7 +28,7 @@ class Updater(NamedTuple):
     """What an update needs beside the rows: the spec, the model, its optimizer, and how to compute."""
 
     spec: RunSpec
-    model: Transformer
+    model: Transformer | Adopted
     optimizer: Optimizer
     device: torch.device
     micro_batch: int | None
@@ -77,11 +78,10 @@ class Updater(NamedTuple):
         for start in range(0, len(rows.tokens), size):
             tokens, targets, scored = (values[start : start + size] for values in rows)
             at_N = torch.from_numpy(np.flatnonzero(scored)).to(self.device)
-            part = objective(
+            part = self.model.objective(
                 self.model.states(
                     torch.from_numpy(tokens).to(self.device), at_N=at_N, dropout=dropout, generator=generator
                 ),
-                weight_VD=self.model.output_weight,
                 targets_N=torch.from_numpy(targets[scored]).to(self.device),
                 scale=scale,
             )
