@@ -35,8 +35,13 @@ def cluster() -> Iterator[Any]:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "memory": 1 << 30, "object_store_memory": 1 << 27, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
+    node: dict[str, Any] = {
+        "num_cpus": 1,
+        "memory": 1 << 30,
+        "object_store_memory": 1 << 27,
+        "include_dashboard": False,
+    }
+    made: Any = Cluster(initialize_head=True, head_node_args=node)
     made.second = made.add_node(**node)
     yield made
     made.shutdown()
