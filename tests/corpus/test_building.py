@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from repetita.corpus import building as module
-from repetita.corpus.building import build_shards, text_fingerprint
+from repetita.corpus import training_sample
+from repetita.corpus.building import build_shards
 from repetita.corpus.documents import find_source
 from repetita.corpus.encoding import Stretch, Task
+from repetita.corpus.finishing import text_fingerprint
 from repetita.corpus.shards import Shards
 from repetita.corpus.source import Document
 from repetita.corpus.tokenizer import Encoded, Tokenizer, TokenizerSpec, train_tokenizer
@@ -106,11 +108,11 @@ def test_limit_and_training_sample(corpus: Path, monkeypatch: pytest.MonkeyPatch
         source = find_source(str(corpus))
         build_shards(corpus.parent / "cache" / name, source=source, tokenizer=TokenizerSpec())
 
-    monkeypatch.setattr(module, "train_tokenizer", spy)
+    monkeypatch.setattr(training_sample, "train_tokenizer", spy)
     build("all")
     assert seen == TEXTS
     seen.clear()
-    monkeypatch.setattr(module, "TRAINING_BYTES", 25)
+    monkeypatch.setattr(training_sample, "TRAINING_BYTES", 25)
     build("sample")
     assert sum(len(text.encode()) for text in seen) in (24, 25)
 
@@ -168,7 +170,7 @@ def test_what_is_committed_is_not_done_again(
 ) -> None:
     folder = stopped(tmp_path, monkeypatch, 12)
     encoded = json.loads((folder / "state.json").read_text())["encoded"]
-    monkeypatch.setattr(module, "train_tokenizer", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(training_sample, "train_tokenizer", lambda *_, **__: 1 / 0)
     starts: list[int] = []
     write = module._Build.write
 
@@ -286,7 +288,7 @@ def test_large_vocabularies_take_four_bytes(corpus: Path, monkeypatch: pytest.Mo
         def to_json(self) -> str:
             return train_tokenizer(BYTES, texts=[]).to_json()
 
-    monkeypatch.setattr(module, "train_tokenizer", lambda *_, **__: Wide())
+    monkeypatch.setattr(training_sample, "train_tokenizer", lambda *_, **__: Wide())
     spec = TokenizerSpec(vocab_size=70_000)
     shards = build_shards(corpus.parent / "built", source=find_source(str(corpus)), tokenizer=spec)
     assert shards.tokens.max() == 69_999

@@ -8,24 +8,26 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repetita import seeds
-from repetita.corpus.catalogue import RECORDS, STRINGS, Catalogue, open_catalogue
+from repetita.corpus.catalogue import RECORDS, STRINGS
 from repetita.corpus.encoding import PROGRAM, Encoder, Stretch, Task, unpack
+from repetita.corpus.finishing import versions, write_manifest
 from repetita.corpus.growing import Committed, GrowingFile
+from repetita.corpus.input_files import documents_to_lay_out
 from repetita.corpus.layout import Cutter, Layout, constants
-from repetita.corpus.pretrained_tokenizer import open_pretrained, published_tokenizer, tokenizer_identity
-from repetita.corpus.shards import FILES, SCHEMA, Shards, open_shards
-from repetita.corpus.source import Document, Source
-from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer, train_tokenizer
+from repetita.corpus.pretrained_tokenizer import open_pretrained, tokenizer_identity
+from repetita.corpus.shards import Shards, open_shards
+from repetita.corpus.source import Document, LongDocument, Source
+from repetita.corpus.token_files import BEGINNING, TOKEN_FILES, TokenFiles
+from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
+from repetita.corpus.training_sample import TEXT, trained_tokenizer
 from repetita.corpus.workers import WorkerGone, Workers, cores
-from repetita.errors import CorpusError, RunStopped
+from repetita.errors import RunStopped
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.spec import fingerprint
 
@@ -33,15 +35,13 @@ log = logging.getLogger(__name__)
 
 BUILDING = 1
 """Raised when an unfinished build of the version before cannot be gone on with."""
-TRAINING_BYTES = 64 << 20
-"""A tokenizer is trained on documents of at most so many bytes, by a keyed choice where there are more."""
 IN_PROCESS_BYTES = 4 << 20
 """Less text than this is encoded at once, without starting workers."""
 COMMIT_SECONDS = 5.0
 """A killed build loses about so much."""
 
-TEXT, STATE = "text.tmp", "state.json"
-GROWING = (TEXT, RECORDS, STRINGS, "lengths.bin", "tokens.bin", "sentences.bin", "paragraphs.bin")
+STATE, TOKENIZER = "state.json", "tokenizer.json"
+GROWING = (TEXT, RECORDS, STRINGS, *TOKEN_FILES)
 
 Progress = Callable[[str, float], None]
 """Told the stage and the share of it that is done, 0 while that is not known."""
@@ -103,7 +103,7 @@ def _build(
             "signature": source.signature,
             "tokenizer": tokenizer_identity(spec, sha256=content),
             "limit": limit,
-            "versions": _versions(),
+            "versions": versions(),
             # A document of which a part is encoded has to be cut at the same places again.
             "layout": constants(),
         }
@@ -111,15 +111,16 @@ def _build(
     with ExitStack() as stack:
         build = _Build(folder, identity, dtype=np.dtype("<u2" if spec.vocab_size <= 1 << 16 else "<u4"))
         stack.callback(build.close)
-        documents = islice(source.documents(), limit)
+        documents = islice(documents_to_lay_out(source), limit)
         if not build.laid_out and not build.layout.skip(documents):
             build.start_over()
-            documents = islice(source.documents(), limit)
+            documents = islice(documents_to_lay_out(source), limit)
         if spec.kind == "bpe" and given is None:
             for _ in build.reading(documents, progress):
                 pass
-        tokenizer = given or _trained(folder, spec, progress)
-        write_atomic(folder / "tokenizer.json", tokenizer.to_json().encode())
+        kept = folder / TOKENIZER
+        tokenizer = given or trained_tokenizer(spec, folders=[folder], kept=kept, progress=progress)
+        write_atomic(kept, tokenizer.to_json().encode())
         cutter = Cutter(text=build.files[TEXT], records=build.files[RECORDS], tokenizer=tokenizer)
         stack.callback(cutter.close)
         tasks = build.tasks(cutter, documents, progress)
@@ -129,12 +130,7 @@ def _build(
             if build.laid_out:
                 progress("tokenizing", task.stop / build.layout.n_bytes)
             build.commit_now_and_then()
-        if not build.layout.n_documents:
-            where = source.card.get("source", source.name)
-            raise CorpusError(
-                f"the corpus '{where}' is empty: no document has any text; give one that has some"
-            )
-        build.finish({"card": source.card, "tokenizer": published_tokenizer(spec)})
+        build.finish(source, spec)
 
 
 class _Build:
@@ -152,7 +148,7 @@ class _Build:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         self.files = {name: GrowingFile(self.folder / name) for name in GROWING}
-        self._begin({"laid_out": False, "encoded": 0, "unknown": 0, "lossless": True, "last": {}})
+        self._begin({"laid_out": False} | BEGINNING)
 
     def _go_on(self) -> bool:
         """Goes back to what was committed; False where nothing of the same build was, or it is damaged."""
@@ -172,18 +168,11 @@ class _Build:
 
     def _begin(self, state: dict[str, Any]) -> None:
         self.laid_out: bool = state["laid_out"]
-        self._encoded: int = state["encoded"]
-        self._unknown: int = state["unknown"]
-        self._lossless: bool = state["lossless"]
-        self._last: dict[str, int] = state["last"]
+        self._tokens = TokenFiles(self.files, dtype=self.dtype, state=state)
         self.layout = Layout(text=self.files[TEXT], records=self.files[RECORDS], strings=self.files[STRINGS])
-        lengths = np.fromfile(self.folder / "lengths.bin", "<i8")
-        # What the tokens of whole documents leave is of the one that is being encoded in parts.
-        self._position = self.files["tokens.bin"].bytes // self.dtype.itemsize
-        self._done, self._partial = len(lengths), self._position - int(lengths.sum()) - len(lengths)
         self._committed = time.monotonic()
 
-    def reading(self, documents: Iterator[Document], progress: Progress) -> Iterator[None]:
+    def reading(self, documents: Iterator[Document | LongDocument], progress: Progress) -> Iterator[None]:
         """Lays out what is left of the documents, and halts now and then."""
         progress("reading", 0.0)
         if not self.laid_out:
@@ -195,36 +184,18 @@ class _Build:
             self.commit()
         progress("reading", 1.0)
 
-    def tasks(self, cutter: Cutter, documents: Iterator[Document], progress: Progress) -> Iterator[Task]:
+    def tasks(
+        self, cutter: Cutter, documents: Iterator[Document | LongDocument], progress: Progress
+    ) -> Iterator[Task]:
         """What is still to be encoded, while it is being laid out."""
-        cutter.go_to(document=self._done, at=self._encoded)
+        cutter.go_to(document=self._tokens.n_documents, at=self._tokens.encoded)
         yield from cutter.tasks(until=self.layout.n_documents)
         for _ in () if self.laid_out else self.reading(documents, progress):
             yield from cutter.tasks(until=self.layout.n_documents)
 
     def write(self, task: Task, stretch: Stretch) -> None:
         """Appends what a task came to; tasks come in order."""
-        self.files["tokens.bin"].write(stretch.tokens)
-        for name, ends in (
-            ("sentences.bin", stretch.sentence_ends),
-            ("paragraphs.bin", stretch.paragraph_ends),
-        ):
-            ends = ends + self._position
-            # Two parts of a document may find the same end between them.
-            ends = ends[ends > self._last.get(name, -1)]
-            if ends.size:
-                self._last[name] = int(ends[-1])
-                self.files[name].write(ends.astype("<i8").tobytes())
-        self._position += len(stretch.tokens) // self.dtype.itemsize
-        lengths = stretch.n_tokens.astype("<i8")
-        lengths[0] += self._partial
-        self._partial = 0 if task.closes else int(lengths[0])
-        if task.closes:
-            self.files["lengths.bin"].write(lengths.tobytes())
-            self._done += len(lengths)
-        self._encoded = task.stop
-        self._unknown += stretch.n_unknown
-        self._lossless &= stretch.lossless
+        self._tokens.append(task, stretch)
 
     def commit_now_and_then(self) -> None:
         """Commits if the last time was long ago."""
@@ -237,37 +208,21 @@ class _Build:
             "identity": self._identity,
             "files": {name: file.commit() for name, file in self.files.items()},
             "laid_out": self.laid_out,
-            "encoded": self._encoded,
-            "unknown": self._unknown,
-            "lossless": self._lossless,
-            "last": self._last,
-        }
+        } | self._tokens.state
         write_atomic(self.folder / STATE, json.dumps(state).encode())
         self._committed = time.monotonic()
 
-    def finish(self, told: dict[str, Any]) -> None:
+    def finish(self, source: Source, tokenizer: TokenizerSpec) -> None:
         """Writes the manifest; what only the build needed goes."""
         self.commit()
-        catalogue = open_catalogue(self.folder)
-        manifest = {
-            "schema": SCHEMA,
+        facts = {
             "dtype": self.dtype.str,
-            "n_documents": len(catalogue),
             "n_bytes": self.layout.n_bytes,
-            "n_tokens": self._position - len(catalogue),
-            "lossless": self._lossless,
-            "unknown_tokens": self._unknown,
-            "text_sha256": text_fingerprint(catalogue),
-            "versions": _versions() | {"repetita": version("repetita")},
-            "files": {},
-            **told,
+            "n_tokens": self._tokens.n_tokens,
+            "lossless": self._tokens.lossless,
+            "unknown_tokens": self._tokens.unknown,
         }
-        for name in FILES:
-            with (self.folder / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            manifest["files"][name] = {"bytes": (self.folder / name).stat().st_size, "sha256": digest}
-        manifest["sha256"] = fingerprint(manifest)
-        write_atomic(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        write_manifest(self.folder, source=source, tokenizer=tokenizer, facts=facts, files={})
         for name in (TEXT, STATE):
             (self.folder / name).unlink()
         sync_folder(self.folder)
@@ -294,7 +249,7 @@ def _encoded(
     if n > 1 and size > IN_PROCESS_BYTES:
         told = {name: str(path) for name, path in paths.items()} | {"dtype": build.dtype.str}
         try:
-            told |= {"tokenizer": str(build.folder / "tokenizer.json")}
+            told |= {"tokenizer": str(build.folder / TOKENIZER)}
             pool: Workers[Task, Stretch] = Workers(n, told=told, program=PROGRAM, decode=unpack)
         except OSError as error:
             log.warning("no worker can be started (%s); one process encodes", error)
@@ -309,52 +264,6 @@ def _encoded(
         yield ((task, encoder.encode(task)) for task in chain(first, tasks))
     finally:
         encoder.close()
-
-
-def text_fingerprint(catalogue: Catalogue, /) -> str:
-    """The fingerprint of the three lists `[hashes, sources, dates]`, some thousand values at a time."""
-    sha256 = hashlib.sha256()
-    before = "[["
-    for column in (catalogue.hashes(), iter(catalogue.sources), iter(catalogue.dates)):
-        while values := list(islice(column, 10_000)):
-            sha256.update((before + json.dumps(values, separators=(",", ":"))[1:-1]).encode())
-            before = ","
-        before = "],["
-    sha256.update(b"]]")
-    return sha256.hexdigest()
-
-
-def _trained(folder: Path, spec: TokenizerSpec, progress: Progress) -> Tokenizer:
-    """The tokenizer of the text that is laid out, unless a killed build has trained it."""
-    if (folder / "tokenizer.json").exists():
-        return load_tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    progress("training the tokenizer", 0.0)
-    tokenizer = train_tokenizer(spec, texts=_training_texts(folder))
-    progress("training the tokenizer", 1.0)
-    return tokenizer
-
-
-def _training_texts(folder: Path) -> Iterator[str]:
-    """All documents, or a keyed choice of them up to TRAINING_BYTES, in their order."""
-    sizes = open_catalogue(folder).n_bytes
-    starts, n = np.concatenate([[0], np.cumsum(sizes)]), len(sizes)
-    chosen = np.arange(n)
-    if starts[-1] > TRAINING_BYTES:
-        order = seeds.Permutation(n, seeds.key(0, "tokenizer"))(chosen)
-        n_chosen = 1 + int(np.searchsorted(np.cumsum(sizes[order]), TRAINING_BYTES))
-        chosen = np.sort(order[:n_chosen])
-    left = TRAINING_BYTES
-    with (folder / TEXT).open("rb") as file:
-        for document in chosen.tolist():
-            file.seek(int(starts[document]))
-            # A cut at the limit may split a character, which is then left out.
-            size = min(left, int(sizes[document]))
-            left -= size
-            yield file.read(size).decode("utf-8", errors="ignore")
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("tokenizers", "numpy")}
 
 
 def _mention_left_over(path: Path) -> None:

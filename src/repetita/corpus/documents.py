@@ -1,17 +1,19 @@
 """Find a corpus: text, folders, JSON lines, Parquet, Hugging Face data sets and the built-in ones."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from repetita.corpus.built_in import BUILT_IN, built_in
 from repetita.corpus.hub import HUB, hub_dataset
-from repetita.corpus.json_lines import JSONL_SUFFIXES, json_rows
+from repetita.corpus.input_files import local_files, read_files
+from repetita.corpus.json_lines import JSONL_SUFFIXES
 from repetita.corpus.saved_dataset import is_saved_dataset, saved_dataset
-from repetita.corpus.source import Document, Row, Source, decode_utf8, files_signature, row_documents, slug
+from repetita.corpus.source import Document, InputFile, Source, decode_utf8, files_signature, slug
 from repetita.corpus.synthetic import SyntheticSpec
-from repetita.corpus.tables import parquet_rows
-from repetita.corpus.text_files import TEXT_SUFFIXES, files_below, folder_stratum, text_documents
+from repetita.corpus.text_files import TEXT_SUFFIXES, files_below
 from repetita.errors import CorpusError, SpecError, nearest
+from repetita.spec import fingerprint
 
 __all__ = [
     "BUILT_IN",
@@ -30,10 +32,7 @@ PARQUET_SUFFIXES = (".parquet",)
 KINDS = {"text": TEXT_SUFFIXES, "Parquet": PARQUET_SUFFIXES, "JSON lines": JSONL_SUFFIXES}
 """Kinds of files that a folder may hold, one of them at a time."""
 
-TABLES: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    "Parquet": lambda path, text_field: parquet_rows(path, text_field=text_field),
-    "JSON lines": lambda path, _: json_rows(path),
-}
+TABLES = ("Parquet", "JSON lines")
 """Kinds of files that hold a document a row."""
 
 ABOUT = ("readme", "license")
@@ -69,10 +68,10 @@ def find_source(
     """Find a corpus: a built-in name, `hf:NAME` of the Hugging Face hub, else a path.
 
     A path is a text file, JSON lines, a Parquet file, a folder that `datasets` saved, or a folder of text
-    files, of Parquet files or of JSON lines, read in the order of their names; README and LICENSE at the top
-    of a folder of tables are left out. A file `./sotu` is not hidden
-    by the name: write it with its `./`. Raises CorpusError when there is nothing there, or files of two
-    kinds; SpecError for a `subset` or `split` without effect.
+    files, of Parquet files or of JSON lines, or a pattern of such files (data/*.jsonl), read in the order of
+    their names; README and LICENSE at the top of a folder of tables are left out. A file `./sotu` is not
+    hidden by the name: write it with its `./`. Raises CorpusError when there is nothing there, or files of
+    two kinds; SpecError for a `subset` or `split` without effect.
     """
     check_parts(source, subset=subset, split=split)
     if source in BUILT_IN:
@@ -84,7 +83,8 @@ def find_source(
     path = Path(source).expanduser()
     if path.is_dir() and is_saved_dataset(path):
         return saved_dataset(path, text_field=text_field, split=split)
-    if split is not None and path.exists():
+    matched = None if path.exists() else _pattern(source, text_field)
+    if split is not None and (matched or path.exists()):
         raise SpecError(
             f"split = '{split}' has no effect on {path}, which has no splits; leave it out, or give the "
             f"files of that split by their own path"
@@ -93,6 +93,8 @@ def find_source(
         return _folder(path, text_field)
     if path.is_file():
         return _file(path, text_field)
+    if matched is not None:
+        return matched
     beside = [str(path.parent / one.name) for one in path.parent.glob("[!.]*")]
     hint = nearest(source, [*BUILT_IN, *beside])
     if not hint.startswith("did"):
@@ -127,12 +129,30 @@ def public_source(source: str) -> str:
 def _file(path: Path, text_field: str) -> Source:
     kind = next((kind for kind in TABLES if path.name.lower().endswith(KINDS[kind])), "text")
     name = path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[0]
-    return Source(
-        slug(name),
-        files_signature([path], root=path.parent),
-        {"source": path.name},
-        lambda: _documents([path], root=path.parent, kind=kind, text_field=text_field),
-    )
+    return _source([path], root=path.parent, kind=kind, text_field=text_field, name=name, shown=path.name)
+
+
+def _pattern(source: str, text_field: str) -> Source | None:
+    """The files that a pattern such as data/*.jsonl matches, all of one kind; None where none does."""
+    parts = Path(source).expanduser().parts
+    fixed = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
+    if fixed is None:
+        return None
+    root = Path(*parts[:fixed])
+    try:
+        paths = [path for path in root.glob(str(Path(*parts[fixed:]))) if path.is_file()]
+    except (OSError, ValueError):  # A pattern that is none, or a folder that may not be read.
+        return None
+    paths.sort(key=lambda path: path.relative_to(root).as_posix())
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        kind = next((kind for kind in KINDS if path.name.lower().endswith(KINDS[kind])), "text")
+        found.setdefault(kind, []).append(path)
+    if not found:
+        return None
+    kind = _one_kind(found, root=root, what=f"the pattern {source} matches")
+    name = re.sub(r"[*?\[\]]", "", parts[-1].rsplit(".", 1)[0]) or root.resolve().name
+    return _source(paths, root=root, kind=kind, text_field=text_field, name=name, shown=parts[-1])
 
 
 def _folder(root: Path, text_field: str) -> Source:
@@ -147,28 +167,30 @@ def _folder(root: Path, text_field: str) -> Source:
             f"the folder {root} has no text file (.txt, .md, .py, ...), no Parquet file (.parquet) and no "
             f"JSON lines (.jsonl, ...); give a folder that has some"
         )
+    kind = _one_kind(found, root=root, what=f"the folder {root} holds")
+    name = root.resolve().name
+    return _source(found[kind], root=root, kind=kind, text_field=text_field, name=name, shown=name)
+
+
+def _one_kind(found: dict[str, list[Path]], *, root: Path, what: str) -> str:
     if len(found) > 1:
         both = " and ".join(f"{kind} ({paths[0].relative_to(root)})" for kind, paths in found.items())
         raise CorpusError(
-            f"the folder {root} holds files of several kinds, {both}; leave one kind in it, or give a file "
-            f"or a folder of one kind by its own path"
+            f"{what} files of several kinds, {both}; leave one kind in it, or give a file or a folder of one "
+            f"kind by its own path"
         )
-    ((kind, paths),) = found.items()
-    name = root.resolve().name
+    return next(iter(found))
+
+
+def _source(paths: list[Path], *, root: Path, kind: str, text_field: str, name: str, shown: str) -> Source:
+    def files() -> list[InputFile]:
+        return local_files(paths, root=root, kind=kind, text_field=text_field)
+
     return Source(
         slug(name),
         files_signature(paths, root=root),
-        {"source": name},
-        lambda: _documents(paths, root=root, kind=kind, text_field=text_field),
+        {"source": shown},
+        lambda: read_files(files()),
+        files,
+        place=fingerprint([str(root.resolve()), shown, text_field]),
     )
-
-
-def _documents(paths: list[Path], *, root: Path, kind: str, text_field: str) -> Iterator[Document]:
-    if kind == "text":
-        yield from text_documents(paths, root=root)
-        return
-    for path in paths:
-        rows = TABLES[kind](path, text_field)
-        prefix = f"{path.relative_to(root).as_posix()}:" if len(paths) > 1 else ""
-        stratum = folder_stratum(path, root=root)
-        yield from row_documents(rows, text_field=text_field, prefix=prefix, stratum=stratum)

@@ -6,7 +6,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repetita.corpus.source import KNOWN_FIELDS, Document, Row, Source, row_documents, slug
+from repetita.corpus.source import (
+    KNOWN_FIELDS,
+    NAME_FIELDS,
+    Document,
+    InputFile,
+    Row,
+    Source,
+    row_documents,
+    slug,
+)
 from repetita.errors import CorpusError, SpecError, first_line, nearest
 from repetita.spec import fingerprint
 
@@ -46,9 +55,20 @@ def hub_dataset(source: str, *, text_field: str, subset: str | None, split: str 
     commit = _commit(name, revision, source=source)
     split = split or "train"
 
+    def opened() -> Any:
+        if commit.trouble is not None and not _offline():
+            raise _unreachable(source, commit.trouble)
+        return _stream(name, commit.revision, source, subset, split, text_field)
+
     def documents() -> Iterator[Document]:
-        rows = _rows(name, commit, source=source, text_field=text_field, subset=subset, split=split)
-        yield from row_documents(rows, text_field=text_field)
+        with _unseen():
+            yield from row_documents(_rows(opened(), source), text_field=text_field)
+
+    def files() -> list[InputFile]:
+        with _unseen():
+            n = int(opened().num_shards)
+        pieces = [(commit.revision, subset, split, index, n) for index in range(n)]
+        return [InputFile("hub", f"{HUB}{name}", "", text_field=text_field, piece=piece) for piece in pieces]
 
     card = {
         "source": f"{HUB}{name}",
@@ -59,7 +79,29 @@ def hub_dataset(source: str, *, text_field: str, subset: str | None, split: str 
     if subset is not None:
         card["subset"] = subset
     signature = fingerprint([HUB, name, commit.revision, subset, split])
-    return Source(slug(name), signature, card, documents)
+    return Source(slug(name), signature, card, documents, files)
+
+
+GIVEN, NUMBERED = "=", "#"
+"""What a row's name begins with in `hub_rows`: it has one, or its number in its file stands for it."""
+
+
+def hub_rows(file: InputFile, /) -> Iterator[Row]:
+    """The rows of one file of a data set; of each the name says whether it is its own.
+
+    A row without a name is called by its number in the whole data set, which one file does not know.
+    """
+    assert file.piece is not None
+    revision, subset, split, index, n = file.piece
+    where = f"{file.path}, file {index + 1} of {n}"
+    with _unseen():
+        stream = _stream(file.path.removeprefix(HUB), revision, where, subset, split, file.text_field)
+        if stream.num_shards != n:
+            raise CorpusError(f"{file.path} has {stream.num_shards} files now and had {n}; build again")
+        for row in _rows(stream.shard(num_shards=n, index=index), where):
+            own = next((row.fields[key] for key in NAME_FIELDS if row.fields.get(key) is not None), "")
+            name = f"{GIVEN}{own}" if str(own) else f"{NUMBERED}{row.number}"
+            yield row._replace(fields={**row.fields, NAME_FIELDS[0]: name})
 
 
 def _parsed(source: str) -> tuple[str, str]:
@@ -108,25 +150,25 @@ def _commit(name: str, revision: str, *, source: str) -> _Commit:
     return _Commit(info.sha or revision, ", ".join([licence] if isinstance(licence, str) else licence))
 
 
-def _rows(
-    name: str, commit: _Commit, *, source: str, text_field: str, subset: str | None, split: str
-) -> Iterator[Row]:
-    if commit.trouble is not None and not _offline():
-        raise _unreachable(source, commit.trouble)
-    with _unseen():
-        stream = _open(name, commit.revision, source=source, subset=subset, split=split)
-        columns: list[str] | None = stream.column_names
-        if columns is not None:
-            if text_field not in columns:
-                raise CorpusError(
-                    f"{source} has no column '{text_field}' (it has {', '.join(columns)}); name the right "
-                    f"one as text_field"
-                )
-            # What is not asked for, pictures for example, is not decoded.
-            stream = stream.select_columns([one for one in columns if one in {text_field, *KNOWN_FIELDS}])
-        rows, number = iter(stream), 0
-        while (row := _next(rows, where=f"{source}, row {(number := number + 1)}")) is not None:
-            yield Row(row, number, f"{source}, row {number}")
+def _stream(name: str, revision: str, source: str, subset: str | None, split: str, text_field: str) -> Any:
+    """The data set with the columns that are read."""
+    stream = _open(name, revision, source=source, subset=subset, split=split)
+    columns: list[str] | None = stream.column_names
+    if columns is None:
+        return stream
+    if text_field not in columns:
+        raise CorpusError(
+            f"{source} has no column '{text_field}' (it has {', '.join(columns)}); name the right one as "
+            f"text_field"
+        )
+    # What is not asked for, pictures for example, is not decoded.
+    return stream.select_columns([one for one in columns if one in {text_field, *KNOWN_FIELDS}])
+
+
+def _rows(stream: Any, source: str) -> Iterator[Row]:
+    rows, number = iter(stream), 0
+    while (row := _next(rows, where=f"{source}, row {(number := number + 1)}")) is not None:
+        yield Row(row, number, f"{source}, row {number}")
 
 
 def _next(rows: Iterator[dict[str, Any]], *, where: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from repetita.corpus.catalogue import RECORD, Entry
 from repetita.corpus.encoding import Task, pread
 from repetita.corpus.growing import GrowingFile
-from repetita.corpus.source import Document
+from repetita.corpus.source import Document, LongDocument
 from repetita.corpus.tokenizer import Tokenizer
 
 STRETCH_BYTES = 1 << 20
@@ -52,7 +52,7 @@ class Layout:
         """Bytes of text laid out so far."""
         return self._text.bytes
 
-    def skip(self, documents: Iterator[Document]) -> bool:
+    def skip(self, documents: Iterator[Document | LongDocument]) -> bool:
         """Passes over those that are laid out already; False when the last of them is another one now."""
         n = self.n_documents
         if n == 0:
@@ -63,15 +63,13 @@ class Layout:
             record = pread(descriptor, (n - 1) * RECORD.itemsize, n * RECORD.itemsize)
         finally:
             os.close(descriptor)
-        return last is not None and _entry(last).packed()[0] == record
+        return last is not None and _entry(last, _parts(last)).packed()[0] == record
 
-    def take(self, documents: Iterable[Document]) -> Iterator[None]:
+    def take(self, documents: Iterable[Document | LongDocument]) -> Iterator[None]:
         """Lays documents out; halts after every so much text, when all files can be read by others."""
         halt = self.n_bytes + STRETCH_BYTES
         for document in documents:
-            for part in _parts(document.text):
-                self._text.write(part)
-            record, strings = _entry(document).packed()
+            record, strings = _entry(document, self._written(document)).packed()
             self._records.write(record)
             self._strings.write(strings)
             if self.n_bytes >= halt:
@@ -81,22 +79,30 @@ class Layout:
         self.flush()
         yield
 
+    def _written(self, document: Document | LongDocument) -> Iterator[bytes]:
+        for part in _parts(document):
+            self._text.write(part)
+            yield part
+
     def flush(self) -> None:
         """Lets others read what is laid out."""
         for file in (self._text, self._records, self._strings):
             file.flush()
 
 
-def _entry(document: Document) -> Entry:
+def _entry(document: Document | LongDocument, parts: Iterable[bytes]) -> Entry:
     sha256, size = hashlib.sha256(), 0
-    for part in _parts(document.text):
+    for part in parts:
         sha256.update(part)
         size += len(part)
     return Entry(size, sha256.digest(), document.name, document.source, document.date)
 
 
-def _parts(text: str) -> Iterator[bytes]:
+def _parts(document: Document | LongDocument) -> Iterator[bytes]:
     """The text in UTF-8, so that a long one is never there as a whole."""
+    if isinstance(document, LongDocument):
+        return (part.encode() for part in document.parts())
+    text = document.text
     return (text[at : at + STRETCH_BYTES].encode() for at in range(0, len(text), STRETCH_BYTES))
 
 

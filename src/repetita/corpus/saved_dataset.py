@@ -1,13 +1,13 @@
 """Folders that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repetita.corpus.source import Document, Source, files_signature, row_documents, slug
-from repetita.corpus.tables import arrow_rows
+from repetita.corpus.input_files import read_files, stamped
+from repetita.corpus.source import InputFile, Source, files_signature, slug
 from repetita.errors import CorpusError, SpecError, nearest
+from repetita.spec import fingerprint
 
 DICT_FILE, STATE_FILE, INFO_FILE = "dataset_dict.json", "state.json", "dataset_info.json"
 
@@ -33,16 +33,18 @@ def saved_dataset(folder: Path, *, text_field: str, split: str | None) -> Source
         raise SpecError(f"split = '{split}' has no effect on {folder}, which is one data set; leave it out")
     paths = _data_files(part)
 
-    def documents() -> Iterator[Document]:
-        for path in paths:
-            prefix = f"{path.stem}:" if len(paths) > 1 else ""
-            yield from row_documents(
-                arrow_rows(path, text_field=text_field), text_field=text_field, prefix=prefix
-            )
+    def files() -> list[InputFile]:
+        names = [f"{path.stem}:" if len(paths) > 1 else "" for path in paths]
+        return [
+            stamped(InputFile("Arrow", str(path), name, text_field=text_field))
+            for path, name in zip(paths, names, strict=True)
+        ]
 
     licence = str(_read(part / INFO_FILE).get("license") or "unknown")
     card = {"source": name, **({"split": split} if split else {}), "licence": licence}
-    return Source(slug(name), files_signature([part / STATE_FILE, *paths], root=folder), card, documents)
+    signature = files_signature([part / STATE_FILE, *paths], root=folder)
+    place = fingerprint([str(part.resolve()), text_field])
+    return Source(slug(name), signature, card, lambda: read_files(files()), files, place)
 
 
 def _known_split(folder: Path, split: str) -> str:

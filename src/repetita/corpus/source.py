@@ -1,7 +1,7 @@
 """A document, a corpus that was found but not yet read, and what all readers share."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,32 @@ class Document(NamedTuple):
     """ISO date or year, for ordering only."""
 
 
+class LongDocument(NamedTuple):
+    """A document whose text is read in pieces, each time anew: all that building needs of a large one."""
+
+    parts: Callable[[], Iterator[str]]
+    name: str
+    source: str
+    date: str | None
+
+
+class InputFile(NamedTuple):
+    """A file of a corpus, told so that any process can read it without the others."""
+
+    kind: str
+    """How it is read: text, JSON lines, Parquet, Arrow or hub."""
+    path: str
+    name: str
+    """The name of the document that it is; of rows, what stands before the numbers of those without one."""
+    stratum: str = ""
+    text_field: str = "text"
+    n_bytes: int = 0
+    """Its size as it lies there; 0 where that is not known."""
+    modified_ns: int = 0
+    piece: tuple[str, str | None, str, int, int] | None = None
+    """Of a data set of the hub: commit, subset, split, and which file of how many."""
+
+
 class Source(NamedTuple):
     """A corpus that was found but not yet read."""
 
@@ -39,6 +65,10 @@ class Source(NamedTuple):
     card: dict[str, str]
     """Provenance: where the text is from, its version and its licence."""
     documents: Callable[[], Iterator[Document]]
+    files: Callable[[], Sequence[InputFile]] = tuple
+    """The files that hold it, in their order; none where it is not made of files."""
+    place: str = ""
+    """What stays the same when its files change: where they are."""
 
 
 class Row(NamedTuple):
@@ -106,10 +136,15 @@ def decode_utf8(data: bytes, *, name: str, start: int = 0) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{name} is not UTF-8: byte {start + error.start} is 0x{data[error.start]:02x}; convert it, for "
-            f"example with iconv -f latin1 -t utf-8"
-        ) from None
+        raise not_utf8(name, byte=start + error.start, value=data[error.start]) from None
+
+
+def not_utf8(name: str, *, byte: int, value: int) -> CorpusError:
+    """The error for a byte, at this place, that is no UTF-8."""
+    return CorpusError(
+        f"{name} is not UTF-8: byte {byte} is 0x{value:02x}; convert it, for example with iconv -f latin1 -t "
+        f"utf-8"
+    )
 
 
 def read_text(path: Path) -> str:

@@ -1,0 +1,49 @@
+"""Files read a little at a time, decompressed by their suffix."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from repetita.corpus.source import READ_BYTES, unreadable
+from repetita.errors import CorpusError
+
+
+def chunks(path: Path) -> Iterator[bytes]:
+    """The content of a file, .gz and .zst decompressed, a little at a time.
+
+    Raises CorpusError where it cannot be read, is cut short or damaged.
+    """
+    try:
+        if path.suffix == ".zst":
+            yield from _zst_chunks(path)
+            return
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            while chunk := file.read(READ_BYTES):
+                yield chunk
+    except EOFError:
+        raise CorpusError(f"{path} ends amid its compressed data; copy or download it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise CorpusError(f"{path} is not a sound gzip file ({error}); copy or download it again") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _zst_chunks(path: Path) -> Iterator[bytes]:
+    """Decompressed chunks of every frame; the library's own reader is silent about a cut last frame."""
+    import zstandard
+
+    decompressor = zstandard.ZstdDecompressor()
+    frame = None
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                while data:
+                    frame = frame or decompressor.decompressobj()
+                    yield frame.decompress(data)
+                    data = frame.unused_data if frame.eof else b""
+                    frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise CorpusError(f"{path} is not a sound zstd file ({error}); copy or download it again") from None
+    if frame is not None:
+        raise EOFError
