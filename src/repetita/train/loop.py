@@ -1,5 +1,6 @@
 """The only training loop: measure, save, stop, or take the step's sequences and make one update."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from repetita.corpus.sequences import Corpus, compose
-from repetita.errors import RunFolderError, RunStopped, SpecError, TrainingDiverged
+from repetita.errors import RunFolderError, RunStopped, SpecError, StorageError, TrainingDiverged
 from repetita.journal import folder
 from repetita.journal.records import Event
 from repetita.model import checkpoint
@@ -17,6 +18,8 @@ from repetita.train.run import Due, Options, Parent, Run
 from repetita.train.stopping import StopRequests
 
 __all__ = ["Due", "Options", "Outcome", "Parent", "Progress", "train"]
+
+log = logging.getLogger(__name__)
 
 AS_USUAL = Options()
 
@@ -170,15 +173,27 @@ def _follow(
             break
         if stop.asked:
             run.save(optimizer=True)
+            _push(run, options)
             raise RunStopped(f"stopped by {stop.asked} at step {step} of {until}; run it again to continue")
         if time.monotonic() - saved > options.resume_every_seconds:
             run.save(optimizer=True)
             checkpoint.prune(run.folder.path, weights=keep)
+            _push(run, options)
             saved = time.monotonic()
         batch = run.schedule.batch(step)
         rows = compose(batch, run.corpus.sets, ids=run.ids)
         run.record(run.updater.update(rows, batch=batch, tokens=run.tokens))
         pace.report(run, until)
+
+
+def _push(run: Run, options: Options) -> None:
+    """Hands the run's folder on; where that fails the run goes on, and the next checkpoint is another try."""
+    try:
+        if options.push is not None:
+            options.push()
+    except StorageError as error:
+        log.warning("%s", error)
+        run.folder.write_event(Event(run.step, "not_pushed", str(error)))
 
 
 def _begin(run: Run, *, trunk: Path | None, probes: Sequence[Due], keep: Collection[int]) -> int:

@@ -2,20 +2,14 @@
 
 import hashlib
 import logging
-import platform
-import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 
-import repetita
 from repetita.corpus.document_ids import RunIds
-from repetita.corpus.places import public_corpus
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
 from repetita.errors import DamagedError, RunFolderError, SpecError, StorageError
@@ -26,8 +20,9 @@ from repetita.model.adopted import Adopted, adopt, keep_files
 from repetita.model.live import subject_of
 from repetita.model.pretrained_spec import PretrainedModel
 from repetita.model.transformer import Transformer
-from repetita.spec import canonical_json, fingerprint
+from repetita.spec import canonical_json
 from repetita.subject import Subject
+from repetita.train.header import header
 from repetita.train.optimizer import Optimizer
 from repetita.train.recipe import (
     RunSpec,
@@ -35,16 +30,12 @@ from repetita.train.recipe import (
     open_schedule,
     other_tokenizer,
     run_identity,
-    run_slug,
     same_start,
-    with_corpora,
 )
 from repetita.train.spikes import Spikes
 from repetita.train.update import Updater, check_micro_batch
 
 log = logging.getLogger(__name__)
-
-LIBRARIES = ("repetita", "torch", "numpy", "tokenizers", "safetensors")
 
 
 class Due(NamedTuple):
@@ -77,6 +68,8 @@ class Options(NamedTuple):
     device: str = "cpu"
     retry_failed: bool = False
     """Whether a run that failed before is tried again from its newest checkpoint."""
+    push: Callable[[], None] | None = None
+    """Takes the run's folder to where it outlives this machine; called after each checkpoint to resume from."""
 
 
 @dataclass(kw_only=True)
@@ -308,51 +301,6 @@ def write_what_it_says(
         folder.write_event(Event(step, "probe_failed", message))
         return False
     return True
-
-
-def header(
-    spec: RunSpec, *, corpus: Corpus, schedule: Schedule, place: device.Device, parent: str | None = None
-) -> dict[str, Any]:
-    """What `run.json` says; of a corpus or a tokenizer that is a path, the last part only.
-
-    `exposure` is what the schedule comes to: realised f and E, slots by lane, and how many sequences of the
-    training pool are seen how many times (experiment design, rule 3).
-    """
-    identity = run_identity(spec, corpus_fingerprint=corpus.fingerprint, parent=parent)
-    return {
-        "fingerprint": fingerprint(identity),
-        "slug": run_slug(spec),
-        **identity,
-        "spec": with_corpora(spec, shown=public_corpus),
-        "versions": versions(*(["transformers"] if isinstance(spec.model, PretrainedModel) else [])),
-        "git": git_state(),
-        "device": device.describe(place),
-        "exposure": schedule.realised()
-        | {"times_seen": {str(times): n for times, n in schedule.histogram(spec.steps).items()}},
-    }
-
-
-@cache
-def versions(*others: str) -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in (*LIBRARIES, *others)}
-
-
-@cache
-def git_state() -> str | None:
-    """Commit of this package's checkout, `+changes` where files differ; None where it is no checkout."""
-    checkout = Path(repetita.__file__).parents[2]
-    if not (checkout / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(checkout), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _first_weights(spec: RunSpec, *, device: torch.device) -> Transformer | Adopted:

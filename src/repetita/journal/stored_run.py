@@ -1,0 +1,307 @@
+"""A run's folder as it is kept in a storage: pushed at its checkpoints, and whole there at every moment."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repetita.errors import DamagedError, RunFolderError, StorageError
+from repetita.journal import stored_journal
+from repetita.journal.disk import storage_errors, sync_folder, write_atomic
+from repetita.journal.folder import check_run, prefix_matches
+from repetita.journal.shelf import Shelf, hashed
+from repetita.journal.storage import Storage
+from repetita.spec import fingerprint
+
+POSITION, OPTIMIZER = "position.json", "optimizer.safetensors"
+"""Files of a checkpoint, as in `model.checkpoint`."""
+RUNS = "runs"
+ENDS = ("done", "failed")
+BESIDE = ("probes.json", "pretrained/*")
+"""What else a run needs elsewhere; small, and replaced where it has changed."""
+READS = 3
+"""How often a run is read whose writer replaces it meanwhile."""
+
+Covered = Mapping[str, tuple[int, str]]
+"""Length and SHA-256 of journals and items, as a `JournalPosition` has them."""
+
+
+class _State(NamedTuple):
+    """How far a run is, here or in the storage."""
+
+    rank: tuple[int, int, int]
+    """2: done, bytes of its measurements; 1: newest checkpoint to resume from, whether it failed there."""
+    covered: Covered
+    end: tuple[str, bytes] | None = None
+    """The file that says how it ended."""
+
+
+NOWHERE = _State((0, 0, 0), {})
+
+
+class StoredRun:
+    """A run's folder here, and its objects below `runs/<folder>/` in a storage.
+
+    Files of checkpoints, items and parts of journals have names that hold their hash, so that no writer can
+    change what another's `position.json` or `done` speaks of. These two are written after all that they
+    cover, in one put each: whoever reads sees the checkpoint before or this one, whole. Nothing can be
+    appended to an object: each push adds the journals' new lines as objects of their own, and the end of a
+    run writes each journal as one.
+
+    There are no locks. Whoever goes on with a run takes the next attempt number, and the attempt before it
+    stops at its next push with RunFolderError. Until then both compute, and neither harms the other.
+    """
+
+    def __init__(self, storage: Storage, *, path: Path) -> None:
+        self.path = path
+        self._shelf = Shelf(storage, name=f"{RUNS}/{path.name}")
+
+    def take(self) -> None:
+        """Takes a run that was begun and is not done from whoever writes it."""
+        there = self._shelf.there
+        if "run.json" in there and "done" not in there:
+            self._shelf.take()
+
+    def pull(self, *, checkpoints: bool = True) -> None:
+        """Brings the folder to the state in the storage where that is farther, every byte verified.
+
+        Without `checkpoints` only what tables and pages read. Raises RunFolderError where another process
+        writes the folder or it holds another run, StorageError, and DamagedError.
+        """
+        for reads in range(READS):
+            try:
+                return _pull(self._shelf, path=self.path, checkpoints=checkpoints)
+            except FileNotFoundError as error:
+                self._shelf.look_again()  # Its writer has replaced it by something newer.
+                lacking = error
+                if reads + 1 < READS:
+                    continue
+        raise StorageError(
+            f"{self._shelf.storage.url}: {self.path.name} lacks {lacking}, or changes while it is read; run "
+            f"the same command again"
+        )
+
+    def push(self) -> None:
+        """Writes what the storage lacks of the folder's checkpoints and end; removes what was pruned here.
+
+        Raises RunFolderError where a later attempt has taken the run, StorageError where the storage refuses;
+        what was written by then stays, and the next push goes on from there.
+        """
+        shelf, path = self._shelf, self.path
+        shelf.check()
+        if "run.json" not in shelf.there:
+            shelf.say("run.json", (path / "run.json").read_bytes())
+        for file in (file for pattern in BESIDE for file in sorted(path.glob(pattern))):
+            shelf.say(file.relative_to(path).as_posix(), file.read_bytes())
+        steps = [step for step in _steps_here(path) if _push_checkpoint(shelf, path=path, step=step)]
+        for how in ENDS:
+            if (path / how).exists():
+                _push_end(shelf, path=path, how=how)
+            elif how == "failed" and how in shelf.there and steps:
+                shelf.remove([how])  # It is tried again.
+        _prune(shelf, here=steps)
+
+
+def _push_checkpoint(shelf: Shelf, *, path: Path, step: int) -> bool:
+    """Writes a checkpoint, its position last; False where it cannot be read here."""
+    name = _checkpoint(step)
+    said = (path / name / POSITION).read_bytes()
+    position = _parsed(said)
+    if position is None:
+        return False
+    if not shelf.says(f"{name}/{POSITION}", said):
+        for file, digest in position["files"].items():
+            shelf.upload(path / name / file, name=f"{name}/{file}", digest=digest)
+        _push_covered(shelf, position["journal"], path=path)
+        shelf.say(f"{name}/{POSITION}", said)
+    kept = {hashed(f"{name}/{file}", digest) for file, digest in position["files"].items()}
+    kept.add(f"{name}/{POSITION}")
+    shelf.remove(old for old in shelf.below(name) if old not in kept)
+    return True
+
+
+def _push_end(shelf: Shelf, *, path: Path, how: str) -> None:
+    """Writes how a run ended; of one that is done each journal as one object, in place of its parts."""
+    said = (path / how).read_bytes()
+    covered: Covered = json.loads(said)["journal"]
+    if not shelf.says(how, said):
+        _push_covered(shelf, covered, path=path, as_one=how == "done")
+        shelf.say(how, said)
+    for journal in (name for name in covered if how == "done" and not name.startswith("items/")):
+        whole = stored_journal.whole(covered[journal]).name(journal)
+        shelf.remove(name for name in shelf.below(journal) if name != whole)
+
+
+def _push_covered(shelf: Shelf, covered: Covered, *, path: Path, as_one: bool = False) -> None:
+    """Writes journals and items as far as a position covers them."""
+    for name, (length, digest) in covered.items():
+        if name.startswith("items/"):
+            shelf.upload(path / name, name=name, digest=digest)
+        else:
+            data = (path / name).read_bytes()[:length]
+            stored_journal.add(shelf, data, journal=name, as_one=as_one)
+
+
+def _prune(shelf: Shelf, *, here: Iterable[int]) -> None:
+    """Removes older checkpoints to resume from that are gone here; positions first."""
+    newest = max(here, default=0)
+    for step in sorted(_resumable(shelf) - set(here)):
+        if step < newest:
+            names = shelf.below(_checkpoint(step))
+            shelf.remove(sorted(names, key=lambda name: not name.endswith(POSITION)))
+
+
+def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
+    there = dict(shelf.there)
+    if "run.json" not in there:
+        return
+    header = shelf.get("run.json")
+    with _alone(path):
+        if not (path / "run.json").exists():
+            write_atomic(path / "run.json", header)
+        check_run(path, fingerprint=json.loads(header)["fingerprint"])
+        stored, here = _state(shelf, resumable=checkpoints), _state_here(path)
+        farther = stored.rank > here.rank
+        if farther:
+            _pull_covered(shelf, stored.covered, path=path)
+        if checkpoints and stored.rank >= here.rank:
+            for step in _useful(shelf):
+                _pull_checkpoint(shelf, f"{_checkpoint(step)}/{POSITION}", path=path, replace=farther)
+        for name in there:
+            if any(Path(name).match(pattern) for pattern in BESIDE) and not (path / name).exists():
+                write_atomic(path / name, shelf.get(name))
+        if farther:
+            (path / "failed").unlink(missing_ok=True)
+            if stored.end:
+                write_atomic(path / stored.end[0], stored.end[1])
+
+
+def _state(shelf: Shelf, *, resumable: bool) -> _State:
+    """The farthest state that is whole in the storage; `resumable`: also of a run that did not end."""
+    steps = sorted(_resumable(shelf))
+    for how in ENDS:
+        if how in shelf.there:
+            said = shelf.get(how)
+            covered: Covered = json.loads(said)["journal"]
+            rank = (
+                (2, covered["measurements.jsonl"][0], 0) if how == "done" else (1, max(steps, default=0), 1)
+            )
+            return _State(rank, covered, (how, said))
+    for step in reversed(steps if resumable else ()):
+        position = _parsed(shelf.get(f"{_checkpoint(step)}/{POSITION}"))
+        if position and all(_is_there(shelf, name, end) for name, end in position["journal"].items()):
+            return _State((1, step, 0), position["journal"])
+    return NOWHERE
+
+
+def _is_there(shelf: Shelf, name: str, end: tuple[int, str]) -> bool:
+    if name.startswith("items/"):
+        return hashed(name, end[1]) in shelf.there
+    return stored_journal.chain(shelf, journal=name, end=end) is not None
+
+
+def _state_here(path: Path) -> _State:
+    if (path / "done").exists():
+        covered: Covered = json.loads((path / "done").read_bytes())["journal"]
+        return _State((2, covered["measurements.jsonl"][0], 0), covered)
+    steps = [step for step in _steps_here(path) if (path / _checkpoint(step) / OPTIMIZER).exists()]
+    return _State((1, max(steps), int((path / "failed").exists())), {}) if steps else NOWHERE
+
+
+def _pull_covered(shelf: Shelf, covered: Covered, *, path: Path) -> None:
+    for name, (length, digest) in covered.items():
+        if name.startswith("items/"):
+            if not _matches(path / name, (length, digest)):
+                shelf.download(name, to=path / name, digest=digest)
+            continue
+        if _matches(path / name, (length, digest)) and (path / name).stat().st_size == length:
+            continue
+        chain = stored_journal.chain(shelf, journal=name, end=(length, digest))
+        if chain is None:
+            raise FileNotFoundError(name)
+        data = b"".join(shelf.get(part) for part in chain)
+        if not prefix_matches(data, (length, digest)):
+            raise DamagedError(
+                f"{shelf.storage.url}/{shelf.name}/{name} is not as it was written; delete {shelf.name} "
+                f"there and run again"
+            )
+        write_atomic(path / name, data)
+
+
+def _pull_checkpoint(shelf: Shelf, name: str, *, path: Path, replace: bool) -> None:
+    """Brings a checkpoint here, unless one of its step is here; one that is not whole is left where it is."""
+    folder = (path / name).parent
+    here = folder / POSITION
+    # Pruned meanwhile, or damaged: what a run resumes from is looked for among those that are here.
+    with suppress(FileNotFoundError, DamagedError):
+        said = shelf.get(name)
+        position = _parsed(said)
+        if position is None or (here.exists() and (not replace or here.read_bytes() == said)):
+            return
+        hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        for file, digest in position["files"].items():
+            shelf.download(f"{Path(name).parent.as_posix()}/{file}", to=hidden / file, digest=digest)
+        write_atomic(hidden / POSITION, said)
+        with storage_errors(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            hidden.rename(folder)
+            sync_folder(folder.parent)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds a run's folder; RunFolderError where another process writes it."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{path}: another process is writing this run; wait until it ends or stop it"
+            ) from None
+        except OSError:  # A file system without locks.
+            pass
+        yield
+
+
+def _parsed(said: bytes) -> dict[str, Any] | None:
+    """What a `position.json` says; None where it is not as it was written."""
+    try:
+        position: dict[str, Any] = json.loads(said)
+        return position if position.pop("sha256") == fingerprint(position) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _matches(file: Path, committed: tuple[int, str]) -> bool:
+    return file.exists() and prefix_matches(file.read_bytes(), committed)
+
+
+def _checkpoint(step: int) -> str:
+    return f"checkpoints/{step:08d}"
+
+
+def _steps_here(path: Path) -> list[int]:
+    """Steps of the checkpoints in a run's folder, ascending."""
+    folders = (file.parent.name for file in path.glob(f"checkpoints/*/{POSITION}"))
+    return sorted(int(name) for name in folders if name.isdigit())
+
+
+def _useful(shelf: Shelf) -> list[int]:
+    """Steps of the checkpoints in the storage; of a run that is done without what it was resumed from."""
+    steps = {int(name.split("/")[1]) for name in shelf.there if name.endswith(f"/{POSITION}")}
+    stale = _resumable(shelf) - {max(steps, default=0)} if "done" in shelf.there else set()
+    return sorted(steps - stale)
+
+
+def _resumable(shelf: Shelf) -> set[int]:
+    """Steps whose checkpoints in the storage have a position and an optimizer's state."""
+    steps = {name.split("/")[1] for name in shelf.there if f"/{OPTIMIZER}." in name}
+    return {int(step) for step in steps if f"checkpoints/{step}/{POSITION}" in shelf.there}
