@@ -143,7 +143,7 @@ def run(
     text: PassageFile = None,
     processes: Processes = None,
     engine: Annotated[
-        str, typer.Option("--engine", help="Where runs are computed: local (this machine), or ray.")
+        str, typer.Option("--engine", help="Where runs are computed: local (this machine), ray, or slurm.")
     ] = "local",
     address: Annotated[
         str | None,
@@ -152,18 +152,34 @@ def run(
     device: Annotated[
         str, typer.Option("--device", help="What they are computed on: cpu, cuda, or auto.")
     ] = "cpu",
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE",
+            help="Told to sbatch: partition, account, time (minutes), mem, ...",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the scripts for --engine slurm; submit nothing.")
+    ] = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Run what is missing of a study. Stop it at any time; the same command continues."""
     from repetita.study.prepare import bundle
+    from repetita.study.slurm_options import parse
     from repetita.study.text import text_of
     from repetita.study.walkthrough import publish_bundle
     from repetita.study.where import Where
 
-    where = Where(engine=engine, processes=processes, address=address, device=device)
+    told = parse(slurm or [])
+    where = Where(engine=engine, processes=processes, address=address, device=device, slurm=told)
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
+    if dry_run:
+        show_scripts(whole.portions, root=root, where=where, as_json=as_json)
+        return
     failed = run_portions(
         whole.portions,
         root=root,
@@ -208,6 +224,19 @@ def report(
     if gallery is not None:
         write_gallery(published, bundle=whole, folder=gallery)
     show_published(published, open_page=open_page, as_json=as_json)
+
+
+def show_scripts(portions: Sequence["Portion"], *, root: Path, where: "Where", as_json: bool) -> None:
+    """Prints what would be submitted to Slurm, each script under a line that says for how many runs it is."""
+    from repetita.study.execute import job_scripts
+
+    scripts = job_scripts(portions, root=root, where=where)
+    if as_json:
+        print_json(scripts)
+    elif not scripts:
+        typer.echo("nothing to do: all runs are complete")
+    else:
+        typer.echo("\n".join(scripts))
 
 
 def run_portions(

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from repetita.errors import RunStopped
+from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, Engine, Errand, Needs
@@ -78,12 +78,14 @@ def run_study(
     engine: str = "local",
     address: str | None = None,
     device: str = "cpu",
+    slurm: Mapping[str, Any] | None = None,
+    storage: str | None = None,
 ) -> Outcome:
     """Runs what is missing of a study or paper (a built-in name or a path of a file) and says how it went.
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
-    `engine`, `address` and `device` (cpu, cuda, auto) say where runs are computed, as `Where` explains: in
-    processes of this machine, or on a Ray cluster, all of whose nodes must see `root`.
+    `engine`, `address`, `device` (cpu, cuda, auto) and `slurm` say where runs are computed, as `Where`
+    explains: in processes of this machine, on a Ray cluster or by Slurm, whose nodes must all see `root`.
     `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
     file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
@@ -94,7 +96,7 @@ def run_study(
     >>> outcome.n_runs, outcome.failed
     (6, ())
     """
-    where = Where(engine=engine, processes=processes, address=address, device=device)
+    where = Where(engine=engine, processes=processes, address=address, device=device, slurm=dict(slurm or {}))
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
     return execute(whole.portions, root=Path(root), where=where, paper=whole.folder if whole.paper else None)
@@ -153,6 +155,21 @@ def execute(
         failed=tuple(desk.failed.values()),
         seconds=time.monotonic() - began,
     )
+
+
+def job_scripts(portions: Sequence[Portion], *, root: Path, where: Where) -> list[str]:
+    """What `execute` would submit to Slurm: a script for each kind of job. Nothing is submitted."""
+    from repetita.study.slurm_queue import scripts
+
+    if where.engine != "slurm":
+        raise SpecError(
+            f"--dry-run has no effect with --engine {where.engine}; leave it out, or say --engine slurm"
+        )
+    check_engine(where, submits=False)
+    prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root))
+    longest = sorted((prepared.costs[job.fingerprint] for job in prepared.needed()), key=_left, reverse=True)
+    needs = {str(at): _needs(cost) for at, cost in enumerate(longest)}
+    return scripts(where, folder=study_path(root, folder=portions[0].folder), needs=needs)
 
 
 class Desk:
@@ -288,6 +305,10 @@ def _needs(cost: Cost) -> Needs:
     return Needs(cost.memory, cost.seconds, gpu_memory=cost.memory - PROCESS_BYTES + CUDA_BYTES)
 
 
+def _left(cost: Cost) -> float:
+    return cost.seconds
+
+
 def _scratch(folder: Path) -> Path:
     """A folder for the logs and progress of this driver's workers; those of drivers that are gone go, too.
 
@@ -309,7 +330,7 @@ def _scratch(folder: Path) -> Path:
         except PermissionError:
             continue
     with storage_errors(folder):
-        return Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-{here}-", dir=folder))
+        return Path(tempfile.mkdtemp(prefix=f"work-{os.getpid()}-{here}-", dir=folder)).resolve()
 
 
 def _say_plan(prepared: Prepared, *, needed: Sequence[Job], processes: int, display: Display) -> None:

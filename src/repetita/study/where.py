@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from repetita.errors import SpecError, nearest
 from repetita.spec import Spec
@@ -28,7 +28,13 @@ class Where(Spec):
     address: str | None = None
     """HOST:PORT of a Ray cluster, or auto; None: that of RAY_ADDRESS, else Ray is started on this machine."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """auto: GPUs where there is one, else CPUs; all runs of a study on the same kind."""
+    """auto: GPUs where there is one (Slurm: where `slurm` asks for one), else CPUs; all runs of a study on
+    the same kind."""
+    storage: str | None = None
+    """URL of an object store that workers pull from and push to, where machines share no root folder."""
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    """What sbatch is told, by submitit's names (partition, account, time in minutes, mem, gres, setup, ...),
+    over what the plan asks for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,17 +53,26 @@ class Where(Spec):
             raise SpecError(
                 f"--address has no effect with --engine {self.engine}; leave it out, or say --engine ray"
             )
+        if self.slurm and self.engine != "slurm":
+            raise SpecError(
+                f"--slurm has no effect with --engine {self.engine}; leave it out, or say --engine slurm"
+            )
         return self
 
 
-def check_engine(where: Where) -> None:
-    """Raises EngineError where the engine cannot be had at all; called before anything is prepared."""
+def check_engine(where: Where, *, submits: bool = True) -> None:
+    """Raises EngineError where the engine cannot be had at all; called before anything is prepared.
+
+    `submits` is False where only scripts are asked for.
+    """
     if where.engine == "ray":
         from repetita.study.ray_cluster import check_address
 
         check_address(where.address)
     elif where.engine == "slurm":
-        raise SpecError("--engine slurm is not there yet; say --engine ray or local")
+        from repetita.study.slurm_options import check
+
+        check(where.slurm, device=where.device, submits=submits)
 
 
 def open_engine(where: Where, *, errand: Errand, folder: Path, needs: Mapping[str, Needs]) -> Engine:
@@ -69,6 +84,10 @@ def open_engine(where: Where, *, errand: Errand, folder: Path, needs: Mapping[st
         from repetita.study.ray_engine import RayEngine
 
         return RayEngine(where, errand=errand, folder=folder, needs=needs)
+    if where.engine == "slurm":
+        from repetita.study.slurm_engine import SlurmEngine
+
+        return SlurmEngine(where, errand=errand, folder=folder, needs=needs)
     devices = _devices_here(where.device)
     processes = where.processes or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
     return LocalEngine(min(processes, len(needs)), errand=errand, folder=folder, devices=devices)
