@@ -20,9 +20,9 @@ from repetita.errors import RunFolderError, SpecError
 from repetita.journal import folder
 from repetita.journal.folder import read_journal
 from repetita.model import checkpoint
+from repetita.train.header import git_state, versions
 from repetita.train.loop import Due, Options, train
 from repetita.train.recipe import RunSpec
-from repetita.train.run import git_state, versions
 from tests.train.conftest import MODEL, Make, same, weights
 
 EVERY_STEP = Options(resume_every_seconds=-1.0)

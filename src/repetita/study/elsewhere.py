@@ -25,8 +25,9 @@ from repetita.study.plan import PlannedRun
 from repetita.study.prepare import read_by
 from repetita.subject import Subject
 from repetita.train.dataset import Labels, ScheduledRows
+from repetita.train.header import header
 from repetita.train.recipe import RunSpec
-from repetita.train.run import Due, header, write_what_it_says
+from repetita.train.run import Due, write_what_it_says
 from repetita.train.spikes import Spikes
 
 Floats = NDArray[np.float64]
