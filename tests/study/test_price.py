@@ -144,4 +144,4 @@ def test_a_folder_that_is_not_there(place: Place) -> None:
 def test_texts_for_people() -> None:
     assert [time_text(s) for s in (0.2, 80, 600, 9000)] == ["1 s", "80 s", "10 min", "2.5 h"]
     assert [count_text(n) for n in (12, 45_000, 3.3e6)] == ["12", "45k", "3.3M"]
-    assert [size_text(n) for n in (12, 45_000, 3.3e9)] == ["12 B", "45 kB", "3.3 GB"]
+    assert [size_text(n) for n in (12, 45_000, 3.3e9, 999.9e9)] == ["12 B", "45 kB", "3.3 GB", "1 TB"]

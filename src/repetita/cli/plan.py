@@ -1,5 +1,6 @@
 """How a plan is printed: in groups of runs, by probe, by study of a paper, and on GPUs."""
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,7 @@ def show_plan(
         print_summary(summary, whole=kept is not None)
     else:
         _print_price(price, summary=summary)
+        typer.echo(f"\nlaunch it on a cluster that sees SHARED (docs/scaling.md):\n  {_launch(whole)}")
     if detectable:
         typer.echo("\nSmallest effect that each claim can detect")
         print_table([{"claim": name, "detects": text} for name, text in detectable.items()])
@@ -125,8 +127,16 @@ def _print_price(price: "GpuPrice", *, summary: "Summary") -> None:
         f"{count_text(price.gpu_hours)} GPU-hours on {price.device} at {100 * price.utilisation:g}% of its "
         f"{count_text(price.flops_per_second)}FLOP/s, {share_text(measuring)} of it measuring\n"
         f"with {price.n_gpus} GPU{'s' if price.n_gpus > 1 else ''}: {_time(price.hours)} by list scheduling, "
-        f"at least {_time(price.least_hours)}"
+        f"at least {_time(price.least_hours)}; disk {size_text(summary.disk)}"
     )
+
+
+def _launch(whole: "Bundle") -> str:
+    """The command that runs the plan on Ray."""
+    reference = whole.paper.reference if whole.paper else whole.portions[0].found.reference
+    of = whole.text.options if whole.text else ""
+    cluster = "--engine ray --address HEAD:6379 --device cuda --root SHARED"
+    return f"repetita study run {shlex.quote(reference)} --scale {whole.scale}{of} {cluster}"
 
 
 def _time(hours: float) -> str:

@@ -266,11 +266,11 @@ def _disk(job: Job) -> int:
 
 def size_text(n_bytes: float) -> str:
     """A number of bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
+    return f"{n_bytes:.3g} TB"
 
 
 def share_text(share: float | None) -> str:
