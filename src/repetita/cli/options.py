@@ -39,6 +39,16 @@ PassageFile = Annotated[
     Path | None,
     typer.Option("--text", help="A text file that models are shown beside the study's own passages."),
 ]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="REPETITA_STORAGE",
+        show_envvar=True,
+        help="An object store that runs are pushed to and continued from: s3://BUCKET/FOLDER, gs://...",
+    ),
+]
 Processes = Annotated[
     int | None, typer.Option("--processes", "-p", help="Worker processes. [default: number of cores]")
 ]

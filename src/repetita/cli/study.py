@@ -15,6 +15,7 @@ from repetita.cli.options import (
     Processes,
     Root,
     Scale,
+    Storage,
     Subset,
     TextField,
     inert,
@@ -152,6 +153,7 @@ def run(
     device: Annotated[
         str, typer.Option("--device", help="What they are computed on: cpu, cuda, or auto.")
     ] = "cpu",
+    storage: Storage = None,
     slurm: Annotated[
         list[str] | None,
         typer.Option(
@@ -174,7 +176,9 @@ def run(
     from repetita.study.where import Where
 
     told = parse(slurm or [])
-    where = Where(engine=engine, processes=processes, address=address, device=device, slurm=told)
+    where = Where(
+        engine=engine, processes=processes, address=address, device=device, slurm=told, storage=storage
+    )
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
     if dry_run:
@@ -208,6 +212,7 @@ def report(
         typer.Option("--gallery", help="Also copy figures, findings and tables into this folder, not runs."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    storage: Storage = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -215,11 +220,16 @@ def report(
     from repetita.study.gallery import write_gallery
     from repetita.study.manifest import sole_scale
     from repetita.study.prepare import bundle
+    from repetita.study.stored import pull_reported, pull_studies
     from repetita.study.text import text_of
     from repetita.study.walkthrough import publish_bundle
 
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
+    if storage:
+        pull_studies(storage, root=root)
     whole = bundle(study, scale=scale or sole_scale(root, study=study, text=given), text=given)
+    if storage:
+        pull_reported(storage, root=root, folders=[part.folder for part in whole.portions])
     published = publish_bundle(whole, root=root)
     if gallery is not None:
         write_gallery(published, bundle=whole, folder=gallery)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli.options import ROOT, AsJson, Root, print_json, print_table, speaker
+from repetita.cli.options import ROOT, AsJson, Root, Storage, print_json, print_table, speaker
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     micro_batch: Annotated[int | None, typer.Option(help="Sequences in one forward pass.")] = None,
     as_json: AsJson = False,
+    storage: Storage = None,
     root: Root = ROOT,
 ) -> None:
     """Train one run, or what is missing of it, and measure loss and M(f) on its sets at log-spaced steps."""
@@ -26,7 +27,7 @@ def train(
 
     run = read_run_file(spec)
     options = Options(threads=threads, device=device, micro_batch=micro_batch)
-    done = train_run(run, root=root, options=options, say=speaker(context))
+    done = train_run(run, root=root, options=options, storage=storage, say=speaker(context))
     if as_json:
         print_json({"path": done.path, "trained_steps": done.trained_steps, "last": done.last})
         return

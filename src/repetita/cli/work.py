@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repetita.cli.options import ROOT, Root
+from repetita.cli.options import ROOT, Root, Storage
 
 
 def work(
@@ -22,6 +22,7 @@ def work(
     ] = None,
     progress: Annotated[Path | None, typer.Option("--progress", help="File to say progress in.")] = None,
     device: Annotated[str, typer.Option("--device", help="What to compute on: cpu, cuda or cuda:1.")] = "cpu",
+    storage: Storage = None,
     root: Root = ROOT,
 ) -> None:
     """Bring runs of studies to their end, one after the other."""
@@ -33,4 +34,4 @@ def work(
         watch_parent()
     orders = sys.stdin if run is None else [f"{number} {name}" for number, name in enumerate(run, start=1)]
     given = [Given(*one) for one in zip(study, scale, sha256, text or [""] * len(study), strict=True)]
-    work(given, root=root, orders=orders, progress=progress, device=device)
+    work(given, root=root, orders=orders, progress=progress, device=device, storage=storage)

@@ -1,5 +1,6 @@
 """Where a study's files are kept for machines that share no disk: an object store or folder by its URL."""
 
+import errno
 import hashlib
 import importlib
 import json
@@ -18,6 +19,7 @@ MARKER = "repetita.json"
 WAITS = (1.0, 4.0)
 """Seconds before each further try of what the store did not answer; its own library has tried before."""
 BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _Answer = TypeVar("_Answer")
 
@@ -163,6 +165,8 @@ class Storage:
                 why = getattr(error.__cause__, "strerror", None) or error
                 raise self._refused(f"{why}; give another folder") from None
             except Exception as error:  # noqa: BLE001 - Each store has its own exceptions.
+                if getattr(error, "errno", None) in _FULL:
+                    raise self._refused(f"{first_line(error)} on this machine; free space there") from None
                 if "Credentials" in type(error).__name__:
                     raise self._refused(
                         "no credentials were found; set those of the store in the environment (for S3: "

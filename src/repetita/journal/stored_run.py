@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +23,11 @@ POSITION, OPTIMIZER = "position.json", "optimizer.safetensors"
 RUNS = "runs"
 ENDS = ("done", "failed")
 BESIDE = ("probes.json", "pretrained/*")
+_BESIDE = re.compile(r"probes\.json|pretrained/\w[\w.-]*")
 """What else a run needs elsewhere; small, and replaced where it has changed."""
+_POSITION = re.compile(r"checkpoints/(\d{8,})/position\.json")
+_OPTIMIZER = re.compile(r"checkpoints/(\d{8,})/optimizer\.safetensors\.\w+")
+_FILE = re.compile(r"(items/)?\w[\w.-]*")
 READS = 3
 """How often a run is read whose writer replaces it meanwhile."""
 
@@ -172,7 +177,7 @@ def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
             for step in _useful(shelf):
                 _pull_checkpoint(shelf, f"{_checkpoint(step)}/{POSITION}", path=path, replace=farther)
         for name in there:
-            if any(Path(name).match(pattern) for pattern in BESIDE) and not (path / name).exists():
+            if _BESIDE.fullmatch(name) and not (path / name).exists():
                 write_atomic(path / name, shelf.get(name))
         if farther:
             (path / "failed").unlink(missing_ok=True)
@@ -187,6 +192,10 @@ def _state(shelf: Shelf, *, resumable: bool) -> _State:
         if how in shelf.there:
             said = shelf.get(how)
             covered: Covered = json.loads(said)["journal"]
+            if not all(map(_FILE.fullmatch, covered)):
+                raise DamagedError(
+                    f"{shelf.storage.url}/{shelf.name}/{how} is damaged; delete it and run again"
+                )
             rank = (
                 (2, covered["measurements.jsonl"][0], 0) if how == "done" else (1, max(steps, default=0), 1)
             )
@@ -255,11 +264,13 @@ def _pull_checkpoint(shelf: Shelf, name: str, *, path: Path, replace: bool) -> N
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds a run's folder; RunFolderError where another process writes it."""
+    """Holds a run's folder, after others that pull it; RunFolderError where another process writes it."""
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("a")
-    with lock:
+        reading, lock = (path / ".pull.lock").open("a"), (path / ".lock").open("a")
+    with reading, lock:
+        with suppress(OSError):
+            fcntl.flock(reading, fcntl.LOCK_EX)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -275,7 +286,9 @@ def _parsed(said: bytes) -> dict[str, Any] | None:
     """What a `position.json` says; None where it is not as it was written."""
     try:
         position: dict[str, Any] = json.loads(said)
-        return position if position.pop("sha256") == fingerprint(position) else None
+        if position.pop("sha256") != fingerprint(position):
+            return None
+        return position if all(map(_FILE.fullmatch, [*position["files"], *position["journal"]])) else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -296,12 +309,14 @@ def _steps_here(path: Path) -> list[int]:
 
 def _useful(shelf: Shelf) -> list[int]:
     """Steps of the checkpoints in the storage; of a run that is done without what it was resumed from."""
-    steps = {int(name.split("/")[1]) for name in shelf.there if name.endswith(f"/{POSITION}")}
+    found = map(_POSITION.fullmatch, shelf.there)
+    steps = {int(name[1]) for name in found if name}
     stale = _resumable(shelf) - {max(steps, default=0)} if "done" in shelf.there else set()
     return sorted(steps - stale)
 
 
 def _resumable(shelf: Shelf) -> set[int]:
     """Steps whose checkpoints in the storage have a position and an optimizer's state."""
-    steps = {name.split("/")[1] for name in shelf.there if f"/{OPTIMIZER}." in name}
-    return {int(step) for step in steps if f"checkpoints/{step}/{POSITION}" in shelf.there}
+    found = map(_OPTIMIZER.fullmatch, shelf.there)
+    steps = {int(name[1]) for name in found if name}
+    return {step for step in steps if f"{_checkpoint(step)}/{POSITION}" in shelf.there}

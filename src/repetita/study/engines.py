@@ -40,9 +40,11 @@ class Errand(NamedTuple):
     """The folder of corpora, runs and studies, as an absolute path."""
     device: str = "cpu"
     """What runs are computed on: cpu, cuda, or one of several, such as cuda:1."""
+    storage: str = ""
+    """URL of what machines share that share no disk, empty where the root is all there is."""
 
     @classmethod
-    def of(cls, portions: Sequence[Portion], *, root: Path) -> "Errand":
+    def of(cls, portions: Sequence[Portion], *, root: Path, storage: str | None = None) -> "Errand":
         """The errand that portions of work in a root folder come to."""
         given = (
             Given(
@@ -53,7 +55,7 @@ class Errand(NamedTuple):
             )
             for part in portions
         )
-        return cls(tuple(given), str(root.resolve()))
+        return cls(tuple(given), str(root.resolve()), storage=storage or "")
 
     def command(self) -> list[str]:
         """The command of a worker process; orders come from its stdin, or by `--run`."""
@@ -61,17 +63,18 @@ class Errand(NamedTuple):
         for part in self.given:
             command += ["--study", part.reference, "--scale", part.scale, "--sha256", part.sha256]
             command += ["--text", part.text]
+        command += ["--storage", self.storage] if self.storage else []
         return command if self.device == "cpu" else [*command, "--device", self.device]
 
     def as_json(self) -> str:
         """The errand as one string, for engines that start no command."""
-        return json.dumps([[list(part) for part in self.given], self.root, self.device])
+        return json.dumps([[list(part) for part in self.given], self.root, self.device, self.storage])
 
     @classmethod
     def from_json(cls, text: str) -> "Errand":
         """What `as_json` wrote."""
-        given, root, device = json.loads(text)
-        return cls(tuple(Given(*part) for part in given), root, device)
+        given, *rest = json.loads(text)
+        return cls(tuple(Given(*part) for part in given), *rest)
 
 
 class Needs(NamedTuple):

@@ -22,6 +22,7 @@ from repetita.study.manifest import study_path, write_manifests
 from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
 from repetita.study.price import PROCESS_BYTES, Cost, chains, makespan, time_text
 from repetita.study.progress import Sight
+from repetita.study.stored import Kept
 from repetita.study.text import text_of
 from repetita.study.where import Where, check_engine, open_engine
 from repetita.train.stopping import StopRequests
@@ -85,7 +86,8 @@ def run_study(
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
     `engine`, `address`, `device` (cpu, cuda, auto) and `slurm` say where runs are computed, as `Where`
-    explains: in processes of this machine, on a Ray cluster or by Slurm, whose nodes must all see `root`.
+    explains: in processes of this machine, on a Ray cluster or by Slurm, whose nodes must all see `root` or
+    else the `storage`, a URL such as s3://BUCKET/FOLDER that runs are pushed to at their checkpoints.
     `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
     file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
@@ -96,7 +98,14 @@ def run_study(
     >>> outcome.n_runs, outcome.failed
     (6, ())
     """
-    where = Where(engine=engine, processes=processes, address=address, device=device, slurm=dict(slurm or {}))
+    where = Where(
+        engine=engine,
+        processes=processes,
+        address=address,
+        device=device,
+        slurm=dict(slurm or {}),
+        storage=storage,
+    )
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
     return execute(whole.portions, root=Path(root), where=where, paper=whole.folder if whole.paper else None)
@@ -118,8 +127,11 @@ def execute(
     check_engine(where)
     display = display or Silent()
     began = time.monotonic()
-    prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root, say=display.say))
-    for spec in dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)):
+    kept, corpora = Kept(where.storage, root=root), plan_corpora(portions, root=root, say=display.say)
+    specs = tuple(dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)))
+    kept.bring(specs, corpora=corpora)
+    prepared = prepare(portions, root=root, corpora=corpora, fetch=kept.fetch)
+    for spec in specs:
         prepared.corpora.open(spec)  # What is only expected is said to be missing.
     prepared.corpora.verify()
     tag_corpora(prepared)
@@ -127,6 +139,7 @@ def execute(
     if paper:
         plan = ledger(prepared, root=root, processes=where.processes or os.cpu_count() or 1)
         write_ledger(plan, root=root, folder=paper)
+    kept.keep(specs, corpora=corpora, folders=[*(part.folder for part in portions), paper or ""])
     needed = prepared.needed()
     folders = tuple(study_path(root, folder=part.folder) for part in portions)
     desk = Desk(needed, prepared=prepared)
@@ -134,7 +147,8 @@ def execute(
         scratch = _scratch(folders[0])
         needs = {desk.jobs[name].path.name: needs for name, needs in desk.needs.items()}
         try:
-            engine = open_engine(where, errand=Errand.of(portions, root=root), folder=scratch, needs=needs)
+            errand = Errand.of(portions, root=root, storage=where.storage)
+            engine = open_engine(where, errand=errand, folder=scratch, needs=needs)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -147,6 +161,7 @@ def execute(
                 add_session(Session(time.monotonic() - began, processes), root=root, folder=paper)
         if not desk.failed:
             shutil.rmtree(scratch, ignore_errors=True)
+        kept.fetch([desk.jobs[name].path for name in desk.done])
     return Outcome(
         folders=folders,
         n_runs=len(prepared.jobs),

@@ -1,6 +1,6 @@
 """What a study comes to in a root folder: its jobs, how far each is, and what is left to pay."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from repetita.study.text import Text, shows_passages, with_text
 from repetita.train.recipe import RunSpec
 
 DEFAULT_SCALE = "laptop"
+
+Fetch = Callable[[Sequence[Path]], None]
 
 
 class Portion(NamedTuple):
@@ -142,15 +144,19 @@ def default_scale(scales: Iterable[str]) -> str:
     return DEFAULT_SCALE if DEFAULT_SCALE in listed else next(iter(listed), "")
 
 
-def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Prepared:
+def prepare(
+    portions: Sequence[Portion], *, root: Path, corpora: Corpora, fetch: Fetch | None = None
+) -> Prepared:
     """Jobs, states and costs of portions of work that share a root folder.
+
+    `fetch` is told the folders of all runs before they are looked at, to bring there what is kept elsewhere.
 
     Builds corpora that are missing (a run's fingerprint holds its corpus's). Raises, before anything is
     trained, SpecError for a probe whose set a run lacks and CorpusError for a schedule that a set is too
     small for.
     """
     try:
-        return _prepare(portions, root=root, corpora=corpora)
+        return _prepare(portions, root=root, corpora=corpora, fetch=fetch)
     except CorpusError as error:
         text = next((part.text for part in portions if part.text and part.text.source), None)
         if text is None:
@@ -158,9 +164,11 @@ def prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Pre
         raise CorpusError(f"the text {text.name} does not suit this plan: {error}") from None
 
 
-def _prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora) -> Prepared:
+def _prepare(portions: Sequence[Portion], *, root: Path, corpora: Corpora, fetch: Fetch | None) -> Prepared:
     planned = [run for part in portions for run in part.planned]
     jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
+    if fetch is not None:
+        fetch([job.path for job in jobs.values()])
     states = {name: job_state(job) for name, job in jobs.items()}
     rates = Rates.of(root)
     costs, known = {}, Counted()

@@ -65,7 +65,7 @@ def _bench(errand: str) -> "Bench":
     from repetita.study.work import Bench
 
     told = Errand.from_json(errand)
-    return Bench.of(told.given, root=Path(told.root), device=told.device)
+    return Bench.of(told.given, root=Path(told.root), device=told.device, storage=told.storage)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from repetita.corpus.documents import is_named
 from repetita.corpus.places import public_corpus
 from repetita.errors import RunFolderError, SpecError, nearest
 from repetita.journal.folder import read_header, read_journal, status
+from repetita.journal.storage import Storage
 from repetita.measure.memorization import ScoreProbe
 from repetita.measure.probe import Probe
 from repetita.model.checkpoint import steps_on_disk
@@ -16,13 +17,14 @@ from repetita.model.live import checkpoint_subject
 from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
-from repetita.study.expand import expand, in_run
+from repetita.study.expand import corpora_of, expand, in_run
 from repetita.study.plan import PlannedRun
 from repetita.study.prepare import needed
 from repetita.study.price import job_state
+from repetita.study.stored import pull_corpora, pull_runs, push_corpora
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
-from repetita.train.recipe import RunSpec, with_corpora
+from repetita.train.recipe import RunSpec, ancestry, with_corpora
 
 DEFAULT_SEQUENCES = 256
 """Sequences of each set that `train_run` measures on, unless it is given probes."""
@@ -45,11 +47,15 @@ def train_run(
     probes: Sequence[Probe] | None = None,
     keep: Cadence | None = None,
     options: Options | None = None,
+    storage: str | None = None,
     say: Say = quiet,
 ) -> Trained:
     """Brings one run to its end in this process, building its corpus when that is missing.
 
     `keep`: the steps whose weights are kept as checkpoints (default: the last alone).
+
+    `storage` is a URL such as s3://BUCKET/FOLDER: the run goes on from what is kept there, whatever machine
+    pushed it, and is pushed at its checkpoints and its end.
 
     A run that it starts from is trained first, as far as it is needed. Without `probes`, loss and M(f) are
     measured on the test set and on what the run repeats. Raises what `train.loop.train` raises.
@@ -72,6 +78,10 @@ def train_run(
     """
     root = Path(root)
     corpora = Corpora(root, say=say)
+    kept = Storage.open(storage) if storage else None
+    if kept is not None:
+        texts = dict.fromkeys(run.corpus for run in ancestry(spec))
+        pull_corpora(kept, texts, corpora=corpora, root=root, decided=False)
     corpora.check_start(spec)
     _check_weights(spec, root=root)
     if probes is None:
@@ -80,11 +90,14 @@ def train_run(
         probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
     planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes), keep=keep)
     jobs = {job.fingerprint: job for job in expand([planned], root=root, corpora=corpora.fingerprint)}
+    if kept is not None:
+        push_corpora(kept, corpora_of([planned]), corpora=corpora)
+        pull_runs(kept, [job.path for job in jobs.values()])
     for job in needed(jobs, states={name: job_state(job) for name, job in jobs.items()}):
         if not job.arms:
-            bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options)
+            bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept)
     job = next(job for job in jobs.values() if job.arms)
-    outcome = bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options)
+    outcome = bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept)
     names = {due.key: due.probe.name for due in job.probes}
     last = [
         {"probe": names[line["probe"]]}

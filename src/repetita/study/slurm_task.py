@@ -73,7 +73,7 @@ class Batch:
         from repetita.study.work import Bench
 
         told = Errand.from_json(self.errand)
-        return Bench.of(told.given, root=Path(told.root), device=told.device)
+        return Bench.of(told.given, root=Path(told.root), device=told.device, storage=told.storage)
 
     def _open(self) -> list[tuple[int, str]]:
         """The orders that have not ended: a job that was requeued has done some of them."""

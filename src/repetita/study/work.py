@@ -7,18 +7,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from repetita.errors import RepetitaError, RunFolderError, RunStopped
 from repetita.journal.names import write_names
+from repetita.journal.storage import Storage
+from repetita.journal.stored_run import StoredRun
 from repetita.study.corpora import Corpora
 from repetita.study.engines import Given
-from repetita.study.expand import Job, expand
+from repetita.study.expand import Job, corpora_of, expand
 from repetita.study.expected import plan_corpora
 from repetita.study.prepare import read_by
 from repetita.study.progress import ProgressFile, Sight, State
+from repetita.study.stored import pull_corpora
 from repetita.train.loop import Due, Options, Outcome, Parent, Progress, train
 
 log = logging.getLogger(__name__)
@@ -33,15 +37,21 @@ class Bench(NamedTuple):
     corpora: Corpora
     root: Path
     device: str
+    storage: Storage | None = None
 
     @classmethod
-    def of(cls, given: Sequence[Given], *, root: Path, device: str = "cpu") -> "Bench":
+    def of(
+        cls, given: Sequence[Given], *, root: Path, device: str = "cpu", storage: str | None = None
+    ) -> "Bench":
         """The bench for the portions behind strings; SpecError where a file is not as it was planned with."""
         portions = [part.planned() for part in given]
         corpora = plan_corpora(portions, root=root)
         planned = [run for part in portions for run in part.planned]
+        shared = Storage.open(storage) if storage else None
+        if shared is not None:
+            pull_corpora(shared, corpora_of(planned), corpora=corpora, root=root, decided=True)
         jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
-        return cls(jobs, corpora, root, device)
+        return cls(jobs, corpora, root, device, shared)
 
 
 def work(
@@ -51,6 +61,7 @@ def work(
     orders: Iterable[str],
     progress: Path | None = None,
     device: str = "cpu",
+    storage: str | None = None,
 ) -> None:
     """Does one order after the other until there are no more.
 
@@ -58,7 +69,8 @@ def work(
     SpecError when a study's file is not the one that was planned with, and RunStopped when the process was
     asked to stop (the state of the run is then saved).
     """
-    bench, file = Bench.of(given, root=root, device=device), ProgressFile(progress)
+    bench = Bench.of(given, root=root, device=device, storage=storage)
+    file = ProgressFile(progress)
     for line in orders:
         number, _, name = line.strip().partition(" ")
         if not name:
@@ -74,11 +86,18 @@ def bring_to_end(
     root: Path,
     options: Options | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    storage: Storage | None = None,
 ) -> Outcome:
     """Trains what is missing of a job and measures what is due; raises what `train.loop.train` raises.
 
-    A run that failed before is tried again: who runs a study again has changed something.
+    A run that failed before is tried again: who runs a study again has changed something. With a `storage` it
+    goes on from what is kept there, and what becomes of it is pushed; StorageError where the end is not, the
+    run then being whole in its folder.
     """
+    options = (options or Options())._replace(retry_failed=True)
+    stored = storage and _taken(job, jobs=jobs, storage=storage)
+    if stored:
+        options = options._replace(push=stored.push)
     sets = read_by(job, corpora=corpora)
     probes = [
         Due(due.key, due.probe.name, due.steps, partial(due.probe.measure, sets=sets[due.key]))
@@ -97,7 +116,7 @@ def bring_to_end(
         root=root,
         probes=probes,
         keep=job.keep,
-        options=(options or Options())._replace(retry_failed=True),
+        options=options,
         trunk=jobs[job.trunk].path if job.trunk else None,
         forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
         parent=Parent(job.parent, jobs[job.parent].path) if job.parent else None,
@@ -105,7 +124,20 @@ def bring_to_end(
         on_progress=report,
     )
     write_names(job.path, names=names)
+    if stored:
+        stored.push()
     return outcome
+
+
+def _taken(job: Job, *, jobs: Mapping[str, Job], storage: Storage) -> StoredRun:
+    """A job's run, taken from who may write it and brought here, with the runs that it starts from."""
+    stored = StoredRun(storage, path=job.path)
+    stored.take()
+    stored.pull()
+    for other in filter(None, (job.trunk, job.parent)):
+        with suppress(RunFolderError):  # Another process writes it here.
+            StoredRun(storage, path=jobs[other].path).pull()
+    return stored
 
 
 def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sight:
@@ -128,6 +160,7 @@ def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sig
             root=bench.root,
             options=Options(device=bench.device),
             on_progress=on_progress,
+            storage=bench.storage,
         )
     except RunStopped:
         raise
