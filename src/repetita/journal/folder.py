@@ -2,8 +2,8 @@
 
 import fcntl
 import hashlib
-import json
 import os
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,11 +13,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from repetita.errors import DamagedError, RepetitaError, RunFolderError
+from repetita.errors import RepetitaError, RunFolderError
 from repetita.journal.disk import storage_errors, sync_file, sync_folder, write_atomic
+from repetita.journal.hashed_json import HEADER, damaged, read_json, write_json
 from repetita.journal.lines import JournalFile, decode, encode
-from repetita.journal.records import SCHEMA, Event, JournalPosition, Measurement, Reading, StepRecord
-from repetita.spec import fingerprint
+from repetita.journal.records import Event, JournalPosition, Measurement, Reading, StepRecord
 
 __all__ = [
     "HEADER",
@@ -45,13 +45,6 @@ Key = tuple[str, int]
 """What names a measurement within its run: the probe's fingerprint and the step."""
 
 JOURNALS = ("steps", "measurements", "events")
-HEADER = frozenset(
-    {"fingerprint", "slug", "spec", "corpus", "parent", "semantics"}
-    | {"versions", "git", "device", "exposure", "trunk"}
-)
-"""The only keys of `run.json` beside `schema` and `sha256`: no environment, command, host, user or path."""
-
-_KEYS = HEADER | {"schema", "sha256", "message", "journal"}
 
 
 def run_path(root: Path, spec_fingerprint: str, slug: str) -> Path:
@@ -66,7 +59,7 @@ def items_name(probe: str, *, step: int) -> str:
 
 def read_header(path: Path) -> dict[str, Any]:
     """The content of a folder's `run.json`; DamagedError where it cannot be read."""
-    return _read_json(path / "run.json", needs="fingerprint")
+    return read_json(path / "run.json", needs="fingerprint")
 
 
 def status(path: Path) -> Status:
@@ -82,13 +75,13 @@ def final_position(path: Path) -> JournalPosition | None:
     """The journal position in a finished run's `done`; None where the run is not done."""
     if not (path / "done").exists():
         return None
-    files = _read_json(path / "done", needs="journal")["journal"]
+    files = read_json(path / "done", needs="journal")["journal"]
     return JournalPosition(files={name: (length, digest) for name, (length, digest) in files.items()})
 
 
 def failure(path: Path) -> str:
     """The message of a failed run."""
-    return str(_read_json(path / "failed", needs="message")["message"])
+    return str(read_json(path / "failed", needs="message")["message"])
 
 
 def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
@@ -123,12 +116,19 @@ def _covered(path: Path, *, journal: str) -> bytes:
     if not prefix_matches(data, committed):
         for _ in decode(data, path=file):  # names the line, where one line is bad
             pass
-        raise _damaged(file)
+        raise damaged(file)
     return data
+
+
+_NAMED = re.compile(rb'^\{"step":([0-9]+),"tokens":[0-9]+,"probe":"([^"\\]*)"', re.MULTILINE)
 
 
 def measured(path: Path) -> frozenset[Key]:
     """(probe fingerprint, step) of every measurement in a run's journal."""
+    lines = verified_lines(path, journal="measurements")
+    found = _NAMED.findall(lines)
+    if len(found) == lines.count(b"\n"):  # As they are written; a plan asks ten thousand runs.
+        return frozenset((probe.decode(), int(step)) for step, probe in set(found))
     return frozenset((line["probe"], line["step"]) for line in read_journal(path, journal="measurements"))
 
 
@@ -141,7 +141,7 @@ def verify(path: Path) -> None:
     position = final_position(path)
     for name, committed in (position.files if position else {}).items():
         if not _file_matches(path / name, committed):
-            raise _damaged(path / name)
+            raise damaged(path / name)
 
 
 class RunFolder:
@@ -179,7 +179,7 @@ class RunFolder:
             if (path / "run.json").exists():
                 check_run(path, fingerprint=header["fingerprint"])
             else:
-                _write_json(path / "run.json", dict(header))
+                write_json(path / "run.json", dict(header))
             return cls(path, attempt=_new_attempt(path), lock=lock)
         except BaseException:
             os.close(lock)
@@ -245,7 +245,7 @@ class RunFolder:
         """
         for name, committed in position.files.items():
             if not _file_matches(source / name, committed):
-                raise _damaged(source / name)
+                raise damaged(source / name)
         for journal in ("steps", "measurements") if steps else ("measurements",):
             file = source / f"{journal}.jsonl"
             data = file.read_bytes()[: position.files[file.name][0]]
@@ -290,7 +290,7 @@ class RunFolder:
         files = position.files if position else {}
         for name, committed in files.items():
             if not _file_matches(self.path / name, committed):
-                raise _damaged(self.path / name)
+                raise damaged(self.path / name)
         for name, journal in self._journals.items():
             journal.cut(files.get(f"{name}.jsonl", (0, ""))[0])
         self._items = {name: at for name, at in files.items() if name.startswith("items/")}
@@ -302,7 +302,7 @@ class RunFolder:
 
     def finish(self, how: Literal["done", "failed"], *, message: str = "") -> None:
         """Commits and writes the file that says how the run ended; the last write of a run."""
-        _write_json(self.path / how, {"message": message, "journal": self.commit().files})
+        write_json(self.path / how, {"message": message, "journal": self.commit().files})
 
     def close(self) -> None:
         """Gives the folder free; what was not committed may be lost."""
@@ -384,32 +384,3 @@ def _file_matches(path: Path, committed: tuple[int, str]) -> bool:
         return False
     with path.open("rb") as file:
         return prefix_matches(file.read(committed[0]), committed)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    values = {"schema": SCHEMA} | values
-    values |= {"sha256": fingerprint(values)}
-    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomic(path, text.encode() + b"\n")
-
-
-def _read_json(path: Path, *, needs: str) -> dict[str, Any]:
-    """What `_write_json` wrote, without the hash; a file that never had one is taken as it is."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise _damaged(path) from None
-    known = isinstance(values, dict) and {"schema", needs} <= set(values) <= _KEYS
-    if not known or values.pop("sha256", None) not in (None, fingerprint(values)):
-        raise _damaged(path)
-    if values["schema"] != SCHEMA:
-        raise DamagedError(
-            f"{path} has schema {values['schema']}, this version of repetita reads {SCHEMA}; update repetita"
-        )
-    return dict(values)
-
-
-def _damaged(path: Path) -> DamagedError:
-    return DamagedError(
-        f"{path} is damaged (not as it was written); restore it, or delete the run's folder and run again"
-    )
