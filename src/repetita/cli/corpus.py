@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from repetita.cli.options import ROOT, AsJson, Root, inert, open_corpora, print_json, print_table
+from repetita.cli.options import ROOT, AsJson, Processes, Root, inert, open_corpora, print_json, print_table
 
 if TYPE_CHECKING:
     from repetita.corpus.sequences import Corpus, CorpusSpec
@@ -17,7 +17,7 @@ Source = Annotated[
     str,
     typer.Argument(
         help="sotu, python-stdlib, synthetic, hf:NAME[@REVISION] of the Hugging Face hub, or a path: text, "
-        "JSON lines, Parquet, a folder of these, or a folder of save_to_disk."
+        "JSON lines, Parquet, a folder or a pattern ('data/*.jsonl') of these, or a folder of save_to_disk."
     ),
 ]
 Kind = Annotated[
@@ -47,10 +47,18 @@ def build(
     text_field: TextField = "text",
     subset: Subset = None,
     split: Split = None,
+    processes: Processes = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="Who builds it: local, or ray, file by file.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="HOST:PORT of a Ray cluster. [default: Ray is started here]"),
+    ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Build a corpus below the root folder, unless it is there."""
+    """Build a corpus below the root folder, unless it is there; one that was stopped goes on."""
     spec = _spec(
         source,
         tokenizer=_tokenizer(tokenizer, vocab_size=vocab_size),
@@ -60,7 +68,8 @@ def build(
         subset=subset,
         split=split,
     )
-    with open_corpora(context, root) as corpora:
+    built = _built_by(source, processes=processes, engine=engine, address=address)
+    with open_corpora(context, root, **built) as corpora:
         corpus = corpora.open(spec)
     _print_card(corpus, as_json=as_json)
 
@@ -159,6 +168,27 @@ def count(
         print_json(rows)
     else:
         print_table(rows, right=("documents", "of", "occurrences"))
+
+
+def _built_by(source: str, *, processes: int | None, engine: str, address: str | None) -> dict[str, Any]:
+    """Who builds a corpus, as `Corpora` wants it."""
+    if (processes, engine, address) == (None, "local", None):
+        return {}
+    from repetita.corpus.documents import BUILT_IN
+    from repetita.errors import SpecError
+    from repetita.study.where import Where, check_engine
+
+    where = Where(engine=engine, processes=processes, address=address)
+    if where.engine == "local":
+        return {"workers": processes}
+    if where.engine != "ray":
+        raise SpecError(f"--engine {engine} builds no corpora; say --engine ray or local")
+    if source in BUILT_IN:
+        raise SpecError(f"--engine ray has no effect on '{source}', which is not made of files; leave it out")
+    check_engine(where)
+    from repetita.study.ray_parts import ray_makers
+
+    return {"makers": ray_makers(address=address, processes=processes)}
 
 
 def _spec(source: str, *, tokenizer: "TokenizerSpec", **fields: Any) -> "CorpusSpec":

@@ -96,8 +96,11 @@ def speaker(context: typer.Context) -> Callable[[str], None]:
 
 
 @contextmanager
-def open_corpora(context: typer.Context, root: Path) -> Iterator["Corpora"]:
-    """The corpora of a root folder; one that is built draws a bar on a terminal and says lines elsewhere."""
+def open_corpora(context: typer.Context, root: Path, **built: Any) -> Iterator["Corpora"]:
+    """The corpora of a root folder; one that is built draws a bar on a terminal and says lines elsewhere.
+
+    `built` says how they are built where they are missing: see `Corpora`.
+    """
     from rich.console import Console
 
     from repetita.study.corpora import Corpora
@@ -105,12 +108,17 @@ def open_corpora(context: typer.Context, root: Path) -> Iterator["Corpora"]:
     console = Console(stderr=True)
     drawn = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
     if context.obj == "quiet" or not drawn:
-        yield Corpora(root, say=speaker(context))
+        yield Corpora(root, say=speaker(context), **built)
         return
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[words]}"),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         stages: dict[str, TaskID] = {}
 
@@ -118,8 +126,9 @@ def open_corpora(context: typer.Context, root: Path) -> Iterator["Corpora"]:
             if text not in stages:
                 for stage in stages.values():
                     bars.update(stage, visible=False)
-                stages[text] = bars.add_task(escape(inert(text)), total=None)
+                stages[text] = bars.add_task(escape(inert(text)), total=None, words="")
             if share:
-                bars.update(stages[text], total=1.0, completed=share)
+                words = getattr(share, "words", "")
+                bars.update(stages[text], total=1.0, completed=share, words=words)
 
-        yield Corpora(root, progress=progress)
+        yield Corpora(root, progress=progress, **built)

@@ -6,23 +6,24 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from repetita.corpus.by_file import Makers, build_by_file, local_makers
 from repetita.corpus.catalogue import RECORDS, STRINGS
 from repetita.corpus.encoding import PROGRAM, Encoder, Stretch, Task, unpack
 from repetita.corpus.finishing import versions, write_manifest
 from repetita.corpus.growing import Committed, GrowingFile
-from repetita.corpus.input_files import documents_to_lay_out
+from repetita.corpus.input_files import bundles, documents_to_lay_out
 from repetita.corpus.layout import Cutter, Layout, constants
 from repetita.corpus.pretrained_tokenizer import open_pretrained, tokenizer_identity
 from repetita.corpus.shards import Shards, open_shards
-from repetita.corpus.source import Document, LongDocument, Source
+from repetita.corpus.source import Document, InputFile, LongDocument, Source
 from repetita.corpus.token_files import BEGINNING, TOKEN_FILES, TokenFiles
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
 from repetita.corpus.training_sample import TEXT, trained_tokenizer
@@ -37,10 +38,14 @@ BUILDING = 1
 """Raised when an unfinished build of the version before cannot be gone on with."""
 IN_PROCESS_BYTES = 4 << 20
 """Less text than this is encoded at once, without starting workers."""
+BY_FILE_BYTES = 32 << 20
+"""Less is read by one process, however many files it is: starting on each takes time, too."""
 COMMIT_SECONDS = 5.0
 """A killed build loses about so much."""
 
 STATE, TOKENIZER = "state.json", "tokenizer.json"
+PARTS = ".parts"
+"""How folders end that hold what was made file by file."""
 GROWING = (TEXT, RECORDS, STRINGS, *TOKEN_FILES)
 
 Progress = Callable[[str, float], None]
@@ -56,14 +61,17 @@ def build_shards(
     progress: Progress | None = None,
     workers: int | None = None,
     given: Tokenizer | None = None,
+    makers: Makers | None = None,
 ) -> Shards:
     """Open the corpus at `path`, building it first when it is not there.
 
     It is built in a folder beside it and renamed, under a lock, so that a killed build leaves nothing behind
     that counts and two processes build it once; the next build goes on where a killed one was. `workers`
-    processes encode (default: one a core); the files are the same for any number of them. `given` is the
-    tokenizer where it was trained on another text (`tokenizer.trained_on`). Raises CorpusError for a text
-    that cannot be read or is empty, StorageError when the disk refuses.
+    processes encode (default: one a core); the files are the same for any number of them, and whether the
+    text is read by one process or file by file: by `makers` where they are given, else where there are files
+    enough for all workers. `given` is the tokenizer where it was trained on another text
+    (`tokenizer.trained_on`). Raises CorpusError for a text that cannot be read or is empty, StorageError when
+    the disk refuses.
     """
     if path.exists():
         return open_shards(path)
@@ -71,12 +79,11 @@ def build_shards(
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent / f".{path.name}.lock"):
             if not path.exists():
-                _mention_left_over(path)
                 folder = path.parent / f".{path.name}.building"
                 try:
                     given = open_pretrained(tokenizer) if tokenizer.kind == "hf" else given
-                    _build(folder, source, tokenizer, given, limit_documents, progress or _silent, workers)
-                    folder.rename(path)
+                    told = _Told(source, tokenizer, given, limit_documents, progress or _silent)
+                    _build_either_way(path, folder, told, workers=workers or cores(), makers=makers)
                 except (OSError, WorkerGone, RunStopped):
                     raise  # What is committed stays, to be gone on with.
                 except Exception:
@@ -85,6 +92,61 @@ def build_shards(
                 sync_folder(path.parent)
                 return open_shards(path, verify=True)
     return open_shards(path)
+
+
+class _Told(NamedTuple):
+    """What is to be built."""
+
+    source: Source
+    tokenizer: TokenizerSpec
+    given: Tokenizer | None
+    limit: int | None
+    progress: Progress
+
+
+def _build_either_way(path: Path, folder: Path, told: _Told, *, workers: int, makers: Makers | None) -> None:
+    """Builds the corpus at `path`, the way it was begun: in one stream through `folder`, or file by file."""
+    source, tokenizer, given, limit, progress = told
+    identity = tokenizer_identity(tokenizer, sha256=_content(given))
+    family = fingerprint([source.place or source.signature, limit, identity])[:12]
+    parts = path.parent.resolve() / f".{source.name}-{family}{PARTS}"
+    _mention_left_over(path, parts)
+    begun = (folder / STATE).exists()
+    files: Sequence[InputFile] = ()
+    if makers is not None or parts.exists() or (limit is None and not begun):
+        files = source.files()
+    if not files or not (makers or parts.exists() or _enough(files, workers)):
+        _build(folder, source, tokenizer, given, limit, progress, workers)
+        folder.rename(path)
+        return
+    with locked(parts.with_suffix(".lock")):
+        build_by_file(
+            folder,
+            parts=parts,
+            source=source,
+            files=files,
+            tokenizer=tokenizer,
+            given=given,
+            limit=limit,
+            progress=progress,
+            makers=makers or local_makers(workers),
+        )
+        folder.rename(path)
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def _enough(files: Sequence[InputFile], workers: int) -> bool:
+    """Whether there are so many files that reading each on its own keeps all workers busy."""
+    sizes = [sum(file.n_bytes for file in bundle) for bundle in bundles(files)]
+    if len(sizes) < 2:
+        return False
+    if files[0].piece is not None:  # Sizes are not known.
+        return len(sizes) >= workers
+    return sum(sizes) >= max(BY_FILE_BYTES, max(sizes) * workers)
+
+
+def _content(given: Tokenizer | None) -> str | None:
+    return hashlib.sha256(given.to_json().encode()).hexdigest() if given else None
 
 
 def _build(
@@ -96,12 +158,11 @@ def _build(
     progress: Progress,
     workers: int | None,
 ) -> None:
-    content = hashlib.sha256(given.to_json().encode()).hexdigest() if given else None
     identity = fingerprint(
         {
             "building": BUILDING,
             "signature": source.signature,
-            "tokenizer": tokenizer_identity(spec, sha256=content),
+            "tokenizer": tokenizer_identity(spec, sha256=_content(given)),
             "limit": limit,
             "versions": versions(),
             # A document of which a part is encoded has to be cut at the same places again.
@@ -121,7 +182,7 @@ def _build(
         kept = folder / TOKENIZER
         tokenizer = given or trained_tokenizer(spec, folders=[folder], kept=kept, progress=progress)
         write_atomic(kept, tokenizer.to_json().encode())
-        cutter = Cutter(text=build.files[TEXT], records=build.files[RECORDS], tokenizer=tokenizer)
+        cutter = Cutter(text=folder / TEXT, records=folder / RECORDS, tokenizer=tokenizer)
         stack.callback(cutter.close)
         tasks = build.tasks(cutter, documents, progress)
         results = stack.enter_context(_encoded(build, tasks, tokenizer, workers))
@@ -266,19 +327,19 @@ def _encoded(
         encoder.close()
 
 
-def _mention_left_over(path: Path) -> None:
+def _mention_left_over(path: Path, parts: Path) -> None:
     """Says what builds of other corpora that were stopped have left beside this one."""
-    for folder in sorted(path.parent.glob(".*.building")):
-        name = folder.name.removeprefix(".").removesuffix(".building")
+    for folder in sorted([*path.parent.glob(".*.building"), *path.parent.glob(f".*{PARTS}")]):
+        name = folder.name.removeprefix(".").removesuffix(".building").removesuffix(PARTS)
         lock = path.parent / f".{name}.lock"
-        if name == path.name or not lock.exists():
+        if path.name == name or parts.name == folder.name or not lock.exists():
             continue
         with lock.open("r") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue  # It is being built.
-        size = sum(one.stat().st_size for one in folder.iterdir())
+        size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         log.warning(
             "%s is left by a build that was stopped (%.0f MB); build that corpus again to go on with it, or "
             "delete the folder",

@@ -37,9 +37,7 @@ def write_manifest(
     Files that are not among `files` are hashed here. Raises CorpusError for a corpus without a document.
     """
     catalogue = open_catalogue(folder)
-    if not len(catalogue):
-        where = source.card.get("source", source.name)
-        raise CorpusError(f"the corpus '{where}' is empty: no document has any text; give one that has some")
+    check_not_empty(source, len(catalogue))
     manifest = {
         "schema": SCHEMA,
         **facts,
@@ -56,6 +54,13 @@ def write_manifest(
     manifest["sha256"] = fingerprint(manifest)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
     sync_folder(folder)
+
+
+def check_not_empty(source: Source, n_documents: int, /) -> None:
+    """Raises CorpusError for a corpus without a document."""
+    if not n_documents:
+        where = source.card.get("source", source.name)
+        raise CorpusError(f"the corpus '{where}' is empty: no document has any text; give one that has some")
 
 
 def text_fingerprint(catalogue: Catalogue, /) -> str:

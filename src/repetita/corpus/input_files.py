@@ -1,6 +1,6 @@
 """The files of a corpus: found with what their documents are called, and read one by one in any process."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import file_digest, sha256
 from itertools import chain
 from pathlib import Path
@@ -52,11 +52,22 @@ def documents_to_lay_out(source: Source) -> Iterator[Document | LongDocument]:
     return chain.from_iterable(map(documents_of, source.files()))
 
 
-def documents_of(file: InputFile, /) -> Iterator[Document | LongDocument]:
-    """The documents of one file; CorpusError where it cannot be read."""
+def documents_of(
+    file: InputFile, /, *, on_row: Callable[[], None] | None = None
+) -> Iterator[Document | LongDocument]:
+    """The documents of one file, `on_row` told of each row that is read; CorpusError where it cannot be."""
     if file.kind == "text":
         return text_documents(file)
-    return row_documents(rows_of(file), text_field=file.text_field, prefix=file.name, stratum=file.stratum)
+    rows = rows_of(file)
+    if on_row is not None:
+        rows = _told(rows, on_row)
+    return row_documents(rows, text_field=file.text_field, prefix=file.name, stratum=file.stratum)
+
+
+def _told(rows: Iterator[Row], on_row: Callable[[], None]) -> Iterator[Row]:
+    for row in rows:
+        on_row()
+        yield row
 
 
 def rows_of(file: InputFile, /) -> Iterator[Row]:

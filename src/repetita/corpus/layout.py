@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -109,8 +110,8 @@ def _parts(document: Document | LongDocument) -> Iterator[bytes]:
 class Cutter:
     """Cuts what is laid out into tasks, from one place on."""
 
-    def __init__(self, *, text: GrowingFile, records: GrowingFile, tokenizer: Tokenizer) -> None:
-        self._text, self._records = (os.open(file.path, os.O_RDONLY) for file in (text, records))
+    def __init__(self, *, text: Path, records: Path, tokenizer: Tokenizer) -> None:
+        self._text, self._records = (os.open(path, os.O_RDONLY) for path in (text, records))
         self._tokenizer = tokenizer
         self._document = self._first = self._start = self._at = 0
 

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from repetita import seeds
 from repetita.corpus import breaks as cut
 from repetita.corpus.building import Progress, build_shards
+from repetita.corpus.by_file import Makers
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.documents import check_parts, find_source, public_source
 from repetita.corpus.parts_of_speech import Words
@@ -303,28 +304,41 @@ class Corpus:
         return SequenceSet(name, text=text, table=table, length=length, token_bytes=self.token_bytes)
 
 
-def open_corpus(spec: CorpusSpec, *, cache: Path, progress: Progress | None = None) -> Corpus:
+def open_corpus(
+    spec: CorpusSpec,
+    *,
+    cache: Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    makers: Makers | None = None,
+) -> Corpus:
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 
     What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer (its
     content), so that specs that differ in splits, length or breaks share it. Where the tokenizer is that of
-    another text, that text is built in `cache` too, before this one.
+    another text, that text is built in `cache` too, before this one. See `build_shards` for `workers` and
+    `makers`, on which nothing depends but the time.
     Raises CorpusError, DamagedError, StorageError.
     """
     given, trained_on = None, spec.tokenizer.trained_on
     if trained_on is not None:
         own = spec.tokenizer.edit(trained_on=None)
-        given = _built(trained_on, own, cache, progress and _first(progress, trained_on)).tokenizer
-    return Corpus(spec, shards=_built(spec.text, spec.tokenizer, cache, progress, given))
+        first = progress and _first(progress, trained_on)
+        given = _built(trained_on, own, cache, progress=first, workers=workers, makers=makers).tokenizer
+    shards = _built(
+        spec.text, spec.tokenizer, cache, given, progress=progress, workers=workers, makers=makers
+    )
+    return Corpus(spec, shards=shards)
 
 
 def _built(
     text: TrainingText,
     tokenizer: TokenizerSpec,
     cache: Path,
-    progress: Progress | None,
     given: Tokenizer | None = None,
+    **how: Any,
 ) -> Shards:
+    """Built, or opened where it is there; `how` is passed on to `build_shards`."""
     source = find_source(
         text.source,
         text_field=text.text_field,
@@ -340,8 +354,8 @@ def _built(
         source=source,
         tokenizer=tokenizer,
         limit_documents=text.limit_documents,
-        progress=progress,
         given=given,
+        **how,
     )
 
 

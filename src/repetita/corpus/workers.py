@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from threading import Condition, local
 from typing import Any, Generic, TypeVar
@@ -76,6 +76,13 @@ class Workers(Generic[Task, Answer]):
                 yield self._answer(*pending.popleft())
         while pending:
             yield self._answer(*pending.popleft())
+
+    def as_done(self, tasks: Iterable[Task], /) -> Iterator[tuple[int, Answer]]:
+        """The number of each task with what became of it, in the order in which they are done."""
+        # None waits for its turn: what is answered is not kept for one that comes before it.
+        futures = {self._threads.submit(self._ask, 0, task): number for number, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
     def close(self) -> None:
         """Ends the processes, whatever they are at."""

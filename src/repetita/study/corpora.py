@@ -1,9 +1,11 @@
 """The corpora of a root folder: each opened once, and built when it is missing."""
 
+import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from repetita.corpus.by_file import Makers, Share
 from repetita.corpus.documents import public_source
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec, corpus_fingerprint, open_corpus
@@ -18,19 +20,26 @@ Say = Callable[[str], None]
 Hear = Callable[[str, float], None]
 
 
+SAY_SECONDS = 30.0
+"""How often it is said, where nothing is drawn, how far a build is."""
+
+
 def quiet(_: str) -> None:
     """Says nothing."""
 
 
 def _hearing(spec: CorpusSpec, say: Say, progress: Hear | None) -> Hear:
-    """Says each stage of a build once and passes shares on."""
-    said = set[str]()
+    """Says each stage of a build once, now and then how far it is, and passes shares on."""
+    said = dict[str, float]()
 
     def hear(stage: str, share: float) -> None:
-        text = f"corpus {public_source(spec.source)}: {stage}"
+        text, now = f"corpus {public_source(spec.source)}: {stage}", time.monotonic()
         if stage not in said:
-            said.add(stage)
+            said[stage] = now
             say(text)
+        elif isinstance(share, Share) and now - said[stage] >= SAY_SECONDS:
+            said[stage] = now
+            say(f"{text}, {share.words}")
         if progress is not None:
             progress(text, share)
 
@@ -40,11 +49,21 @@ def _hearing(spec: CorpusSpec, say: Say, progress: Hear | None) -> Hear:
 class Corpora:
     """Opens the corpora of `<root>/corpora`; where one has to be built, `say` hears of each stage of it.
 
-    `progress` hears of the share of it that is done as well.
+    `progress` hears of the share of it that is done as well. `workers` and `makers` say who builds: see
+    `repetita.corpus.building.build_shards`.
     """
 
-    def __init__(self, root: Path, *, say: Say = quiet, progress: Hear | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        say: Say = quiet,
+        progress: Hear | None = None,
+        workers: int | None = None,
+        makers: Makers | None = None,
+    ) -> None:
         self._cache = root / "corpora"
+        self._workers, self._makers = workers, makers
         self._say = say
         self._progress = progress
         self._open: dict[CorpusSpec, Corpus] = {}
@@ -56,7 +75,9 @@ class Corpora:
         """The corpus of a spec; raises CorpusError, DamagedError, StorageError."""
         if spec not in self._open:
             hear = _hearing(spec, self._say, self._progress)
-            self._open[spec] = open_corpus(spec, cache=self._cache, progress=hear)
+            self._open[spec] = open_corpus(
+                spec, cache=self._cache, progress=hear, workers=self._workers, makers=self._makers
+            )
         return self._open[spec]
 
     def tag(self, spec: CorpusSpec) -> None:

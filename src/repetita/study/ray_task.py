@@ -23,12 +23,16 @@ MIB = 1 << 20
 def look(errand: str, folder: str) -> str:
     """Whether this node can take part: as JSON its fault, empty for none, and its GPUs' bytes."""
     from repetita.errors import UserError
+    from repetita.journal.storage import Storage
     from repetita.study.engines import Errand
 
-    if not _sees(Path(folder)):
+    told = Errand.from_json(errand)
+    if not told.storage and not _sees(Path(folder)):
         return json.dumps([_blind(folder), []])
     try:
-        for part in Errand.from_json(errand).given:
+        if told.storage:
+            Storage.open(told.storage)
+        for part in told.given:
             part.planned()
     except UserError as error:
         return json.dumps([str(error), []])
@@ -45,17 +49,32 @@ def do(errand: str, run: str, number: int, folder: str) -> str:
     # Before torch and numpy are there: what the machine's owner set for Ray would hold here, too.
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from repetita.errors import EngineError
+    from repetita.journal.storage import Storage
+    from repetita.study.engines import Errand
     from repetita.study.progress import ProgressFile, Sight
+    from repetita.study.stored_progress import StoredProgress
     from repetita.study.work import do_order
 
-    began = time.monotonic()
-    if not _sees(Path(folder)):
+    began, url = time.monotonic(), Errand.from_json(errand).storage
+    path = Path(folder) / f"{run[:12]}.json"
+    if url:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not _sees(Path(folder)):
         raise EngineError(_blind(folder))
-    file = ProgressFile(Path(folder) / f"{run[:12]}.json")
+    file = StoredProgress(path, storage=Storage.open(url)) if url else ProgressFile(path)
     file.show(Sight(order=number, state="running"))
     with _logging_to(Path(folder) / f"{run[:12]}.log"):
         sight = do_order(run, number=number, bench=_bench(errand), file=file)
     return json.dumps(sight._replace(seconds=round(time.monotonic() - began, 3))._asdict())
+
+
+def make_part(job: str) -> str:
+    """Makes a part of a corpus; see `repetita.corpus.parts.make`."""
+    # Ray gives each task its cores; the libraries would take all of the node.
+    os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    from repetita.corpus.parts import make
+
+    return make(job)
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +109,7 @@ def _sees(folder: Path) -> bool:
 
 
 def _blind(folder: str) -> str:
-    return f"it does not see {folder}; give a folder that all nodes share, by --root"
+    return f"it does not see {folder}; give a folder that all nodes share by --root, or a URL by --storage"
 
 
 def _gpu_bytes() -> list[int]:
