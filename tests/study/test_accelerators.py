@@ -6,7 +6,8 @@ import pytest
 
 from repetita.errors import SpecError
 from repetita.model.config import count, flops_per_token
-from repetita.study.accelerators import DEVICES, by_size, memory_per_gpu, price_on_gpus
+from repetita.model.peaks import DEVICES
+from repetita.study.accelerators import by_size, memory_per_gpu, price_on_gpus
 from repetita.study.expected import plan_corpora
 from repetita.study.prepare import Prepared, portion, prepare
 from tests.study.places import Place, repetita
@@ -62,6 +63,7 @@ def test_what_is_printed_is_what_was_priced(paper: Prepared, place: Place) -> No
     shown = repetita("study", "plan", "forgetting", *options, cwd=place.study.parent).stdout
     assert f"{found['gpu_hours'] / 1000:.3g}k GPU-hours on a100 at 50% of its 312TFLOP/s" in shown
     assert "with 128 GPUs" in shown
+    assert "  repetita study run forgetting --scale paper --engine ray" in shown
 
 
 @pytest.mark.parametrize("n_gpus", [8, 20, 64, 512])

@@ -44,8 +44,8 @@ def fused(heads_BL3HK: Tensor, *, reach: Reach) -> Tensor:
     On a CPU, in rows of up to TILED_UP_TO tokens, by matrix products over tiles of queries, whose backward
     pass computes nothing twice: torch's fused kernel takes 1.2 to 1.4 times as long there (docs/log.md).
     """
-    on_cpu, n_tokens = heads_BL3HK.device.type == "cpu", heads_BL3HK.shape[1]
-    if on_cpu and reach.keys_B11L is None and n_tokens <= TILED_UP_TO:
+    exact_on_cpu = heads_BL3HK.device.type == "cpu" and heads_BL3HK.dtype == torch.float32
+    if exact_on_cpu and reach.keys_B11L is None and heads_BL3HK.shape[1] <= TILED_UP_TO:
         mixed_BLHK: Tensor = _Tiled.apply(heads_BL3HK, reach.causal)  # type: ignore[no-untyped-call]
         return mixed_BLHK
     q_BHLK, k_BHLK, v_BHLK = heads_BL3HK.permute(2, 0, 3, 1, 4).unbind()

@@ -184,6 +184,5 @@ def checkpoint_subject(run: Path, *, step: int, device: torch.device | None = No
     if isinstance(checkpoint.config, PretrainedModel):
         again = adopted_again(checkpoint.config, run=run, weights=checkpoint.model, device=str(place))
         return AdoptedSubject(again, device=place)
-    model = Transformer(checkpoint.config, seed=0)
-    model.load_state_dict(checkpoint.model)
+    model = Transformer.holding(checkpoint.config, weights=checkpoint.model)
     return LiveSubject(model.to(place), device=place)

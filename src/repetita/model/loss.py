@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from repetita.model.products import product
+from repetita.model.products import narrow_product, product
 
 CHUNK_VALUES = {"cpu": 2**18, "cuda": 2**26}
 """Logits held at once by kind of device: on the CPU 1 MB of float32, a core's L2 cache (measured)."""
@@ -89,8 +89,14 @@ def objective(states_ND: Tensor, *, weight_VD: Tensor, targets_N: Tensor, scale:
 
     The gradients of `states_ND` and `weight_VD` are computed in the same pass, chunk by chunk, so
     that `backward` recomputes nothing. For the mean over a step's batch give 1 / its scored tokens.
+    Under autocast the factors of matrix products are rounded to its dtype; all else stays float32.
     """
-    return Objective(*_Objective.apply(states_ND, weight_VD, targets_N, scale))  # type: ignore[no-untyped-call]
+    kind, dtype = states_ND.device.type, None
+    if torch.is_autocast_enabled(kind):
+        dtype, states_ND = torch.get_autocast_dtype(kind), states_ND.float()
+    with torch.autocast(kind, enabled=False):
+        made = _Objective.apply(states_ND, weight_VD, targets_N, scale, dtype)  # type: ignore[no-untyped-call]
+    return Objective(*made)
 
 
 def objective_of_head(
@@ -123,8 +129,15 @@ def objective_of_head(
 class _Objective(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, scale: float
+        ctx: FunctionCtx,
+        states_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        scale: float,
+        dtype: torch.dtype | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if dtype is not None:
+            return _narrow(ctx, states_ND, weight_VD, targets_N, scale, dtype)
         loss_N, hit_N = _empty_scores(states_ND)
         grad_states_ND = torch.empty_like(states_ND)
         turned = weight_VD.numel() <= SMALL_OUTPUT
@@ -152,7 +165,33 @@ class _Objective(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         grad_states_ND, grad_weight_VD = ctx.saved_tensors
-        return grad_states_ND * grad, grad_weight_VD * grad, None, None
+        return grad_states_ND * grad, grad_weight_VD * grad, None, None, None
+
+
+def _narrow(
+    ctx: FunctionCtx,
+    states_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    scale: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_Objective.forward`, the factors of each product rounded to `dtype` and its sum in float32."""
+    loss_N, hit_N = _empty_scores(states_ND)
+    grad_states_ND, grad_weight_VD = torch.empty_like(states_ND), torch.zeros_like(weight_VD)
+    states, weight = states_ND.to(dtype), weight_VD.to(dtype)
+    size = chunk_tokens(len(weight_VD), device=weight_VD.device.type)
+    for start in range(0, len(states_ND), size):
+        part = slice(start, start + size)
+        logits_CV = narrow_product(states[part], weight.T, dtype=dtype)
+        grad_CV = _chunk(logits_CV, targets_N[part], loss_N[part], hit_N[part])
+        grad_CV.scatter_add_(1, targets_N[part, None], grad_CV.new_full((len(grad_CV), 1), -1.0))
+        grad_narrow_CV = grad_CV.to(dtype)
+        grad_states_ND[part] = narrow_product(grad_narrow_CV, weight, dtype=dtype)
+        grad_weight_VD += narrow_product(grad_narrow_CV.T, states[part], dtype=dtype)
+    ctx.save_for_backward(grad_states_ND.mul_(scale), grad_weight_VD.mul_(scale))
+    ctx.mark_non_differentiable(loss_N, hit_N)
+    return loss_N.sum() * scale, loss_N, hit_N
 
 
 def _empty_scores(states_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,8 +36,16 @@ def product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
     return _onednn(x_NI, weight_OI, None) if _suits(x_NI, weight_OI) else x_NI @ weight_OI.T
 
 
+def narrow_product(x_NI: Tensor, weight_IO: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """`x @ weight` in float32 of factors that are rounded to `dtype`, without gradients."""
+    x_NI, weight_IO = x_NI.to(dtype), weight_IO.to(dtype)
+    if x_NI.device.type == "cuda":
+        return torch.mm(x_NI, weight_IO, out_dtype=torch.float32)
+    return (x_NI @ weight_IO).float()
+
+
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return ONEDNN and on_cpu and x.numel() * len(weight) >= LARGE
 
 

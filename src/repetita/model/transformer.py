@@ -5,8 +5,8 @@ head, M width of the MLP, V vocabulary. Padding (id 0) stands at the end of a ro
 causal attention needs no mask for it, attention in both directions leaves it out.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ ROTARY_BASE = 10_000.0
 class Transformer(nn.Module):
     """A language model with `config`'s shape and the initial weights that `seed` decides.
 
+    Without a seed it has none yet (its parameters are on the meta device): see `holding`.
+
     `states` and `output_weight` are all that training and scoring ask of a model: the logits are
     `states @ output_weight.T`, which no code here ever computes whole. Weights are float32 on the
     CPU; the same seed gives two models the same value of every parameter that they share in name
@@ -36,7 +38,7 @@ class Transformer(nn.Module):
     a CPU is 2.7 times as fast as its tanh approximation.
     """
 
-    def __init__(self, config: ModelConfig, *, seed: int) -> None:
+    def __init__(self, config: ModelConfig, *, seed: int | None) -> None:
         super().__init__()
         self.config = config
         D, V, masked = config.d_model, config.n_ids, config.objective == "masked"
@@ -49,9 +51,17 @@ class Transformer(nn.Module):
         self.final_norm = nn.LayerNorm(D, device="meta")
         self.head = Head(config) if masked else None
         self.output = nn.Linear(D, V, bias=False, device="meta") if config.output == "untied" else None
-        self.to_empty(device="cpu")
-        _initialise(self, n_layer=config.n_layer, seed=seed)
+        if seed is not None:
+            self.to_empty(device="cpu")
+            _initialise(self, n_layer=config.n_layer, seed=seed)
         self.rotary: Rotary | None = None if learned else Rotary(config)
+
+    @classmethod
+    def holding(cls, config: ModelConfig, *, weights: Mapping[str, Tensor]) -> Self:
+        """A model of this shape whose parameters are these tensors, on whatever device they are."""
+        model = cls(config, seed=None)
+        model.load_state_dict(weights, assign=True)
+        return model
 
     @property
     def output_weight(self) -> Tensor:
@@ -176,7 +186,8 @@ class Block(nn.Module):
         heads_BL3HK = qkv_BLD3.view(B, L, 3, self.n_head, D3 // (3 * self.n_head))
         if rotary is None:
             return heads_BL3HK
-        return torch.cat((rotary(heads_BL3HK[:, :, :2]), heads_BL3HK[:, :, 2:]), dim=2)
+        turned_BL2HK = rotary(heads_BL3HK[:, :, :2]).to(heads_BL3HK.dtype)
+        return torch.cat((turned_BL2HK, heads_BL3HK[:, :, 2:]), dim=2)
 
     def finish(self, x_xD: Tensor, mixed_xD: Tensor, drop: "Dropout") -> Tensor:
         """Everything after the attention, position by position (x: any leading shape)."""

@@ -7,31 +7,13 @@ from typing import Any, NamedTuple
 
 from repetita.errors import SpecError, nearest
 from repetita.model.config import count, flops_per_token
+from repetita.model.peaks import DEVICES, Device
 from repetita.study.expand import Job
 from repetita.study.prepare import Prepared
 from repetita.study.price import Cost, chains, count_text
 from repetita.study.summary import group_of
 
 HOUR = 3600.0
-
-
-class Device(NamedTuple):
-    """One GPU: its peak rate of dense matrix products in 16 bits, and its memory."""
-
-    flops_per_second: float
-    memory: int
-    """Bytes."""
-
-
-DEVICES: Mapping[str, Device] = {
-    # Dense tensor-core peaks and memory of NVIDIA's data sheets; bfloat16, but for the V100 (float16).
-    "v100": Device(125e12, 32_000_000_000),  # V100 SXM2 data sheet, 2018
-    "a100-40gb": Device(312e12, 40_000_000_000),  # A100 data sheet, 2021: the paper's own device
-    "a100": Device(312e12, 80_000_000_000),  # A100 80GB SXM, the same
-    "h100": Device(989e12, 80_000_000_000),  # H100 SXM data sheet, 2023 (half of the figure with sparsity)
-    "h200": Device(989e12, 141_000_000_000),  # H200 SXM data sheet, 2024
-    "b200": Device(2250e12, 180_000_000_000),  # HGX B200 data sheet, 2024
-}
 
 PAPER_SCALE = "paper"
 """The scale that is priced on GPUs when no device is named."""

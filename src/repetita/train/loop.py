@@ -12,9 +12,11 @@ from repetita.errors import RunFolderError, RunStopped, SpecError, StorageError,
 from repetita.journal import folder
 from repetita.journal.records import Event
 from repetita.model import checkpoint
+from repetita.train.options import Options
+from repetita.train.ranks import SharedStop
 from repetita.train.recipe import RunSpec, run_fingerprint, run_slug
 from repetita.train.replay import lacking, measure_missing, regain_optimizer
-from repetita.train.run import Due, Options, Parent, Run
+from repetita.train.run import Due, Parent, Run
 from repetita.train.stopping import StopRequests
 
 __all__ = ["Due", "Options", "Outcome", "Parent", "Progress", "train"]
@@ -101,7 +103,7 @@ def train(
         return _from_elsewhere(path, spec=spec, probes=probes)
     as_given: AsGiven = {"spec": spec, "corpus": corpus, "options": options, "parent": parent}
     failed = set[folder.Key]()
-    with StopRequests() as stop:
+    with SharedStop(options.team) if options.team else StopRequests() as stop:
 
         def follow(run: Run, due: Sequence[Due], until: int, keep: Collection[int] = ()) -> None:
             _follow(run, due, until, stop=stop, options=options, keep=keep, on_progress=on_progress)
@@ -172,6 +174,7 @@ def _follow(
         if step == until:
             break
         if stop.asked:
+            run.note_use()
             run.save(optimizer=True)
             _push(run, options)
             raise RunStopped(f"stopped by {stop.asked} at step {step} of {until}; run it again to continue")
@@ -193,7 +196,9 @@ def _push(run: Run, options: Options) -> None:
             options.push()
     except StorageError as error:
         log.warning("%s", error)
-        run.folder.write_event(Event(run.step, "not_pushed", str(error)))
+        # Not why: that would name hosts, and a journal goes wherever its run does.
+        message = "this checkpoint could not be pushed; the next one is tried"
+        run.folder.write_event(Event(run.step, "not_pushed", message))
 
 
 def _begin(run: Run, *, trunk: Path | None, probes: Sequence[Due], keep: Collection[int]) -> int:
@@ -226,6 +231,7 @@ def _failure_kept(run: Run) -> Iterator[None]:
 def _finish(run: Run, *, keep: Collection[int], forkable: bool) -> None:
     """Keeps the last weights, says `done`, and removes what only an unfinished run needs."""
     last = run.spec.steps
+    run.note_use()
     run.save(optimizer=forkable)
     run.folder.finish("done")
     checkpoint.prune(run.folder.path, newest=0, whole={last}, weights=keep)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from repetita.train.recipe import Recipe
 
-_STEP = "step"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+STEP = "step"
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Trainable(Protocol):
@@ -53,11 +53,11 @@ class Optimizer:
             fused=True,
         )
         # As torch itself does at the first update; here to be saved before it.
-        self._moments = {moment: torch.zeros_like(self._flat) for moment in _MOMENTS}
+        self._moments = {moment: torch.zeros_like(self._flat) for moment in MOMENTS}
         places = (slice(n_decaying), slice(n_decaying, None))
         for group, place in zip(self._adamw.param_groups, places, strict=True):
             self._adamw.state[group["params"][0]] = {
-                _STEP: torch.zeros((), dtype=torch.float32, device=self._flat.device)
+                STEP: torch.zeros((), dtype=torch.float32, device=self._flat.device)
             } | {moment: values[place] for moment, values in self._moments.items()}
 
     def clear(self) -> None:
@@ -79,23 +79,30 @@ class Optimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy of the whole state: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq`, `step`."""
+        return {name: values.clone() for name, values in self.parts().items()}
+
+    def parts(self) -> dict[str, Tensor]:
+        """The state itself, to be written to; named as in `tensors`."""
         flat = {
-            f"{name}.{moment}": values.clone()
+            f"{name}.{moment}": values
             for moment, of_all in self._moments.items()
             for name, values in self._views(of_all).items()
         }
-        return flat | {_STEP: self._steps()[0].clone()}
+        return flat | {STEP: self._steps()[0]}
+
+    def count_on(self) -> None:
+        """Counts the updates of all parameters as `step` says, once that is filled."""
+        for step in self._steps():
+            step.copy_(self._steps()[0])
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes back a state that `tensors` gave."""
-        for step in self._steps():
-            step.copy_(tensors[_STEP])
-        for moment, of_all in self._moments.items():
-            for name, values in self._views(of_all).items():
-                values.copy_(tensors[f"{name}.{moment}"])
+        for name, values in self.parts().items():
+            values.copy_(tensors[name])
+        self.count_on()
 
     def _steps(self) -> list[Tensor]:
-        return [self._adamw.state[group["params"][0]][_STEP] for group in self._adamw.param_groups]
+        return [self._adamw.state[group["params"][0]][STEP] for group in self._adamw.param_groups]
 
     def _part(self, place: slice) -> nn.Parameter:
         """A stretch of the flat parameters as torch's optimizer wants it, its gradient attached."""

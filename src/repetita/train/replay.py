@@ -13,8 +13,9 @@ from repetita.journal.disk import storage_errors
 from repetita.journal.folder import Key, final_position, measured, read_journal
 from repetita.journal.records import Event
 from repetita.model import checkpoint
+from repetita.train.options import Options
 from repetita.train.recipe import RunSpec
-from repetita.train.run import Due, Options, Parent, Run
+from repetita.train.run import Due, Parent, Run
 
 Follow = Callable[[Run, Sequence[Due], int], None]
 """Trains a run to a step, measuring what is due."""
@@ -62,7 +63,7 @@ def measure_missing(
                 run.folder.write_event(Event(step, "damaged", str(error)))
                 damaged.add(step)
                 continue
-            run.updater.model.load_state_dict(found.model)
+            run.updater.load(found.model)
             run.place(found)
             for probe in probes:
                 if step in probe.steps:
@@ -96,7 +97,7 @@ def regain_optimizer(
             with _again(run, options=options) as again:
                 follow(again, (), spec.steps)
                 _must_meet(again, run, step=spec.steps)
-                optimizer = again.updater.optimizer.tensors()
+                optimizer = again.updater.optimizer_state()
                 checkpoint.save(path, **last._replace(optimizer=optimizer)._asdict())
 
 
@@ -138,7 +139,7 @@ def _again(run: Run, *, options: Options) -> Iterator[Run]:
 def _must_meet(again: Run, run: Run, *, step: int) -> None:
     """Raises RunFolderError where a run that was trained again has other weights than it had."""
     expected = checkpoint.load(checkpoint.checkpoint_path(run.folder.path, step=step)).model
-    state = again.updater.model.state_dict()
+    state = again.updater.weights()
     if any(not torch.equal(state[name].cpu(), tensor) for name, tensor in expected.items()):
         raise RunFolderError(
             f"{run.folder.path}: training it again gave other weights at step {step}, so nothing was added; "

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import torch
-
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
@@ -16,14 +14,13 @@ from repetita.errors import DamagedError, RunFolderError, SpecError, StorageErro
 from repetita.journal.folder import Key, RunFolder, check_run, measured, read_header, read_journal
 from repetita.journal.records import Event, Reading, StepRecord
 from repetita.model import checkpoint, device
-from repetita.model.adopted import Adopted, adopt, keep_files
-from repetita.model.live import subject_of
+from repetita.model.adopted import Adopted, keep_files
 from repetita.model.pretrained_spec import PretrainedModel
-from repetita.model.transformer import Transformer
 from repetita.spec import canonical_json
 from repetita.subject import Subject
 from repetita.train.header import header
-from repetita.train.optimizer import Optimizer
+from repetita.train.options import Options
+from repetita.train.parallel import choose, opened_updater
 from repetita.train.recipe import (
     RunSpec,
     open_ids,
@@ -32,8 +29,10 @@ from repetita.train.recipe import (
     run_identity,
     same_start,
 )
+from repetita.train.shared import SharedUpdater
 from repetita.train.spikes import Spikes
-from repetita.train.update import Updater, check_micro_batch
+from repetita.train.update import Updater, check_micro_batch, first_model
+from repetita.train.utilisation import utilisation
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +57,6 @@ class Parent(NamedTuple):
     """Its folder."""
 
 
-class Options(NamedTuple):
-    """How to compute a run: what does not change its result (beyond the last bits)."""
-
-    threads: int = 1
-    micro_batch: int | None = None
-    """Sequences in one forward pass; None takes the whole batch at once."""
-    resume_every_seconds: float = 60.0
-    device: str = "cpu"
-    retry_failed: bool = False
-    """Whether a run that failed before is tried again from its newest checkpoint."""
-    push: Callable[[], None] | None = None
-    """Takes the run's folder to where it outlives this machine; called after each checkpoint to resume from."""
-
-
 @dataclass(kw_only=True)
 class Run:
     """Everything that changes while a run is trained, and what it is made of."""
@@ -81,7 +66,8 @@ class Run:
     schedule: Schedule
     ids: RunIds | None
     folder: RunFolder
-    updater: Updater
+    updater: Updater | SharedUpdater
+    options: Options
     parent: Parent | None = None
     step: int = 0
     tokens: int = 0
@@ -90,6 +76,8 @@ class Run:
     measured: set[Key] = field(default_factory=set)
     failed: set[Key] = field(default_factory=set)
     spikes: Spikes = field(default_factory=Spikes)
+    seconds: list[float] = field(default_factory=list)
+    """What each step took that this process trained."""
     loss: float | None = None
     """Mean loss of the newest batch, in nats a token."""
 
@@ -107,11 +95,12 @@ class Run:
         schedule = open_schedule(spec, corpus=corpus)
         ids = open_ids(spec, corpus=corpus, schedule=schedule)
         corpus.verify()
+        kind = choose(spec, options=options)
         place = device.setup(options.device, threads=options.threads)
-        model = _first_weights(spec, device=place.torch_device)
-        optimizer = Optimizer(model, recipe=spec.recipe)
+        model = first_model(spec, place=place, options=options, whole=kind != "fsdp2")
         name = parent.fingerprint if parent else None
         head = header(spec, corpus=corpus, schedule=schedule, place=place, parent=name)
+        head["device"] |= options.described() | ({"parallel": kind} if kind else {})
         opened = RunFolder.open(path, header=head)
         if isinstance(model, Adopted):
             keep_files(model.files, run=path)
@@ -121,8 +110,9 @@ class Run:
             schedule=schedule,
             ids=ids,
             folder=opened,
-            updater=Updater(spec, model, optimizer, place.torch_device, options.micro_batch),
+            updater=opened_updater(model, spec=spec, corpus=corpus, place=place, options=options, kind=kind),
             parent=parent,
+            options=options,
         )
 
     @property
@@ -146,14 +136,13 @@ class Run:
             )
         check_run(path, fingerprint=self.parent.fingerprint)
         found = checkpoint.load(checkpoint.checkpoint_path(path, step=step))
-        if start.optimizer == "carried":
-            if found.optimizer is None:
-                raise RunFolderError(
-                    f"{path}: the optimizer of step {step} was not kept, so it cannot be carried on; train "
-                    f"that run with needs_optimizer, or start with optimizer = 'fresh'"
-                )
-            self.updater.optimizer.load(found.optimizer)
-        self.updater.model.load_state_dict(found.model)
+        if start.optimizer == "carried" and found.optimizer is None:
+            raise RunFolderError(
+                f"{path}: the optimizer of step {step} was not kept, so it cannot be carried on; train "
+                f"that run with needs_optimizer, or start with optimizer = 'fresh'"
+            )
+        carried = found.optimizer if start.optimizer == "carried" else None
+        self.updater.load(found.model, optimizer=carried)
         self.tokens_before = found.tokens_before + found.tokens
         message = f"from {path.name} after {step} steps, optimizer {start.optimizer}"
         self.folder.write_event(Event(0, "started", message))
@@ -162,6 +151,7 @@ class Run:
         """Writes what an update was and counts it."""
         record = record._replace(tokens_total=self.tokens_total)
         self.folder.write_step(record)
+        self.seconds.append(record.seconds)
         for message in self.spikes.see(record):
             self.folder.write_event(Event(record.step, "spike", message))
         n = sum(int(lane[2]) for lane in record.sets.values())
@@ -178,10 +168,19 @@ class Run:
         name = (probe.fingerprint, self.step)
         if name in self.measured:
             return
-        subject = subject_of(self.updater.model, device=self.updater.device)
+        subject = self.updater.subject()
         at = (self.step, self.tokens, self.tokens_total)
         done = write_what_it_says(probe, subject, folder=self.folder, at=at)
         (self.measured if done else self.failed).add(name)
+
+    def note_use(self) -> None:
+        """Writes down what share of its devices' peak training has used, where that is known."""
+        team = self.options.team
+        use = utilisation(
+            self.spec, seconds=self.seconds, device=self.updater.device, world=team.world if team else 1
+        )
+        if use is not None:
+            self.folder.write_event(Event(self.step, "utilisation", use))
 
     def save(self, *, optimizer: bool) -> None:
         """Commits the journal and keeps the state after `step` updates as a checkpoint."""
@@ -193,8 +192,8 @@ class Run:
             tokens_before=self.tokens_before,
             config=model.public if isinstance(model, PretrainedModel) else model,
             journal=self.folder.commit(),
-            model=self.updater.model.state_dict(),
-            optimizer=self.updater.optimizer.tensors() if optimizer else None,
+            model=self.updater.weights(),
+            optimizer=self.updater.optimizer_state() if optimizer else None,
         )
 
     def resume(self) -> bool:
@@ -271,8 +270,7 @@ class Run:
         """Takes weights, optimizer and place of a checkpoint; the journal is there already."""
         assert found.optimizer is not None
         self.folder.commit()
-        self.updater.model.load_state_dict(found.model)
-        self.updater.optimizer.load(found.optimizer)
+        self.updater.load(found.model, optimizer=found.optimizer)
         self.place(found)
         self.measured = set(measured(self.folder.path))
         lines = read_journal(self.folder.path, journal="steps")
@@ -301,13 +299,6 @@ def write_what_it_says(
         folder.write_event(Event(step, "probe_failed", message))
         return False
     return True
-
-
-def _first_weights(spec: RunSpec, *, device: torch.device) -> Transformer | Adopted:
-    """The model of a run at its step 0, but for what a parent has taught it."""
-    if isinstance(spec.model, PretrainedModel):
-        return adopt(spec.model, device=str(device), dropout=spec.recipe.dropout)
-    return Transformer(spec.model, seed=spec.seed).to(device)
 
 
 def _check_sizes(spec: RunSpec, corpus: Corpus) -> None:

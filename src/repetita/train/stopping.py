@@ -6,6 +6,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOPS = tuple(number.name for number in SIGNALS)
 
 
 class StopRequests:
@@ -15,7 +16,7 @@ class StopRequests:
     """
 
     def __init__(self) -> None:
-        self.asked: str | None = None
+        self._asked: str | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -28,6 +29,11 @@ class StopRequests:
             signal.signal(number, before)
         self._before = {}
 
+    @property
+    def asked(self) -> str | None:
+        """The name of the first signal; None before it."""
+        return self._asked
+
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.asked = signal.Signals(number).name
+        self._asked = signal.Signals(number).name
         self.__exit__()
