@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt
-	$(call install,corpora$(comma)pos-small$(comma)hf$(comma)ray$(comma)slurm$(comma)tracking$(comma)docs$(comma)dev)
+	$(call install,corpora$(comma)pos-small$(comma)hf$(comma)ray$(comma)slurm$(comma)storage$(comma)tracking$(comma)docs$(comma)dev)
 	@touch $(READY) $@
 
 demo: $(READY) ## memorization, forgetting and double descent from a real text, in five minutes

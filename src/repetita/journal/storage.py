@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import importlib
 import json
 import os
 import time
@@ -194,8 +193,9 @@ def _file_system(url: str) -> tuple[Any, str]:
             f"--storage {protocol}://...: leave credentials and options out of the URL, which is written "
             f"down; set them in the environment"
         )
-    fsspec = importlib.import_module("fsspec")
-    known = importlib.import_module("fsspec.registry").known_implementations
+    import fsspec
+    from fsspec.registry import known_implementations as known
+
     if protocol not in {*known, *fsspec.available_protocols()}:
         common = ("s3", "gs", "az", "abfs", "file", "memory", "sftp", "hdfs")
         raise SpecError(f"--storage {url}: no protocol is named '{protocol}'; {nearest(protocol, common)}")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repetita.errors import EngineError, RunStopped, first_line
+from repetita.journal.storage import Storage
 from repetita.study import ray_cluster
 from repetita.study.engines import Ended, Errand, Needs
 from repetita.study.progress import Sight, read_sight
 from repetita.study.ray_task import do
+from repetita.study.stored_progress import StoredSights
 
 if TYPE_CHECKING:
     from repetita.study.where import Where
@@ -46,6 +48,7 @@ class RayEngine:
         self._most = where.processes
         self._opened = ray_cluster.connect(where.address, processes=where.processes)
         self._ray = sys.modules["ray"]
+        self._sights = StoredSights(Storage.open(errand.storage), work=folder) if errand.storage else None
         self._sent: dict[Any, Sent] = {}
         self._orders = 0
         try:
@@ -107,6 +110,8 @@ class RayEngine:
         """See `Engine.poll`."""
         if not self._sent:
             return []
+        if self._sights is not None:
+            self._sights.refresh()
         for reference, sent in self._sent.items():
             sight = read_sight(self._folder / f"{sent.run[:12]}.json")
             # Until the task answers it has not ended for the driver, whatever its file says.
@@ -125,6 +130,8 @@ class RayEngine:
 
     def close(self) -> None:
         """Nothing is left to be told: workers belong to Ray."""
+        if self._sights is not None:
+            self._sights.forget()
 
     def kill(self) -> None:
         """Leaves the cluster, which ends the tasks of this driver, or ends the one that was started here."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from repetita.errors import RepetitaError, RunFolderError, RunStopped
+from repetita.errors import RepetitaError, RunFolderError, RunStopped, StorageError
 from repetita.journal.names import write_names
 from repetita.journal.storage import Storage
 from repetita.journal.stored_run import StoredRun
@@ -125,7 +125,10 @@ def bring_to_end(
     )
     write_names(job.path, names=names)
     if stored:
-        stored.push()
+        try:
+            stored.push()
+        except StorageError as error:
+            raise StorageError(f"{job.path} is done here, but could not be pushed: {error}") from None
     return outcome
 
 

@@ -1,0 +1,153 @@
+"""A storage: objects that are there whole or not, and one sentence for whatever a store does not do."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repetita.errors import DamagedError, StorageError, UserError
+from repetita.journal import storage
+from repetita.journal.shelf import Shelf
+from repetita.journal.storage import Storage
+from repetita.journal.stored_journal import add, chain, parts
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WAITS", (0.0, 0.0))
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory://{uuid.uuid4().hex}/in" if request.param == "memory" else f"file://{tmp_path}/kept"
+
+
+def test_what_is_put_is_read_listed_and_removed(url: str, tmp_path: Path) -> None:
+    at = Storage.open(url)
+    assert at.put("a/b/c", b"one") and at.put("a/b/c", b"three")
+    assert at.put("a/d", b"new", new=True) and not at.put("a/d", b"other", new=True)
+    (tmp_path / "file").write_bytes(b"x" * (3 << 20))
+    at.upload(tmp_path / "file", name="a/large")
+    assert at.names("a") == {"b/c": 5, "d": 3, "large": 3 << 20}
+    assert at.names("nothing") == {}
+    again = Storage.open(url, new=False)
+    assert again.get("a/b/c") == b"three" and again.get("a/d") == b"new"
+    again.remove(["a/b/c", "a/never"])
+    assert set(again.names("a")) == {"d", "large"}
+    with pytest.raises(FileNotFoundError):
+        again.get("a/b/c")
+
+
+def test_what_is_downloaded_is_verified(url: str, tmp_path: Path) -> None:
+    at = Storage.open(url)
+    at.put("a", b"right")
+    with pytest.raises(DamagedError, match="does not match its recorded hash"):
+        at.download("a", to=tmp_path / "into" / "a", sha256="0" * 64)
+    assert not list((tmp_path / "into").iterdir())
+
+
+def test_a_store_that_does_not_answer_is_asked_three_times(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Storage.open(url)
+    asked: list[object] = []
+
+    def silent(*given: object, **_: object) -> dict[str, Any]:
+        asked.append(given)
+        if len(asked) < fails + 1:
+            raise ConnectionResetError("the line is dead")
+        return {}
+
+    monkeypatch.setattr(at._files, "find", silent)
+    fails = 2
+    assert at.names("a") == {} and len(asked) == 3
+    asked.clear()
+    fails = 9
+    with pytest.raises(
+        StorageError, match=r"no answer in 3 tries \(ConnectionResetError: the line is dead\)"
+    ):
+        at.names("a")
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("bucket/folder", "is no URL; write one such as s3://"),
+        ("s4://bucket/folder", "no protocol is named 's4'; did you mean 's3'"),
+        ("s3://key:secret@bucket/folder", "leave credentials and options out of the URL"),
+        ("simplecache::s3://bucket", "is no URL"),
+        ("file:///proc/nowhere", "cannot use file:///proc/nowhere: .*give another folder"),
+    ],
+)
+def test_what_is_no_storage_is_said_in_a_sentence(wrong: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        Storage.open(wrong)
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def without(protocol: str) -> Callable[..., Any]:
+        def url_to_fs(*_: object, **__: object) -> None:
+            raise ImportError(f"Install {protocol}")
+
+        return url_to_fs
+
+    monkeypatch.setattr(fsspec, "url_to_fs", without("s3fs"))
+    with pytest.raises(StorageError, match=r"pip install 'repetita\[storage\]'"):
+        Storage.open("s3://bucket/folder")
+    with pytest.raises(StorageError, match="pip install gcsfs"):
+        Storage.open("gs://bucket/folder")
+
+
+def test_what_the_store_forbids_is_said_with_the_fix(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Storage.open(url)
+
+    class NoCredentialsError(Exception):
+        pass
+
+    for error, says in (
+        (PermissionError("Access Denied"), "access is not permitted"),
+        (NoCredentialsError(), "no credentials were found"),
+        (OSError(28, "No space left on device"), "free space there"),
+    ):
+
+        def refuse(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(at._files, "find", refuse)
+        with pytest.raises(StorageError, match=f"cannot use {url}: .*{says}"):
+            at.names("a")
+
+
+def test_a_folder_that_nobody_pushed_to_is_not_read_from(url: str) -> None:
+    with pytest.raises(StorageError, match="nothing was kept at"):
+        Storage.open(url, new=False)
+
+
+def test_journals_of_two_attempts_lie_beside_each_other(url: str) -> None:
+    """Both begin alike; each is read as its own writer wrote it, and what they share was written once."""
+    at = Storage.open(url)
+    one, other = Shelf(at, name="runs/r"), Shelf(at, name="runs/r")
+    texts = [b"a\n", b"a\nb\n", b"a\nb\nc\n"], [b"a\nx\n", b"a\nx\nyy\n"]
+    for text in texts[0]:
+        add(one, text, journal="events.jsonl")
+    for text in texts[1]:
+        add(other, text, journal="events.jsonl")
+    reader = Shelf(at, name="runs/r")
+    for text in (*texts[0], *texts[1]):
+        found = chain(reader, journal="events.jsonl", end=_end(text))
+        assert found is not None and b"".join(reader.get(name) for name in found) == text
+    assert len(parts(reader, journal="events.jsonl")) == 5
+    assert sum(reader.there[name] for name in reader.below("events.jsonl")) == 6 + 5
+    assert chain(reader, journal="events.jsonl", end=_end(b"a\nb\nx\n")) is None
+    add(one, texts[0][-1], journal="events.jsonl", as_one=True)
+    found = chain(one, journal="events.jsonl", end=_end(texts[0][-1]))
+    assert found is not None and len(found) == 1
+
+
+def _end(text: bytes) -> tuple[int, str]:
+    return len(text), hashlib.sha256(text).hexdigest()
