@@ -75,9 +75,11 @@ def supervise(job: str) -> int:
         if states()[job] != "PENDING":
             return 0
         tell(job, "RUNNING")
-        code = subprocess.run(
-            ["bash", str(HERE / f"{number}.script")], env=environment, check=False
-        ).returncode
+        script = HERE / f"{number}.script"
+        error = re.search(r"--error=(\S+)", script.read_text())
+        assert error
+        with Path(error[1].replace("%A_%a", job).replace("%j", job)).open("a") as errors:
+            code = subprocess.run(["bash", script], env=environment, stderr=errors, check=False).returncode
         if states()[job] == "RUNNING":
             tell(job, "FAILED" if code else "COMPLETED")
         elif states()[job] == "REQUEUED":

@@ -15,7 +15,7 @@ import pytest
 
 from repetita.errors import EngineError, RunStopped
 from repetita.journal.folder import read_journal, status
-from repetita.study import slurm_engine, slurm_options
+from repetita.study import execute, slurm_engine, slurm_options
 from repetita.study.execute import run_study
 from repetita.study.progress import read_sight
 from repetita.study.slurm_options import Asked
@@ -148,6 +148,7 @@ def test_the_local_executor_computes_what_workers_do_whatever_is_killed(
     monkeypatch.setattr(slurm_engine, "Queue", LocalQueue)
     monkeypatch.setattr(slurm_options, "check", lambda given, device, submits: None)
     monkeypatch.setattr(LocalQueue, "jobs", {})
+    place.edit("steps=2000", "steps=700")
 
     def disturb() -> None:
         first, second = LocalQueue.jobs
@@ -189,6 +190,7 @@ def calls(cluster: Path) -> list[str]:
 def test_jobs_outlive_their_driver_and_end_with_checkpoints_when_it_is_asked_to_stop(
     place: Place, cluster: Path
 ) -> None:
+    place.edit("steps=2000", "steps=1200")
     first = driver(place, "--slurm", "partition=cpu")
     wait(lambda: both_under_way(place, beyond=5))
     first.kill()
@@ -236,17 +238,17 @@ def test_short_runs_share_a_job_and_forks_follow_their_trunk(
 @pytest.mark.usefixtures("quick")
 def test_jobs_that_end_without_a_word(place: Place, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_engine, "LOOK_SECONDS", 0.1)
+    monkeypatch.setitem(execute.TRIES, "lost", 3)
 
     def ended(state: str) -> Mapping[str, str]:
         (cluster / "hold").touch()
-        waits = lambda: [file for file in cluster.glob("*.state") if file.read_text() == "PENDING"]  # noqa: E731
         done = threading.Event()
 
         def end() -> None:
-            while not done.is_set():
-                for file in waits():
-                    file.write_text(state)
-                time.sleep(0.05)
+            while not done.wait(0.05):
+                for file in cluster.glob("*.state"):
+                    if file.read_text() == "PENDING":
+                        file.write_text(state)
 
         threading.Thread(target=end, daemon=True).start()
         try:
@@ -268,7 +270,7 @@ def test_jobs_that_end_without_a_word(place: Place, cluster: Path, monkeypatch: 
     before = submissions(cluster)
     (first, *_) = ended("NODE_FAIL").values()
     assert "the node node7 of its job" in first
-    assert submissions(cluster) == before + 10
+    assert submissions(cluster) == before + 3
 
 
 @pytest.mark.usefixtures("quick")
@@ -299,3 +301,19 @@ def test_what_sbatch_refuses(place: Place, cluster: Path) -> None:
     (cluster / "mute").touch()
     with pytest.raises(EngineError, match="squeue does not answer"):
         run_study(place.study, scale="tiny", root=place.root, engine="slurm")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_node_that_does_not_see_the_root(place: Place, cluster: Path) -> None:
+    (cluster / "hold").touch()
+
+    def hide() -> None:
+        (folder_of(place) / slurm_options.TOKEN).unlink()
+        (cluster / "hold").unlink()
+
+    once(lambda: list(cluster.glob("*.state")), hide)
+    outcome = run_study(place.study, scale="long", root=place.root, engine="slurm")
+    for failure in outcome.failed:
+        assert "does not see" in failure.reason and "--root" in failure.reason
+    assert len(outcome.failed) == 2
+    assert not list(place.root.glob("runs/*"))

@@ -39,8 +39,8 @@ def only_driver(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EngineError(
-                f"another driver computes this study on Slurm and holds {folder / LOCK}; wait for it, or stop "
-                f"it and run this again"
+                f"another driver computes this study on Slurm and holds {folder / LOCK}; wait for it or "
+                "stop it, and run this again"
             ) from None
         yield
 

@@ -1,0 +1,213 @@
+"""What is asked of Slurm: options that submitit knows, limits that follow from the plan, scripts."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from repetita.cli.app import app
+from repetita.errors import EngineError, SpecError, UserError
+from repetita.study import slurm_jobs
+from repetita.study.engines import Needs
+from repetita.study.execute import run_study
+from repetita.study.slurm_jobs import Job
+from repetita.study.slurm_options import (
+    BATCH_SECONDS,
+    CUDA_MEMORY,
+    LIMITS,
+    MEMORY_MARGIN,
+    TIME_MARGIN,
+    asked,
+    jobs,
+    options,
+    parse,
+    timeouts,
+    uses_cuda,
+)
+from repetita.study.slurm_watch import why
+from repetita.study.where import Where
+from tests.study.places import Place
+
+pytest.importorskip("submitit")
+
+MB = 1_000_000
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 2000.0), st.sampled_from([400 * MB, 9000 * MB])), max_size=40))
+def test_short_runs_share_a_job_and_none_is_lost(runs: list[tuple[float, int]]) -> None:
+    needs = {str(at): Needs(memory, seconds) for at, (seconds, memory) in enumerate(runs)}
+    shares = [share for _, share in jobs(needs, cuda=False)]
+    assert sorted(run for share in shares for run in share) == sorted(needs)
+    unfilled = []
+    for ask, share in jobs(needs, cuda=False):
+        assert len({needs[run].memory for run in share}) == 1
+        assert ask.mebibytes * (1 << 20) >= MEMORY_MARGIN * needs[share[0]].memory
+        seconds = [needs[run].seconds for run in share]
+        assert sum(seconds[:-1]) < BATCH_SECONDS, "a job is closed when it is full"
+        assert ask.minutes == LIMITS[-1] or 60 * ask.minutes >= TIME_MARGIN * sum(seconds)
+        unfilled += [needs[share[0]].memory] if sum(seconds) < BATCH_SECONDS else []
+    assert len(unfilled) == len(set(unfilled)), "one job of a kind is left to be filled"
+
+
+def test_a_run_that_takes_days_is_requeued_at_its_limit() -> None:
+    days = [Needs(400 * MB, 3 * 86_400.0)]
+    ask = asked(days, cuda=True)
+    assert ask.minutes == LIMITS[-1]
+    assert ask.mebibytes << 20 > CUDA_MEMORY
+    assert timeouts(days, minutes=ask.minutes) == 3 + 9
+    assert timeouts(days, minutes=60) == 3 + 216
+
+
+def test_options_are_read_as_submitit_takes_them() -> None:
+    told = options(
+        parse(
+            ["time=240", "cpus-per-task=2", "gres=gpu:1", "setup=module load a", "setup=b", "exclusive=true"]
+        )
+    )
+    assert told == {
+        "time": 240,
+        "cpus_per_task": 2,
+        "gres": "gpu:1",
+        "setup": ["module load a", "b"],
+        "exclusive": True,
+    }
+    more = options(parse(["additional_parameters=reservation=maintenance"]))
+    assert more == {"additional_parameters": {"reservation": "maintenance"}}
+    assert options({"time": 60, "additional_parameters": {"x": "y"}})["additional_parameters"] == {"x": "y"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["partitio=gpu"], "did you mean 'partition'?"),
+        (["time=4h"], "no number of minutes"),
+        (["cpus_per_task=0"], "is no number"),
+        (["partition"], "write KEY=VALUE"),
+        (["time=1", "time=2"], "given twice"),
+        (["nodes=2"], "one process on one node"),
+    ],
+)
+def test_options_that_cannot_be(given: list[str], said: str) -> None:
+    with pytest.raises(SpecError) as error:
+        options(parse(given))
+    assert said in str(error.value)
+
+
+def test_gpus_are_asked_for_and_used_together() -> None:
+    assert uses_cuda("cuda", given={}) and uses_cuda("auto", given={"gres": "gpu:a100:1"})
+    assert not uses_cuda("auto", given={"gres": "tmp:10G"})
+    with pytest.raises(SpecError, match="say --device cuda"):
+        uses_cuda("cpu", given={"gpus_per_node": 1})
+
+
+def test_what_is_not_there_is_said_before_anything_is_prepared(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(**told: Any) -> str:
+        with pytest.raises(UserError) as error:
+            run_study(place.study, scale="tiny", root=place.root, **told)
+        assert not place.root.exists()
+        return str(error.value)
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "needs Slurm's sbatch, which is not on this machine" in refused(engine="slurm")
+    assert "--slurm has no effect with --engine local" in refused(slurm={"partition": "gpu"})
+    assert "did you mean 'account'?" in refused(engine="slurm", slurm={"acount": "x"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'repetita[slurm]'" in refused(engine="slurm")
+
+
+def test_dry_run_prints_what_sbatch_would_be_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def run(*given: str) -> Any:
+        told = ["study", "run", str(place.study), "--scale", "tiny", "--root", str(place.root), "--dry-run"]
+        return CliRunner().invoke(app, [*told, *given])
+
+    said = run(
+        "--engine", "slurm", "--device", "cuda", "--slurm", "account=x", "--slurm", "setup=module load y"
+    )
+    assert said.exit_code == 0, said.output
+    lines = said.stdout.splitlines()
+    assert lines[0].startswith("# 5 runs in 1 job,") and lines[1] == "#!/bin/bash"
+    for line in ("account=x", "cpus-per-task=1", "gpus-per-node=1", "mem=5120M", "signal=USR2@90", "time=30"):
+        assert f"#SBATCH --{line}" in lines
+    assert lines.index("module load y") < lines.index("export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1")
+    assert any(line.startswith("srun ") and sys.executable in line for line in lines)
+    assert not (place.root / "studies").exists() and not (place.root / "runs").exists()
+    (script,) = json.loads(run("--engine", "slurm", "--json").stdout)
+    assert "gpus" not in script
+    refused = run()
+    assert isinstance(refused.exception, SpecError)
+    assert "--dry-run has no effect with --engine local" in str(refused.exception)
+
+
+def test_states_of_slurm_in_words(tmp_path: Path) -> None:
+    log = tmp_path / "12_3_0_log.err"
+    log.write_text("Traceback\nModuleNotFoundError: No module named 'repetita'\n\n")
+
+    def said(state: str, node: str = "n7") -> tuple[str, str]:
+        return why(state, node, job="12_3", log=log)
+
+    assert said("FAILED") == (
+        "died",
+        "its job 12_3 ended (FAILED) on n7: ModuleNotFoundError: No module named 'repetita'",
+    )
+    assert said("UNKNOWN", "")[1].startswith("its job 12_3 ended (UNKNOWN): Module")
+    assert said("CANCELLED by 7", "None assigned")[0] == "failed"
+    assert [said(state)[0] for state in ("OUT_OF_MEMORY", "TIMEOUT", "NODE_FAIL", "PREEMPTED")] == [
+        "failed",
+        "lost",
+        "lost",
+        "lost",
+    ]
+
+
+def test_jobs_are_remembered_and_those_that_are_over_forgotten(tmp_path: Path) -> None:
+    ours = Job("12_0", "errand", {"a" * 64: 1, "b" * 64: 2})
+    over, other = Job("9", "errand", {"c" * 64: 3}), Job("12_1", "another errand", {"d" * 64: 4})
+    slurm_jobs.note(tmp_path, jobs=[over, ours])
+    slurm_jobs.note(tmp_path, jobs=[other])
+    with (tmp_path / slurm_jobs.FILE).open("a") as file:
+        file.write('{"id": "13", "err')
+    ended = {"order": 2, "state": "failed", "message": ""}
+    (tmp_path / f"{'b' * 12}.json").write_text(json.dumps(ended))
+    for name in (
+        "9_0_log.err",
+        "9_submitted.pkl",
+        "12_0_submitted.pkl",
+        "12_submission.sh",
+        f"{'c' * 12}.json",
+    ):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".submission_file_1.sh").symlink_to(tmp_path / "9_submission.sh")
+    taken = slurm_jobs.take_up(tmp_path, present={"12_0": "", "12_1": "", "77": ""}, errand="errand")
+    assert taken == {"a" * 64: (1, "12_0")}, "one had ended, and another errand's runs may be others"
+    assert slurm_jobs.remembered(tmp_path) == [ours, other]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "12_0_submitted.pkl",
+        "12_submission.sh",
+        f"{'b' * 12}.json",
+        slurm_jobs.FILE,
+    ]
+
+
+def test_one_driver_submits_from_a_folder(tmp_path: Path) -> None:
+    only = slurm_jobs.only_driver
+    with only(tmp_path), pytest.raises(EngineError, match="another driver computes"), only(tmp_path):
+        pass
+    with only(tmp_path):
+        pass
+
+
+def test_an_engine_and_its_options() -> None:
+    assert Where(engine="slurm", slurm={"time": 5}).slurm == {"time": 5}
+    with pytest.raises(SpecError, match="--slurm has no effect with --engine ray"):
+        Where(engine="ray", slurm={"time": 5})
