@@ -39,6 +39,16 @@ Name = Annotated[
     ),
 ]
 
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm", metavar="KEY=VALUE", help="Told to sbatch: partition, account, time (minutes), mem, ..."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the scripts for --engine slurm; submit nothing.")
+]
+
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
@@ -154,17 +164,8 @@ def run(
         str, typer.Option("--device", help="What they are computed on: cpu, cuda, or auto.")
     ] = "cpu",
     storage: Storage = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slurm",
-            metavar="KEY=VALUE",
-            help="Told to sbatch: partition, account, time (minutes), mem, ...",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the scripts for --engine slurm; submit nothing.")
-    ] = False,
+    slurm: SlurmOptions = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
