@@ -1,16 +1,31 @@
 """Studies in a storage: another machine goes on with them, and has their page, from what was pushed."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from repetita.errors import DamagedError, SpecError
 from repetita.journal.folder import status
+from repetita.journal.storage import Storage
+from repetita.study import stored_progress
+from repetita.study.corpora import Corpora
+from repetita.study.engines import Errand
 from repetita.study.execute import run_study
-from tests.study.places import write_study
+from repetita.study.expand import corpora_of
+from repetita.study.prepare import prepare
+from repetita.study.progress import ProgressFile, Sight, read_sight
+from repetita.study.ray_task import do, look
+from repetita.study.stored import Kept, pull_corpora, push_corpora
+from repetita.study.stored_progress import StoredProgress, StoredSights
+from repetita.study.where import Where
+from tests.study.places import Place, write_study
 
 
 @pytest.fixture
@@ -52,3 +67,92 @@ def test_a_study_on_s3_is_gone_on_with_and_reported_elsewhere(tmp_path: Path, s3
     assert not list((tmp_path / "c").rglob("*.safetensors")) or not list(
         (tmp_path / "c").rglob("checkpoints")
     )
+
+
+def kept(place: Place, url: str) -> Errand:
+    """What a driver leaves in a storage for workers elsewhere, and what it tells them."""
+    part = place.portion()
+    driver, corpora, specs = (
+        Kept(Storage.open(url), root=place.root),
+        Corpora(place.root),
+        corpora_of(part.planned),
+    )
+    driver.bring(specs, corpora=corpora)
+    prepare([part], root=place.root, corpora=corpora, fetch=driver.fetch)
+    driver.keep(specs, corpora=corpora, folders=[part.folder])
+    return Errand.of([part], root=place.root.parent / "elsewhere", storage=url)
+
+
+def test_a_node_that_sees_no_folder_of_its_driver_works_by_the_storage(tmp_path: Path) -> None:
+    place, url = write_study(tmp_path), f"file://{tmp_path}/kept"
+    errand = kept(place, url)
+    (tmp_path / "corpus").rename(tmp_path / "gone")
+    work = tmp_path / "elsewhere" / "work-1"
+    assert json.loads(look(errand.as_json(), str(work)))[0] == ""
+    job = next(job for job in place_jobs(place, url) if job.arms[0]["arm"] == "control")
+    answer = json.loads(do(errand.as_json(), job.fingerprint, 1, str(work)))
+    assert (answer["state"], answer["message"]) == ("done", "")
+    assert status(job.path) == "missing"
+    Kept(Storage.open(url), root=place.root).fetch([job.path])
+    assert status(job.path) == "done" and not (job.path / "checkpoints").exists()
+
+
+def place_jobs(place: Place, url: str) -> list[Any]:
+    """The jobs of a study whose text is only in the storage."""
+    part, corpora = place.portion(), Corpora(place.root)
+    Kept(Storage.open(url), root=place.root).bring(corpora_of(part.planned), corpora=corpora)
+    return list(prepare([part], root=place.root, corpora=corpora).jobs.values())
+
+
+def test_a_corpus_is_written_once_by_its_hashes_and_read_without_its_text(tmp_path: Path) -> None:
+    place, at = write_study(tmp_path), Storage.open(f"file://{tmp_path}/kept")
+    (spec,) = corpora_of(place.portion().planned)
+    here = Corpora(place.root)
+    push_corpora(at, [spec], corpora=here)
+    files = sorted((tmp_path / "kept" / "shards").iterdir())
+    times = [file.stat().st_mtime_ns for file in files]
+    push_corpora(at, [spec], corpora=Corpora(place.root))
+    assert [file.stat().st_mtime_ns for file in files] == times and len(files) >= 5
+    assert all(hashlib.sha256(file.read_bytes()).hexdigest() == file.name for file in files)
+    for decided in (False, True):  # A text that lies here comes first, unless it is decided.
+        there = tmp_path / f"there-{decided}"
+        pull_corpora(at, [spec], corpora=Corpora(there), root=there, decided=decided)
+        assert (there / "corpora").exists() == decided
+    (tmp_path / "corpus").rename(tmp_path / "gone")
+    corpora = Corpora(there)
+    pull_corpora(at, [spec], corpora=corpora, root=there, decided=False)
+    assert corpora.fingerprint(spec) == here.fingerprint(spec)
+    corpora.verify()
+    # What was changed there is not taken.
+    files[0].write_bytes(b"\0" * files[0].stat().st_size)
+    with pytest.raises(DamagedError, match="does not match its recorded hash"):
+        pull_corpora(at, [spec], corpora=Corpora(tmp_path), root=tmp_path / "third", decided=True)
+    name = next((tmp_path / "kept" / "corpora").iterdir())
+    name.write_text(name.read_text().replace('"tokens.bin"', '"../../tokens.bin"'))
+    with pytest.raises(DamagedError, match="outside a corpus"):
+        pull_corpora(at, [spec], corpora=Corpora(tmp_path), root=tmp_path / "third", decided=True)
+
+
+def test_a_driver_hears_through_the_storage_how_far_runs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_progress, "TOLD_SECONDS", 0.0)
+    at, work = Storage.open(f"memory://{tmp_path.name}-progress"), tmp_path / "driver" / "work-7"
+    work.mkdir(parents=True)
+    told = StoredProgress(tmp_path / "node" / "work-7" / "abc.json", storage=at)
+    (tmp_path / "node" / "work-7").mkdir(parents=True)
+    told.show(Sight(order=3, state="running", step=5, steps=9))
+    driver = StoredSights(at, work=work)
+    driver.refresh()
+    seen = read_sight(work / "abc.json")
+    assert seen is not None and (seen.order, seen.step, seen.steps) == (3, 5, 9)
+    driver.forget()
+    assert not at.names("progress")
+    assert isinstance(told, ProgressFile)
+
+
+def test_a_storage_that_other_processes_cannot_see_is_refused(tmp_path: Path) -> None:
+    place = write_study(tmp_path)
+    with pytest.raises(SpecError, match="lies in the memory of one process"):
+        run_study(place.study, scale="tiny", root=place.root, storage="memory://x")
+    assert Where(storage="s3://b/x").storage == "s3://b/x"

@@ -19,17 +19,52 @@ def hashed(name: str, digest: str) -> str:
     return f"{name}.{digest[:SHORT]}"
 
 
-class Shelf:
-    """Objects below one name. They are listed once: whoever holds the newest attempt is the only writer.
+class Claim:
+    """The right to write what is below a name: that of the newest attempt."""
 
-    The first write takes an attempt number, by exclusive create where the store has that.
+    def __init__(self, storage: Storage, *, name: str) -> None:
+        self._storage, self._name = storage, name
+        self._held: tuple[int, bytes] | None = None
+
+    def take(self) -> bool:
+        """Takes the next attempt number, by exclusive create; False where that was done before."""
+        if self._held is not None:
+            return False
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        # Where the store cannot create exclusively, the later of two writers of one number has it.
+        said = json.dumps({"started": started, "token": secrets.token_hex(8)}).encode() + b"\n"
+        number = self._newest() + 1
+        while not self._storage.put(_attempt(self._name, number), said, new=True):
+            number += 1
+        self._held = (number, said)
+        return True
+
+    def check(self) -> None:
+        """Raises RunFolderError where another attempt has taken over from this one."""
+        if self._held is None:
+            return
+        number, said = self._held
+        newest, what = self._newest(), f"{self._storage.url}/{self._name}"
+        if newest != number or self._storage.get(_attempt(self._name, number)) != said:
+            raise RunFolderError(f"{what}: attempt {newest} has taken over and goes on; this one stops")
+
+    def _newest(self) -> int:
+        return max(
+            (int(Path(name).stem) for name in self._storage.names(f"{self._name}/attempts")), default=0
+        )
+
+
+class Shelf:
+    """Objects below one name. They are listed once: whoever has taken them is the only writer.
+
+    The first write takes them.
     """
 
     def __init__(self, storage: Storage, *, name: str) -> None:
         self.storage, self.name = storage, name
         self._there: dict[str, int] | None = None
         self._known: dict[str, bytes] = {}
-        self._attempt: tuple[int, bytes] | None = None
+        self.claim = Claim(storage, name=name)
 
     @property
     def there(self) -> dict[str, int]:
@@ -94,31 +129,9 @@ class Shelf:
             self._known.pop(name, None)
 
     def take(self) -> None:
-        """Takes the next attempt number, once: every attempt before it stops at its next push."""
-        if self._attempt is not None:
-            return
-        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        # Where the store cannot create exclusively, the later of two writers of one number has it.
-        said = json.dumps({"started": started, "token": secrets.token_hex(8)}).encode() + b"\n"
-        number = max(self._attempts(), default=0) + 1
-        while not self.storage.put(_attempt(self.name, number), said, new=True):
-            number += 1
-        self._attempt = (number, said)
-        self.look_again()  # What another attempt wrote until now.
-
-    def check(self) -> None:
-        """Raises RunFolderError where another attempt has taken over."""
-        if self._attempt is None:
-            return
-        number, said = self._attempt
-        newest = max(self._attempts(), default=0)
-        if newest != number or self.storage.get(_attempt(self.name, number)) != said:
-            raise RunFolderError(
-                f"{self.storage.url}/{self.name}: attempt {newest} has taken over and goes on; this one stops"
-            )
-
-    def _attempts(self) -> list[int]:
-        return [int(Path(name).stem) for name in self.storage.names(f"{self.name}/attempts")]
+        """Takes the objects from whoever writes them, once."""
+        if self.claim.take():
+            self.look_again()  # What another attempt wrote until now.
 
 
 def _attempt(name: str, number: int) -> str:

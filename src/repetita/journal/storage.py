@@ -94,7 +94,7 @@ class Storage:
             self._tried(lambda: _write(Path(where), [data]))
             return True
         try:
-            self._tried(lambda: self._piped(where, data, new=new), writes=True)
+            self._tried(lambda: _pipe(self._files, where, data=data, new=new), writes=True)
         except FileExistsError:
             return False
         return True
@@ -131,16 +131,6 @@ class Storage:
 
     def _at(self, name: str) -> str:
         return f"{self._base}/{name}"
-
-    def _piped(self, where: str, data: bytes, *, new: bool) -> None:
-        try:
-            self._files.pipe_file(where, data, **({"mode": "create"} if new else {}))
-        except (TypeError, NotImplementedError):
-            if not new:
-                raise
-            if self._files.exists(where):
-                raise FileExistsError(where) from None
-            self._files.pipe_file(where, data)
 
     def _tried(self, call: Callable[[], _Answer], *, writes: bool = False) -> _Answer:
         """What the store answers, asked again a few times where it does not."""
@@ -210,6 +200,18 @@ def _file_system(url: str) -> tuple[Any, str]:
     except Exception as error:  # noqa: BLE001 - Whatever a file system says of options and credentials.
         raise StorageError(f"cannot use {url}: {first_line(error)}; set the store's environment") from None
     return files, base
+
+
+def _pipe(files: Any, where: str, *, data: bytes, new: bool) -> None:
+    """Writes an object, where it is to be `new` by exclusive create if the store has that."""
+    try:
+        files.pipe_file(where, data, **({"mode": "create"} if new else {}))
+    except (TypeError, NotImplementedError):
+        if not new:
+            raise
+        if files.exists(where):
+            raise FileExistsError(where) from None
+        files.pipe_file(where, data)
 
 
 def _package(implementation: str) -> str:

@@ -97,7 +97,7 @@ class StoredRun:
         what was written by then stays, and the next push goes on from there.
         """
         shelf, path = self._shelf, self.path
-        shelf.check()
+        shelf.claim.check()
         if "run.json" not in shelf.there:
             shelf.say("run.json", (path / "run.json").read_bytes())
         for file in (file for pattern in BESIDE for file in sorted(path.glob(pattern))):

@@ -22,7 +22,7 @@ from repetita.study.manifest import study_path, write_manifests
 from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
 from repetita.study.price import PROCESS_BYTES, Cost, chains, makespan, time_text
 from repetita.study.progress import Sight
-from repetita.study.stored import Kept
+from repetita.study.stored import Kept, open_shared
 from repetita.study.text import text_of
 from repetita.study.where import Where, check_engine, open_engine
 from repetita.train.stopping import StopRequests
@@ -125,9 +125,9 @@ def execute(
     kept there.
     """
     check_engine(where)
-    display = display or Silent()
-    began = time.monotonic()
-    kept, corpora = Kept(where.storage, root=root), plan_corpora(portions, root=root, say=display.say)
+    display, began = display or Silent(), time.monotonic()
+    kept = Kept(open_shared(where.storage), root=root)
+    corpora = plan_corpora(portions, root=root, say=display.say)
     specs = tuple(dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)))
     kept.bring(specs, corpora=corpora)
     prepared = prepare(portions, root=root, corpora=corpora, fetch=kept.fetch)

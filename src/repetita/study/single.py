@@ -17,11 +17,11 @@ from repetita.model.live import checkpoint_subject
 from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json
 from repetita.study.corpora import Corpora, Say, quiet
-from repetita.study.expand import corpora_of, expand, in_run
+from repetita.study.expand import Job, corpora_of, expand, in_run
 from repetita.study.plan import PlannedRun
 from repetita.study.prepare import needed
 from repetita.study.price import job_state
-from repetita.study.stored import pull_corpora, pull_runs, push_corpora
+from repetita.study.stored import Kept
 from repetita.study.work import bring_to_end
 from repetita.train.loop import Options
 from repetita.train.recipe import RunSpec, ancestry, with_corpora
@@ -78,10 +78,8 @@ def train_run(
     """
     root = Path(root)
     corpora = Corpora(root, say=say)
-    kept = Storage.open(storage) if storage else None
-    if kept is not None:
-        texts = dict.fromkeys(run.corpus for run in ancestry(spec))
-        pull_corpora(kept, texts, corpora=corpora, root=root, decided=False)
+    kept = Kept(Storage.open(storage) if storage else None, root=root)
+    kept.bring(dict.fromkeys(run.corpus for run in ancestry(spec)), corpora=corpora)
     corpora.check_start(spec)
     _check_weights(spec, root=root)
     if probes is None:
@@ -90,22 +88,25 @@ def train_run(
         probes = (ScoreProbe(on=on, max_sequences=DEFAULT_SEQUENCES),)
     planned = PlannedRun(spec=spec, labels={}, probes=tuple(probes), keep=keep)
     jobs = {job.fingerprint: job for job in expand([planned], root=root, corpora=corpora.fingerprint)}
-    if kept is not None:
-        push_corpora(kept, corpora_of([planned]), corpora=corpora)
-        pull_runs(kept, [job.path for job in jobs.values()])
+    kept.keep(corpora_of([planned]), corpora=corpora)
+    kept.fetch([job.path for job in jobs.values()])
     for job in needed(jobs, states={name: job_state(job) for name, job in jobs.items()}):
         if not job.arms:
-            bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept)
+            bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept.storage)
     job = next(job for job in jobs.values() if job.arms)
-    outcome = bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept)
+    outcome = bring_to_end(job, jobs=jobs, corpora=corpora, root=root, options=options, storage=kept.storage)
+    return Trained(outcome.path, outcome.trained_steps, _last(job))
+
+
+def _last(job: Job) -> list[dict[str, Any]]:
+    """What the probes of a job measured at its last step."""
     names = {due.key: due.probe.name for due in job.probes}
-    last = [
+    return [
         {"probe": names[line["probe"]]}
         | {name: line[name] for name in ("step", "metric", "on", "value", "n")}
-        for line in read_journal(outcome.path, journal="measurements")
-        if line["step"] == spec.steps and line["probe"] in names
+        for line in read_journal(job.path, journal="measurements")
+        if line["step"] == job.spec.steps and line["probe"] in names
     ]
-    return Trained(outcome.path, outcome.trained_steps, last)
 
 
 def _check_weights(spec: RunSpec, *, root: Path) -> None:

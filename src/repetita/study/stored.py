@@ -39,8 +39,10 @@ class StoredCorpus(NamedTuple):
     folders: dict[str, Files]
 
 
-def open_shared(url: str) -> Storage:
+def open_shared(url: str | None) -> Storage | None:
     """The storage at a URL, for runs in other processes; SpecError where these could not see it."""
+    if url is None:
+        return None
     if url.startswith("memory:"):
         raise SpecError(
             f"--storage {url} lies in the memory of one process, and runs are computed in others; give a URL "
@@ -114,26 +116,26 @@ def pull_runs(storage: Storage, paths: Iterable[Path], /) -> None:
 
 
 class Kept:
-    """What the driver of a study keeps in a storage and brings from there; without a URL nothing."""
+    """What the driver of a study keeps in a storage and brings from there; without one nothing."""
 
-    def __init__(self, url: str | None, *, root: Path) -> None:
-        self._storage, self._root = url and open_shared(url), root
+    def __init__(self, storage: Storage | None, *, root: Path) -> None:
+        self.storage, self._root = storage, root
 
     def bring(self, specs: Iterable[CorpusSpec], /, *, corpora: Corpora) -> None:
         """Brings the texts that do not lie here, before anything is built."""
-        if self._storage:
-            pull_corpora(self._storage, specs, corpora=corpora, root=self._root, decided=False)
+        if self.storage:
+            pull_corpora(self.storage, specs, corpora=corpora, root=self._root, decided=False)
 
     def fetch(self, paths: Iterable[Path], /) -> None:
         """Brings the runs in these folders that came to an end."""
-        if self._storage:
-            pull_runs(self._storage, paths)
+        if self.storage:
+            pull_runs(self.storage, paths)
 
-    def keep(self, specs: Iterable[CorpusSpec], /, *, corpora: Corpora, folders: Iterable[str]) -> None:
+    def keep(self, specs: Iterable[CorpusSpec], /, *, corpora: Corpora, folders: Iterable[str] = ()) -> None:
         """Writes what workers need, and what was planned in these folders of `studies/`."""
-        if self._storage:
-            push_corpora(self._storage, specs, corpora=corpora)
-            push_studies(self._storage, filter(None, folders), root=self._root)
+        if self.storage:
+            push_corpora(self.storage, specs, corpora=corpora)
+            push_studies(self.storage, filter(None, folders), root=self._root)
 
 
 def pull_reported(url: str, /, *, root: Path, folders: Iterable[str]) -> None:
