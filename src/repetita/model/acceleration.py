@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from repetita.errors import SpecError, nearest
 from repetita.model.transformer import Transformer
 
 Dtype = Literal["float32", "bfloat16"]
-DTYPES = ("float32", "bfloat16")
 
 
 def accelerate(model: Transformer, /, *, compiled: bool = False, recompute: bool = False) -> None:
@@ -42,10 +41,11 @@ def precision(dtype: Dtype, /, *, device: torch.device) -> Iterator[None]:
         yield
 
 
-def check_dtype(dtype: str, /) -> None:
-    """Raises SpecError for a number format that no run is computed in."""
-    if dtype not in DTYPES:
-        raise SpecError(f"dtype '{dtype}' is none that a run computes in; {nearest(dtype, DTYPES)}")
+def dtype_of(name: str, /) -> Dtype:
+    """The number format of this name; SpecError for one that no run is computed in."""
+    if name not in get_args(Dtype):
+        raise SpecError(f"dtype '{name}' is none that a run computes in; {nearest(name, get_args(Dtype))}")
+    return cast("Dtype", name)
 
 
 def _again_backward(method: Callable[..., Tensor]) -> Callable[..., Tensor]:

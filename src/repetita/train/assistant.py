@@ -1,5 +1,6 @@
 """What the processes of a run beside rank 0 do: their shares of whatever it says, and nothing else."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from repetita.corpus.sequences import Corpus, CorpusSpec, compose
 from repetita.errors import EngineError, RepetitaError, TrainingDiverged, first_line
 from repetita.model import device
 from repetita.train.parallel import Opening, shared_updater
-from repetita.train.ranks import SharedStop, Team
+from repetita.train.ranks import LINGER_SECONDS, SharedStop, Team
 from repetita.train.recipe import open_ids, open_schedule
 from repetita.train.shared import SharedUpdater
 from repetita.train.update import first_model
@@ -23,20 +24,23 @@ def assist(team: Team, *, open_corpus: Callable[[CorpusSpec], Corpus]) -> int:
     went wrong, also where one of them is to blame.
     """
     taking_part: _Assistant | None = None
-    with SharedStop(team):
-        try:
-            while True:
-                with team.together():
-                    what, about = team.follow()
-                    if what == "end":
-                        return int(about[0])
-                    if what == "open":
-                        taking_part = None
-                        taking_part = _Assistant.open(*about, team=team, open_corpus=open_corpus)
-                    elif taking_part is not None:
-                        taking_part.do(what, *about)
-        except EngineError as error:
-            return error.exit_code
+    code = None
+    with SharedStop(team), suppress(EngineError):
+        while code is None:
+            with team.together():
+                what, about = team.follow()
+                if what == "end":
+                    code = int(about[0])
+                elif what == "open":
+                    taking_part = None
+                    taking_part = _Assistant.open(*about, team=team, open_corpus=open_corpus)
+                elif taking_part is not None:
+                    taking_part.do(what, *about)
+    code = EngineError.exit_code if code is None else code
+    if code:
+        team.leave()
+        time.sleep(LINGER_SECONDS)
+    return code
 
 
 class _Assistant(NamedTuple):

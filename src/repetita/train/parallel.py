@@ -4,6 +4,7 @@ Rank 0 runs the loop and alone writes the run's folder; the others assist (`assi
 corpus, take their share of each update and of the rows that probes score, and hold their parts of the state.
 """
 
+import inspect
 import os
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -129,9 +130,11 @@ def shared_updater(
         if kind == "ddp":
             part = _alone(model, spec=spec, place=place, options=options)
             unused = isinstance(model, Adopted)
-            compute = DistributedDataParallel(
-                Step(model), broadcast_buffers=False, find_unused_parameters=unused
-            )
+            # Rotary tables and the like are the same everywhere; newer torch names it anew.
+            names = ("forward_sync_buffers", "broadcast_buffers")
+            known = inspect.signature(DistributedDataParallel.__init__).parameters
+            buffers: dict[str, Any] = {next(name for name in names if name in known): False}
+            compute = DistributedDataParallel(Step(model), find_unused_parameters=unused, **buffers)
             return SharedUpdater(replace(part, compute=compute, team=team), team=team)
         assert isinstance(model, Transformer)
         _shard(model, team=team, dtype=options.dtype)

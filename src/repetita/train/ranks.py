@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ ORDERS = timedelta(days=14)
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 """How long a process may take to end by itself when another one has failed."""
+
+LINGER_SECONDS = 3.0
+"""How long others than rank 0 wait before they end after a failure: torchrun ends all when one has ended, and
+rank 0 is to have said why."""
 
 _BROKEN = "repetita/broken"
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -78,7 +83,8 @@ class Team:
             timeout=COLLECTIVE,
         )
         self.control = distributed.new_group(backend="gloo", timeout=ORDERS)
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
     @property
     def rank(self) -> int:
@@ -139,6 +145,18 @@ class Team:
         except BaseException as error:
             raise EngineError(self._broken(error)) from error
 
+    def leave(self) -> None:
+        """Ends what connects this process with the others, which notice it."""
+        if self.ended.is_set():
+            return
+        broken = self.broken()
+        self.ended.set()
+        # A thread that is still at work when the interpreter ends takes the process down with it.
+        self._watcher.join()
+        if self.backend == "gloo" or broken is None:  # NCCL would wait for what will never come.
+            with suppress(distributed.DistError, RuntimeError):
+                distributed.destroy_process_group()
+
     def broken(self) -> str | None:
         """What the process that failed has said, if one has."""
         try:
@@ -168,7 +186,8 @@ class Team:
         """Ends this process where another one has failed and it does not end by itself."""
         while not self.ended.wait(POLL_SECONDS):
             said = self.broken()
-            if said is None or self.ended.wait(GRACE_SECONDS):
+            grace = GRACE_SECONDS + (LINGER_SECONDS if self.rank else 0)
+            if said is None or self.ended.wait(grace):
                 continue
             if not self.rank:
                 sys.stderr.write(f"repetita: {said}\n")
@@ -187,6 +206,7 @@ def joined(parallel: str | None, /, *, device: str = "cpu") -> Iterator[Team | N
         raise SpecError(
             f"no way to share a run is named '{parallel}'; {nearest(parallel, get_args(Parallel))}"
         )
+    how = cast("Parallel", parallel or "auto")
     place = Place.of_environment()
     if place is None:
         if parallel is not None:
@@ -199,7 +219,12 @@ def joined(parallel: str | None, /, *, device: str = "cpu") -> Iterator[Team | N
     if place.world == 1 and parallel is None:
         yield None
         return
-    team = _join(place, parallel=parallel or "auto", device=_own_device(device, place))  # type: ignore[arg-type]
+    try:
+        team = _join(place, parallel=how, device=_own_device(device, place))
+    except SpecError:
+        if place.rank:  # Where rank 0 says the same, this one need not.
+            time.sleep(LINGER_SECONDS)
+        raise
     code = 0
     try:
         yield team
@@ -210,9 +235,7 @@ def joined(parallel: str | None, /, *, device: str = "cpu") -> Iterator[Team | N
         if not team.rank and team.broken() is None:
             with suppress(RepetitaError):
                 team.lead("end", code)
-        team.ended.set()
-        if team.broken() is None:
-            distributed.destroy_process_group()
+        team.leave()
 
 
 def _join(place: Place, *, parallel: Parallel, device: str) -> Team:

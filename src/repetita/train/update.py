@@ -18,7 +18,7 @@ from repetita.corpus.masking import KINDS, training_masks
 from repetita.corpus.schedule import LANES, Batch
 from repetita.errors import SpecError, TrainingDiverged
 from repetita.journal.records import StepRecord
-from repetita.model.acceleration import Dtype, accelerate, check_dtype, precision
+from repetita.model.acceleration import Dtype, accelerate, dtype_of, precision
 from repetita.model.adopted import Adopted, adopt
 from repetita.model.device import Device
 from repetita.model.live import RunSubject, subject_of
@@ -198,7 +198,7 @@ def first_model(
     One that is not to be `whole` on its device stays on the CPU, to be sharded from there. Raises SpecError
     for options that such a model cannot be trained with.
     """
-    check_dtype(options.dtype)
+    dtype_of(options.dtype)
     model: Transformer | Adopted
     if isinstance(spec.model, PretrainedModel):
         model = adopt(spec.model, device=str(place.torch_device), dropout=spec.recipe.dropout)
