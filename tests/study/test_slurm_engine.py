@@ -131,7 +131,7 @@ def both_under_way(place: Place, *, beyond: int) -> bool:
 def alone(place: Place, scale: str = "long") -> dict[str, list[dict[str, Any]]]:
     """The journals of the local engine."""
     root = place.root.parent / "here"
-    run_study(place.study, scale=scale, root=root, processes=2)
+    run_study(place.study, scale=scale, root=root, processes=1)
     return journals(root)
 
 
