@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -92,6 +92,13 @@ def build_shards(
                 sync_folder(path.parent)
                 return open_shards(path, verify=True)
     return open_shards(path)
+
+
+class Builders(TypedDict, total=False):
+    """Who builds a corpus: see `build_shards`."""
+
+    workers: int | None
+    makers: Makers | None
 
 
 class _Told(NamedTuple):

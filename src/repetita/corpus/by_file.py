@@ -94,12 +94,8 @@ def build_by_file(
             builder = _Builder(parts, bundles(files), dtype, progress, make_parts)
             if tokenizer.kind == "bytes":
                 given = train_tokenizer(tokenizer, texts=[])
-            read: list[Part] | None = None
-            if given is None or limit is not None:
-                read = builder.read(limit)
-            if given is None:
-                assert read is not None
-                given = _trained(tokenizer, parts, read, progress)
+            read = builder.read(limit) if given is None or limit is not None else None
+            given = given or _trained(tokenizer, parts, read or [], progress)
             encoded = builder.encode(given, read)
         check_not_empty(source, sum(part.n_documents for part in encoded))
     except RepetitaError:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from repetita import seeds
 from repetita.corpus import breaks as cut
-from repetita.corpus.building import Progress, build_shards
-from repetita.corpus.by_file import Makers
+from repetita.corpus.building import Builders, Progress, build_shards
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.documents import check_parts, find_source, public_source
 from repetita.corpus.parts_of_speech import Words
@@ -37,7 +36,6 @@ Ints = NDArray[np.int64]
 
 SEMANTICS = 1
 """Raised when the same spec and text come to mean other sequences; part of a corpus's fingerprint."""
-
 
 SEQUENCE_FIELDS = ("tokenizer", "length", "breaks", "units", "splits")
 """Fields of a CorpusSpec that change its sequences beyond the text itself."""
@@ -309,26 +307,21 @@ def open_corpus(
     *,
     cache: Path,
     progress: Progress | None = None,
-    workers: int | None = None,
-    makers: Makers | None = None,
+    **builders: Unpack[Builders],
 ) -> Corpus:
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 
     What is built is keyed by the text (paths, sizes and times, or a package's version) and the tokenizer (its
     content), so that specs that differ in splits, length or breaks share it. Where the tokenizer is that of
-    another text, that text is built in `cache` too, before this one. See `build_shards` for `workers` and
-    `makers`, on which nothing depends but the time.
+    another text, that text is built in `cache` too, before this one. No result depends on the builders.
     Raises CorpusError, DamagedError, StorageError.
     """
     given, trained_on = None, spec.tokenizer.trained_on
     if trained_on is not None:
         own = spec.tokenizer.edit(trained_on=None)
         first = progress and _first(progress, trained_on)
-        given = _built(trained_on, own, cache, progress=first, workers=workers, makers=makers).tokenizer
-    shards = _built(
-        spec.text, spec.tokenizer, cache, given, progress=progress, workers=workers, makers=makers
-    )
-    return Corpus(spec, shards=shards)
+        given = _built(trained_on, own, cache, progress=first, **builders).tokenizer
+    return Corpus(spec, shards=_built(spec.text, spec.tokenizer, cache, given, progress, **builders))
 
 
 def _built(
@@ -336,9 +329,9 @@ def _built(
     tokenizer: TokenizerSpec,
     cache: Path,
     given: Tokenizer | None = None,
-    **how: Any,
+    progress: Progress | None = None,
+    **builders: Unpack[Builders],
 ) -> Shards:
-    """Built, or opened where it is there; `how` is passed on to `build_shards`."""
     source = find_source(
         text.source,
         text_field=text.text_field,
@@ -354,8 +347,9 @@ def _built(
         source=source,
         tokenizer=tokenizer,
         limit_documents=text.limit_documents,
+        progress=progress,
         given=given,
-        **how,
+        **builders,
     )
 
 
