@@ -112,3 +112,6 @@ def test_memory_is_drawn_by_how_often_texts_were_read() -> None:
     assert figure.name == "series-times-seen"
     last = [row for row in figure.rows if row["step"] == 256]
     assert [(row["times"], row["texts"]) for row in last] == [(0, 2), (1, 1), (3, 2)]
+    assert all(row["low"] is None or 0 <= row["low"] <= row["high"] <= 1 for row in figure.rows)
+    unread = by_text(order=True)
+    assert not list(figures([], [unread._replace(read=np.zeros(5, np.bool_))])), "nothing to compare with"

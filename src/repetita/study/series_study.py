@@ -100,6 +100,12 @@ def measure_series(
     whose name counts no step, are left out and named. What was measured before is not measured again. `watch`
     hears of measuring, `look` of looking through. Below `root`/series: page.html, figures, table.parquet.
     Raises UserError for what cannot be found or read, and SpecError where fewer than two checkpoints count.
+
+    >>> from repetita import measure_series, series_audit
+    >>> measure_series(series_audit(["geese@all"], texts=("swans.txt",)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    repetita.errors.CorpusError: ...swans.txt...
     """
     texts = read_texts(audit.texts, text_field=audit.text_field, limit=audit.limit)
     given = None if order is None else order.read()
@@ -173,10 +179,18 @@ def series_report(
         source="",
         findings=settle(list(claims(changed, curves))),
         figures=list(figures(curves, texts, unseen=roles.unseen)),
-        tables=[*tables(curves, texts, changed), _checkpoints(audited, found, diagnosis)],
+        tables=[
+            one if len(found) > 1 else _without_series(one)
+            for one in (*tables(curves, texts, changed), _checkpoints(audited, found, diagnosis))
+        ],
         provenance=_provenance(audited),
         warnings=_warnings(audited, diagnosis, roles),
     )
+
+
+def _without_series(table: Table) -> Table:
+    """A table whose first column would say the same in every row: the page's title does."""
+    return table._replace(columns=table.columns[1:], rows=[row[1:] for row in table.rows])
 
 
 def _openable(series: Series, checked: Sequence[Checked]) -> Series:
@@ -230,6 +244,11 @@ def _checkpoints(audited: Audited, found: Sequence[Series], diagnosis: Diagnosis
 def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]:
     said = [
         f"{one.series}, {one.name}: {'; '.join(one.trouble)}." for one in diagnosis.checked if one.trouble
+    ]
+    said += [
+        f"{one.series}, {one.name}: its name counts no step, so that it is left out."
+        for one in diagnosis.checked
+        if one.step is None and not one.trouble
     ]
     said += [*diagnosis.notes, *_unmeasured(audited)]
     flipped = [one.label for one in audited.subjects if one.guard.flips > FLIPS * max(one.guard.tokens, 1)]
