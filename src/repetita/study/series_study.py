@@ -19,7 +19,7 @@ from repetita.study.doctor import Checked, Diagnosis, diagnose
 from repetita.study.known_order import FromTable
 from repetita.study.own_order import order_of_run, write_run_texts
 from repetita.study.publish import write_figures
-from repetita.study.series import HUB, Member, Series, find_all_series, run_of
+from repetita.study.series import HUB, RUN, Member, Series, find_all_series, run_of
 from repetita.study.series_figures import figures
 from repetita.study.series_findings import claims, effects, tables
 from repetita.study.series_rows import Roles, along, check_roles, group_curves, text_curves
@@ -154,6 +154,11 @@ def _own_orders(
 
 def _check_length(found: Sequence[Series]) -> None:
     """Raises SpecError where there is no series."""
+    paths = [member.source for series in found for member in series.members]
+    paths = [one for one in paths if not one.startswith((HUB, RUN))]
+    absent = next((one for one in paths if not Path(one).expanduser().exists()), None)
+    if absent is not None:
+        raise SpecError(f"there is no model or folder '{absent}'; give a folder of checkpoint folders")
     if sum(member.step is not None for series in found for member in series.members) < 2:
         names = ", ".join(series.name for series in found)
         raise SpecError(
