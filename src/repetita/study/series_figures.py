@@ -88,7 +88,7 @@ def _by_step(
         title=title,
         caption=f"{caption} Band: 95% interval over texts; none where there is one text.{more}",
         n=f"{len({int(step) for one in kept for step in one.steps})} checkpoints, "
-        f"{max(one.texts for one in kept) or 1} texts a group at most",
+        f"texts a group: at most {max(one.texts for one in kept) or 1}",
         rows=tuple(rows),
         x=_step_axis(kept),
         y=y,
