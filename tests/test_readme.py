@@ -41,9 +41,9 @@ def help_of(verbs: tuple[str, ...]) -> str:
 
 
 def verbs_of(command: str) -> tuple[str, ...]:
-    """The verb, and the verb below it for the two that have such."""
+    """The verb, and the verb below it for those that have such."""
     parts = command.split()
-    return tuple(parts[:2] if parts[0] in ("study", "corpus") else parts[:1])
+    return tuple(parts[:2] if parts[0] in ("study", "corpus", "canaries") else parts[:1])
 
 
 def test_tree_is_that_of_the_code() -> None:

@@ -24,6 +24,8 @@ WIDTH = 100
 GROUPS = {
     "Studies": "new_study plan_study run_study report_study table watch_runs",
     "Single runs and corpora": "build_corpus train_run measure_run",
+    "Series of checkpoints": "series_audit measure_series FromTable diagnose",
+    "In other trainers, and back": "open_elsewhere journalled StepBatches export_run",
     "Models of others": "Audit run_audit ReadingRule",
     "What a study is made of": "Study PlannedRun Analysis",
     "What a run is made of": "RunSpec Recipe ModelConfig ladder pretrained_model",

@@ -45,16 +45,24 @@ if TYPE_CHECKING:
     from repetita.study.ahead import plan_study as plan_study
     from repetita.study.audit import Audit as Audit
     from repetita.study.audit import run_audit as run_audit
+    from repetita.study.doctor import diagnose as diagnose
+    from repetita.study.elsewhere import open_elsewhere as open_elsewhere
     from repetita.study.execute import run_study as run_study
+    from repetita.study.export import export_run as export_run
+    from repetita.study.known_order import FromTable as FromTable
     from repetita.study.new import new_study as new_study
     from repetita.study.plan import Analysis as Analysis
     from repetita.study.plan import PlannedRun as PlannedRun
     from repetita.study.plan import Study as Study
     from repetita.study.publish import table as table
+    from repetita.study.series_study import measure_series as measure_series
+    from repetita.study.series_study import series_audit as series_audit
     from repetita.study.single import measure_run as measure_run
     from repetita.study.single import train_run as train_run
+    from repetita.study.trainer_journal import journalled as journalled
     from repetita.study.walkthrough import report_study as report_study
     from repetita.study.watch import watch_runs as watch_runs
+    from repetita.train.dataset import StepBatches as StepBatches
     from repetita.train.recipe import Recipe as Recipe
     from repetita.train.recipe import RunSpec as RunSpec
 
@@ -62,6 +70,7 @@ _HOMES = {
     name: f"repetita.{home}"
     for home, names in {
         "cadence": "At AtPasses Every LogSpaced Several",
+        "corpus.bases": "Passes RepeatedSubset Stream",
         "corpus.document_ids": "DocumentIds",
         "corpus.pretrained_tokenizer": "hf_tokenizer_spec",
         "corpus.reading_rule": "ReadingRule",
@@ -69,7 +78,6 @@ _HOMES = {
         "corpus.splits": "Splits",
         "corpus.synthetic": "SyntheticSpec",
         "corpus.tokenizer": "TokenizerSpec",
-        "corpus.bases": "Passes RepeatedSubset Stream",
         "corpus.treatment": "Insertion Insertions SpecialBatch",
         "errors": "RepetitaError UserError",
         "fit.by_name": "fit_law",
@@ -81,13 +89,20 @@ _HOMES = {
         "report.figure": "Axis Figure Layer Panels Rule Series",
         "study.ahead": "build_corpus plan_study",
         "study.audit": "Audit run_audit",
+        "study.doctor": "diagnose",
+        "study.elsewhere": "open_elsewhere",
         "study.execute": "run_study",
+        "study.export": "export_run",
+        "study.known_order": "FromTable",
         "study.new": "new_study",
         "study.plan": "Analysis PlannedRun Study",
         "study.publish": "table",
+        "study.series_study": "measure_series series_audit",
         "study.single": "measure_run train_run",
+        "study.trainer_journal": "journalled",
         "study.walkthrough": "report_study",
         "study.watch": "watch_runs",
+        "train.dataset": "StepBatches",
         "train.recipe": "Recipe RunSpec",
     }.items()
     for name in names.split()
@@ -106,6 +121,7 @@ __all__ = [
     "Estimate",
     "Every",
     "Figure",
+    "FromTable",
     "Insertion",
     "Insertions",
     "Layer",
@@ -125,26 +141,33 @@ __all__ = [
     "Several",
     "SpecialBatch",
     "Splits",
+    "StepBatches",
     "Stream",
     "Study",
     "SyntheticSpec",
     "TokenizerSpec",
     "UserError",
     "build_corpus",
+    "diagnose",
     "directional",
     "equivalent",
+    "export_run",
     "fit_law",
     "from_estimate",
     "hf_tokenizer_spec",
+    "journalled",
     "ladder",
     "measure_run",
+    "measure_series",
     "new_study",
+    "open_elsewhere",
     "paired",
     "plan_study",
     "pretrained_model",
     "report_study",
     "run_audit",
     "run_study",
+    "series_audit",
     "table",
     "train_run",
     "undecided",

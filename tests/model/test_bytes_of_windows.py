@@ -48,7 +48,9 @@ KINDS = {
 }
 OPENED = {
     kind: HfTokenizing(
-        PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<s>"),
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=made, bos_token="<s>", eos_token="<s>"
+        ),
         masked=False,
         name=kind,
     )

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from repetita.cadence import At, Every
+from repetita.cli.app import app
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.corpus.splits import Splits
@@ -17,6 +19,7 @@ from repetita.corpus.treatment import Insertion, Insertions, RepeatedSubset, Str
 from repetita.errors import SpecError
 from repetita.journal import table
 from repetita.measure.memorization import ScoreProbe
+from repetita.report.figure import Figure
 from repetita.study.audit_texts import Text, read_texts
 from repetita.study.corpora import Corpora
 from repetita.study.known_order import KnownOrder
@@ -84,6 +87,11 @@ def text_of(world: World, name: str, row: int) -> str:
     return world.corpus.tokenizer.decode(ids.tolist())
 
 
+def figure_axis(found: SeriesFound, name: str) -> tuple[str, str]:
+    (axis,) = (one.x for one in found.report.figures if isinstance(one, Figure) and one.name == name)
+    return axis.scale, axis.title
+
+
 def texts_of(*texts: str, folder: Path) -> list[Text]:
     file = folder / "texts.jsonl"
     file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
@@ -134,7 +142,8 @@ def test_times_seen_are_those_of_the_schedule(world: World, tmp_path: Path) -> N
 def test_the_page_says_what_reading_did_without_a_table(world: World, found: SeriesFound) -> None:
     tables = {one.name: one for one in found.report.tables}
     row = dict(zip(tables["series-effects"].columns, tables["series-effects"].rows[0], strict=True))
-    assert row["series"] == f"run:{world.run.name}" and row["texts read"] and row["not read"]
+    assert row["texts read"] and row["not read"] and "series" not in row, "the title names it"
+    assert figure_axis(found, "series-loss") == ("linear", "step")
     figure = next(one for one in found.report.figures if one.name == "series-times-seen")
     last = [row for row in figure.rows if row["step"] == 20]
     assert {row["times"] for row in last} >= {0, 5}, "40 repeated slots of 80 over 8 sequences"
@@ -189,3 +198,13 @@ def test_two_runs_are_two_series(world: World, corpus: CorpusSpec) -> None:
     effects = [dict(zip(tables["series-effects"].columns, row, strict=True)) for row in
                tables["series-effects"].rows]  # fmt: skip
     assert {row["series"] for row in effects} == named, "each by its own order"
+
+
+@pytest.mark.slow
+def test_the_command_needs_only_a_name(world: World) -> None:
+    arguments = ["--quiet", "series", f"{world.run.name}@all", "--root", world.root, "--json"]
+    done = CliRunner().invoke(app, list(map(str, [*arguments, "--probe", "score"])))
+    assert done.exit_code == 0, done.output
+    tables = json.loads(done.stdout)["tables"]
+    assert {row["texts"] for row in tables["series-rises"]} >= {"repeated.jsonl", "test.jsonl"}
+    assert tables["series-effects"], "what reading did is known without a table"

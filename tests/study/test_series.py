@@ -110,7 +110,7 @@ def test_a_model_that_holds_checkpoints_is_one_model_unless_all_are_asked_for(tm
 def test_series_that_end_alike_are_told_apart(tmp_path: Path, hub: list[str]) -> None:
     one, other = (folder_of(tmp_path / name / "ck", "checkpoint-1", "checkpoint-2") for name in ("a", "b"))
     assert [series.name for series in find_all_series([one, other])] == ["a/ck", "b/ck"]
-    halves = [f"{one}@checkpoint-1", f"{one}@checkpoint-2", other]
+    halves = [f"{one}@checkpoint-1", f"{one}@checkpoint-2", str(other)]
     assert [series.name for series in find_all_series(halves)] == [
         "a/ck@checkpoint-1",
         "a/ck@checkpoint-2",

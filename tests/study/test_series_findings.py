@@ -76,10 +76,10 @@ def test_effects_are_those_of_a_literal_computation() -> None:
     read = times[:, -1] > 0
     texts = TextCurves("geese", "loss", STEPS, tuple("abcdeuvwx"), values, times, read, ~read)
     found = {one.when: one for one in effects([texts])}
-    for when, end in (("learned", lambda i: first[i]), ("kept", lambda _: steps - 1)):
+    for when, ends in (("learned", first), ("kept", [steps - 1] * 4)):
         each = []
         for i in range(4):
-            start, stop = first[i] - 1, end(i)
+            start, stop = first[i] - 1, ends[i]
             own = values[i, stop] - values[i, start]
             others = [values[j, stop] - values[j, start] for j in range(5, 9)]
             each.append(own - sum(others) / 4)
@@ -112,3 +112,7 @@ def test_memory_is_drawn_by_how_often_texts_were_read() -> None:
     assert figure.name == "series-times-seen"
     last = [row for row in figure.rows if row["step"] == 256]
     assert [(row["times"], row["texts"]) for row in last] == [(0, 2), (1, 1), (3, 2)]
+    bands = [(row["low"], row["high"]) for row in figure.rows if row["low"] is not None]
+    assert bands and np.all(np.diff([(0, *band, 1) for band in bands]) >= 0)
+    unread = by_text(order=True)
+    assert not list(figures([], [unread._replace(read=np.zeros(5, np.bool_))])), "nothing to compare with"

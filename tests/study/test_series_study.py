@@ -167,6 +167,8 @@ def test_a_bad_checkpoint_is_left_out_and_named(world: Path, tmp_path: Path) -> 
     assert not [table for table in found.report.tables if table.name == "series-effects"]
     with pytest.raises(SpecError, match="fewer than two checkpoints with a step"):
         measure_series(given.edit(subjects=(str(series / "step0"),)), root=tmp_path / "out")
+    with pytest.raises(SpecError, match=r"there is no model or folder '.*geese-none'; give"):
+        measure_series(given.edit(subjects=(str(tmp_path / "geese-none"),)), root=tmp_path / "out")
 
 
 def test_the_command_writes_the_page(world: Path, tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ def test_a_checkpoint_opens_where_the_start_is_gone(tmp_path: Path) -> None:
     assert scores.loss[rows.scored].mean() > 0
     # Every capability answers in the ids of the corpus.
     written = subject.continue_(rows.tokens[:, :4], n_tokens=3)
+    for guess in (written, rows.tokens[:, 4:7]):
+        assert np.array_equal(subject.continue_(rows.tokens[:, :4], n_tokens=3, guess=guess), written)
     again = Rows(
         np.concatenate([rows.tokens[:, :4], written], axis=1)[:, :-1],
         np.concatenate([rows.tokens[:, 1:4], written], axis=1),

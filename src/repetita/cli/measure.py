@@ -82,7 +82,7 @@ def _spec(asked: dict[str, Any], rule: dict[str, Any], **values: Any) -> "Audit"
         read["stride"] = int(read["stride"])
     for name, option in (("prompts", "--prompt"), ("suffixes", "--suffix"), ("indices", "--indices")):
         if name in values:
-            values[name] = _numbers(values[name], option)
+            values[name] = numbers(values[name], option)
     return Audit(**values, rule=read)
 
 
@@ -128,7 +128,8 @@ def _measure_sets(
         print_table(rows, right=("step", "value", "n"))
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """What stands between commas; SpecError for what is no whole number."""
     try:
         return tuple(int(one) for one in text.split(","))
     except ValueError:

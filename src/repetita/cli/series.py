@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from repetita.cli.measure_options import AllowPickle, Device, DType, Limit
+from repetita.cli.measure import numbers
+from repetita.cli.measure_options import AllowPickle, Device, DType, Limit, Prompts, Suffixes
 from repetita.cli.options import ROOT, AsJson, Root, TextField, inert, print_json, speaker
 
 
@@ -22,13 +23,16 @@ def series(
         list[str] | None,
         typer.Option(
             "--text",
-            help="A text, a .csv, .jsonl or .parquet file of texts, or a folder; several. [default: leads of "
-            "Wikipedia, and synthetic text that nobody has read]",
+            help="A text, a .csv, .jsonl or .parquet file of texts, or a folder; several. [default: of runs "
+            "sequences of their own; else leads of Wikipedia, and synthetic text that nobody has read]",
         ),
     ] = None,
     order: Annotated[
         str | None,
-        typer.Option(help="A table (.parquet, .csv, .jsonl) of step and text: what was read when."),
+        typer.Option(
+            help="A table (.parquet, .csv, .jsonl) of step and text: what was read when. [default: of runs "
+            "their own schedules]"
+        ),
     ] = None,
     seen: Annotated[str | None, typer.Option(help="Without --order: the --text that was read.")] = None,
     unseen: Annotated[str | None, typer.Option(help="Without --order: the --text that was not.")] = None,
@@ -36,6 +40,8 @@ def series(
         list[str] | None,
         typer.Option("--probe", help="As of `repetita measure`. [default: score, extraction, heads]"),
     ] = None,
+    prompts: Prompts = None,
+    suffixes: Suffixes = None,
     text_field: TextField = "text",
     limit: Limit = None,
     device: Device = None,
@@ -54,7 +60,10 @@ def series(
     values |= {"text_field": text_field, "allow_pickle": allow_pickle}
     if texts:
         values["texts"] = tuple(texts)
-    audit: Audit = series_audit(subjects, **values)
+    for name, option, asked in (("prompts", "--prompt", prompts), ("suffixes", "--suffix", suffixes)):
+        if asked is not None:
+            values[name] = numbers(asked, option)
+    audit: Audit = series_audit(subjects, root=root, **values)
     table = None if order is None else FromTable(path=order)
     _measure(context, audit, order=table, seen=seen, unseen=unseen, root=root, as_json=as_json)
 

@@ -155,7 +155,7 @@ def copying_readings(loss: NDArray[np.float64], /, *, name: str, written: Writte
 
     `copying_loss`: mean over all copies, the first one too (the paper's metric, as far as its text says); its
     detail holds the mean `by_copy`, its items the loss of each token, `tokens` (S, K, T), and its id, `ids`.
-    `first_copy_loss` and `later_copies_loss` (copies 2 .. K); `copy_gain`: the first minus the second, above
+    `first_copy_loss` and `later_copies_loss` (copies 2 .. K); `copy_gain`: the former minus the latter, above
     zero where the model copies; `copy_slope`: nats a copy, least squares over copies 1 .. K, zero where the
     loss is flat in the number of copies. `name_loss_first`, `_exact`, `_inflected` and `_embedded`: tokens of
     the first copy that go on with a name, where it stands for the first time and later as the kind says.

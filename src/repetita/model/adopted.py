@@ -253,9 +253,19 @@ class InCorpusIds(Readout):
         """The model's own behind a column for id 0, which it never says."""
         return F.pad(self.foreign.logits(states_CD), (1, 0), value=OFF)
 
-    def write(self, prompts_BL: Tensor, /, *, n_tokens: int) -> Tensor:
-        """See `Foreign.write`."""
-        return self.foreign.write(self.model.theirs(prompts_BL), n_tokens=n_tokens) + 1
+    @property
+    def spares(self) -> bool:
+        """See `writing.Reads`."""
+        return self.foreign.spares
+
+    def read_on(self, tokens_BK: Tensor, /, *, kept: Any = None, last: int = 1) -> tuple[Tensor, Any]:
+        """See `writing.Reads`."""
+        likely, kept = self.foreign.read_on(self.model.theirs(tokens_BK), kept=kept, last=last)
+        return likely + 1, kept
+
+    def of_rows(self, kept: Any, on_B: Tensor, /) -> Any:
+        """See `writing.Reads`."""
+        return self.foreign.of_rows(kept, on_B)
 
 
 class AdoptedSubject(Answering):

@@ -97,8 +97,8 @@ class Foreign(Readout):
         if reads_BL is not None:
             given["attention_mask"] = reads_BL.long()
         off = self.without
-        answer = self._run(given) if off is None else off.run(lambda: self._run(given))
-        states_xD = self._answered(answer).flatten(0, 1)
+        answer = _run(self, given) if off is None else off.run(lambda: _run(self, given))
+        states_xD = _answered(self, answer).flatten(0, 1)
         return states_xD[at_N.to(states_xD.device)]
 
     def logits(self, states_CD: Tensor, /) -> Tensor:
@@ -124,8 +124,8 @@ class Foreign(Readout):
         """See `writing.Reads`; what is kept is the model's own cache, the tokens where it has none."""
         if self.without is not None or isinstance(kept, Tensor):
             return super().read_on(tokens_BK, kept=kept, last=last)
-        answer = self._run({"input_ids": tokens_BK, **(kept or {})}, keep=True)
-        likely_N = self.likeliest(self._answered(answer)[:, -last:].flatten(0, 1))
+        answer = _run(self, {"input_ids": tokens_BK, **(kept or {})}, keep=True)
+        likely_N = self.likeliest(_answered(self, answer)[:, -last:].flatten(0, 1))
         found = {name: getattr(answer, name, None) for name in CACHES}
         cache = {name: value for name, value in found.items() if value is not None}
         return likely_N.view(-1, last).to(tokens_BK.device), cache or tokens_BK
@@ -139,13 +139,17 @@ class Foreign(Readout):
             cache.reorder_cache(on_B.nonzero()[:, 0])
         return found
 
-    def _run(self, given: dict[str, Any], *, keep: bool = False) -> Any:
-        asked = self.model if self._trunk is None else self._trunk.module
-        return asked(**given) if self._mask_id is not None else asked(**given, use_cache=keep)
 
-    def _answered(self, answer: Any) -> Tensor:
-        found: Tensor = answer.logits if self._trunk is None else answer.last_hidden_state
-        return found
+def _run(readout: Foreign, given: dict[str, Any], /, *, keep: bool = False) -> Any:
+    """What the trunk answers, the whole model where it has none; with its cache, if it is to `keep` one."""
+    asked = readout.model if readout._trunk is None else readout._trunk.module
+    return asked(**given) if readout.mask_id is not None else asked(**given, use_cache=keep)
+
+
+def _answered(readout: Foreign, answer: Any, /) -> Tensor:
+    """The states in such an answer (B L D), the logits where it has no trunk."""
+    found: Tensor = answer.logits if readout._trunk is None else answer.last_hidden_state
+    return found
 
 
 def sample(readout: Foreign, /) -> Tensor:

@@ -105,7 +105,8 @@ def diagnose(
     other tensors, another config or another tokenizer than the checkpoint before. Raises what
     `find_all_series` raises.
 
-    >>> from repetita.study.doctor import diagnose
+    >>> from pathlib import Path
+    >>> from repetita import diagnose
     >>> run = next(Path("repetita-out/runs").glob("*-repeated_subset-s0-*"))
     >>> diagnose([f"run:{run}@all"]).healthy
     True

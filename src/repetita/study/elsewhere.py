@@ -5,13 +5,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from repetita.corpus.schedule import LANES
+from repetita.corpus.sequences import Corpus
 from repetita.errors import RunFolderError, SpecError, TrainingDiverged
 from repetita.journal.folder import Key, RunFolder, measured, read_journal, status
 from repetita.journal.names import write_names
@@ -179,6 +180,16 @@ def open_elsewhere(
     Each process of a trainer opens it; `rank` 0 writes (default: the RANK that torchrun and accelerate set).
     Raises SpecError for a spec that names no trainer, and RunFolderError where the run is done or another
     process writes it.
+
+    >>> from repetita import CorpusSpec, Recipe, RunSpec, Stream, TokenizerSpec, ladder, open_elsewhere
+    >>> text = CorpusSpec(source="synthetic", tokenizer=TokenizerSpec(kind="bytes"), length=32)
+    >>> model, recipe = ladder("laptop", vocab_size=257, context=32)["3.8k"], Recipe(learning_rate=0.01)
+    >>> reads = {"corpus": text, "treatment": Stream(), "steps": 4, "batch_size": 4}
+    >>> spec = RunSpec(**reads, model=model, recipe=recipe, trainer="my loop")
+    >>> with open_elsewhere(spec, labels="next") as run:
+    ...     run.begin()
+    ...     len(run.rows), run.rows[0]["input_ids"].shape
+    (16, torch.Size([32]))
     """
     planned = run if isinstance(run, PlannedRun) else PlannedRun(spec=run, labels={}, probes=tuple(probes))
     spec = planned.spec
@@ -202,11 +213,18 @@ def open_elsewhere(
         Due(one.key, one.probe.name, one.steps, partial(one.probe.measure, sets=sets[one.key]))
         for one in job.probes
     ]
-    # What `device.setup` would decide is the trainer's to decide.
-    place = Device(torch.device(device), threads=torch.get_num_threads())
-    head = header(spec, corpus=corpus, schedule=rows.schedule, place=place)
-    head["device"] |= {"dtype": dtype}
-    head["versions"] = dict(head["versions"]) | dict(versions or {})
+    head = _header(rows, corpus=corpus, device=device, dtype=dtype, versions=versions or {})
     opened = RunFolder.open(job.path, header=head)
     write_names(job.path, names={one.fingerprint: one.name for one in due})
     return RunElsewhere(spec, rows=rows, probes=due, folder=opened, path=job.path)
+
+
+def _header(
+    rows: ScheduledRows, *, corpus: Corpus, device: str, dtype: str, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What `run.json` says; what `device.setup` would decide is the trainer's to decide."""
+    place = Device(torch.device(device), threads=torch.get_num_threads())
+    head = header(rows.spec, corpus=corpus, schedule=rows.schedule, place=place)
+    head["device"] |= {"dtype": dtype}
+    head["versions"] = dict(head["versions"]) | dict(versions)
+    return head

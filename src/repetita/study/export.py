@@ -39,6 +39,13 @@ def export_run(
     folder is there. The tokenizer is that of the run's corpus below `root`; where that is gone, `source` says
     where its text lies. Raises RunFolderError where there is no such run or checkpoint, and SpecError for
     another format, a folder that is there, and a model that no class of transformers holds.
+
+    >>> from pathlib import Path
+    >>> from repetita import export_run
+    >>> run = next(Path("repetita-out/runs").glob("*-repeated_subset-s0-*"))
+    >>> _ = export_run(run, out="exported")
+    >>> Path("exported/config.json").exists()
+    True
     """
     if to not in FORMATS:
         raise SpecError(f"no format is named '{to}'; {nearest(to, FORMATS)}")

@@ -14,6 +14,8 @@ BAND, LINE, POINT = Layer(kind="band", low="low", high="high"), Layer(kind="line
 MOST_PANELS = 6
 CHECKPOINTS_SHOWN = 6
 """States along a series at which memory is drawn against times seen."""
+WIDE = 30
+"""From the first step above 0 to the last: less than so many times is drawn on a linear axis."""
 MOST_SHOWN = 200
 """Points of a curve that are drawn; of more every so many-th."""
 
@@ -52,7 +54,8 @@ def figures(
             "special ones; a query, of the head that has most.",
         )  # fmt: skip
     read = [one for one in texts if one.times_seen is not None and one.metric == "memorized"]
-    if rows := [row for one in read for row in _by_times(one)]:
+    rows = [row for one in read if one.read.any() for row in _by_times(one)]
+    if rows:
         yield Figure(
             name="series-times-seen",
             title="Memory by how often a text was read",
@@ -79,16 +82,15 @@ def _by_step(
     left = len(groups) - MAX_SERIES
     kept = [one for one in curves if one.group in groups[:MAX_SERIES]]
     rows = [row for one in kept for row in _rows(one)]
-    first = min(int(one.steps[0]) for one in kept)
     more = f" Of {len(groups)} groups the first {MAX_SERIES} are drawn." if left > 0 else ""
     return Figure(
         name=name,
         title=title,
         caption=f"{caption} Band: 95% interval over texts; none where there is one text.{more}",
         n=f"{len({int(step) for one in kept for step in one.steps})} checkpoints, "
-        f"{max(one.texts for one in kept) or 1} texts a group at most",
+        f"texts a group: at most {max(one.texts for one in kept) or 1}",
         rows=tuple(rows),
-        x=Axis(column="step", title="step", scale="log" if first > 0 else "symlog"),
+        x=_step_axis(kept),
         y=y,
         series=Series(column="group", title="texts", muted=(unseen,) if unseen in groups else ()),
         style=Style(column="series", title="series") if several else None,
@@ -97,6 +99,15 @@ def _by_step(
         rules=rules,
         tooltip=("texts",),
     )
+
+
+def _step_axis(curves: Sequence[GroupCurve]) -> Axis:
+    """Logarithmic where steps differ by much: else the first of even steps would take most of it."""
+    steps = np.unique(np.concatenate([one.steps for one in curves]))
+    positive = steps[steps > 0]
+    if positive[-1] < WIDE * positive[0]:
+        return Axis(column="step", title="step")
+    return Axis(column="step", title="step", scale="log" if steps[0] > 0 else "symlog")
 
 
 def _rows(one: GroupCurve) -> Iterator[Row]:
@@ -119,7 +130,10 @@ def _by_times(one: TextCurves) -> Iterator[Row]:
             found = t_interval(one.values[one.times_seen[:, i] == times, i], contains="texts")
             yield {
                 "series": one.series, "step": int(one.steps[i]), "times": int(times), "texts": found.n,
-                "value": found.value, "low": found.low, "high": found.high,
+                "value": found.value,
+                # A share: a t interval of a few texts would pass its bounds.
+                "low": None if found.low is None else max(found.low, 0.0),
+                "high": None if found.high is None else min(found.high, 1.0),
             }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def claims(found: Sequence[Effect], curves: Sequence[GroupCurve]) -> Iterator[Cl
                 primary=False,
                 statement=f"{one.series}: texts that were read are predicted better for it "
                 + ("at once" if one.when == "learned" else "at the last checkpoint"),
-                note=f"{one.read} texts that were read, {one.unread} that were not",
+                note=f"texts that were read: {one.read}, that were not: {one.unread}",
             )  # fmt: skip
     for curve in _first_groups(curves):
         at = onset(curve.steps, score=curve.value)
@@ -93,7 +93,7 @@ def tables(
     """Rises, losses, onsets of induction and effects, each where there is something to show."""
     shares = [one for one in curves if one.metric.startswith(SHARES)]
     rows = [list(_rise_cells(one)) for one in shares]
-    n = f"{max((one.texts for one in shares), default=0)} texts a group at most"
+    n = f"texts a group: at most {max((one.texts for one in shares), default=0)}"
     if rows:
         yield Table(
             "series-rises", "When shares are reached",
@@ -136,7 +136,7 @@ def tables(
             "to "
             "the next; kept: from there (without an order: from the first checkpoint) to the last. Interval: "
             "95%, Welch's t over texts; it says nothing of other trainings.",
-            f"{found[0].read} texts read, {found[0].unread} not",
+            f"texts that were read: {found[0].read}, that were not: {found[0].unread}",
             ("series", "metric", "when", "effect", "texts read", "not read", "left out"),
             [[one.series, one.metric, one.when, one.estimate.text(), one.read, one.unread, one.left_out]
              for one in found],

@@ -19,7 +19,7 @@ from repetita.study.doctor import Checked, Diagnosis, diagnose
 from repetita.study.known_order import FromTable
 from repetita.study.own_order import order_of_run, write_run_texts
 from repetita.study.publish import write_figures
-from repetita.study.series import HUB, Member, Series, find_all_series, run_of
+from repetita.study.series import HUB, RUN, Member, Series, find_all_series, run_of
 from repetita.study.series_figures import figures
 from repetita.study.series_findings import claims, effects, tables
 from repetita.study.series_rows import Roles, along, check_roles, group_curves, text_curves
@@ -100,6 +100,12 @@ def measure_series(
     whose name counts no step, are left out and named. What was measured before is not measured again. `watch`
     hears of measuring, `look` of looking through. Below `root`/series: page.html, figures, table.parquet.
     Raises UserError for what cannot be found or read, and SpecError where fewer than two checkpoints count.
+
+    >>> from repetita import measure_series, series_audit
+    >>> measure_series(series_audit(["geese@all"], texts=("swans.txt",)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    repetita.errors.CorpusError: ...swans.txt...
     """
     texts = read_texts(audit.texts, text_field=audit.text_field, limit=audit.limit)
     given = None if order is None else order.read()
@@ -148,6 +154,11 @@ def _own_orders(
 
 def _check_length(found: Sequence[Series]) -> None:
     """Raises SpecError where there is no series."""
+    paths = [member.source for series in found for member in series.members]
+    paths = [one for one in paths if not one.startswith((HUB, RUN))]
+    absent = next((one for one in paths if not Path(one).expanduser().exists()), None)
+    if absent is not None:
+        raise SpecError(f"there is no model or folder '{absent}'; give a folder of checkpoint folders")
     if sum(member.step is not None for series in found for member in series.members) < 2:
         names = ", ".join(series.name for series in found)
         raise SpecError(
@@ -173,10 +184,18 @@ def series_report(
         source="",
         findings=settle(list(claims(changed, curves))),
         figures=list(figures(curves, texts, unseen=roles.unseen)),
-        tables=[*tables(curves, texts, changed), _checkpoints(audited, found, diagnosis)],
+        tables=[
+            one if len(found) > 1 else _without_series(one)
+            for one in (*tables(curves, texts, changed), _checkpoints(audited, found, diagnosis))
+        ],
         provenance=_provenance(audited),
         warnings=_warnings(audited, diagnosis, roles),
     )
+
+
+def _without_series(table: Table) -> Table:
+    """A table whose first column would say the same in every row: the page's title does."""
+    return table._replace(columns=table.columns[1:], rows=[row[1:] for row in table.rows])
 
 
 def _openable(series: Series, checked: Sequence[Checked]) -> Series:
@@ -230,6 +249,11 @@ def _checkpoints(audited: Audited, found: Sequence[Series], diagnosis: Diagnosis
 def _warnings(audited: Audited, diagnosis: Diagnosis, roles: Roles) -> list[str]:
     said = [
         f"{one.series}, {one.name}: {'; '.join(one.trouble)}." for one in diagnosis.checked if one.trouble
+    ]
+    said += [
+        f"{one.series}, {one.name}: its name counts no step, so that it is left out."
+        for one in diagnosis.checked
+        if one.step is None and not one.trouble
     ]
     said += [*diagnosis.notes, *_unmeasured(audited)]
     flipped = [one.label for one in audited.subjects if one.guard.flips > FLIPS * max(one.guard.tokens, 1)]
