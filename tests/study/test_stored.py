@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from repetita.errors import DamagedError, SpecError
-from repetita.journal.folder import status
+from repetita.errors import DamagedError, SpecError, StorageError, TrainingDiverged
+from repetita.journal.folder import failure, status
 from repetita.journal.storage import Storage
+from repetita.journal.stored_run import StoredRun
 from repetita.study import stored_progress
 from repetita.study.corpora import Corpora
 from repetita.study.engines import Errand
@@ -22,6 +23,7 @@ from repetita.study.expand import corpora_of
 from repetita.study.prepare import prepare
 from repetita.study.progress import ProgressFile, Sight, read_sight
 from repetita.study.ray_task import do, look
+from repetita.study.single import train_run
 from repetita.study.stored import Kept, pull_corpora, push_corpora
 from repetita.study.stored_progress import StoredProgress, StoredSights
 from repetita.study.where import Where
@@ -52,10 +54,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.ci
 def test_a_study_on_s3_is_gone_on_with_and_reported_elsewhere(tmp_path: Path, s3: str) -> None:
     place = write_study(tmp_path)
-    outcome = run_study(place.study, scale="tiny", root=tmp_path / "a", processes=2, storage=s3)
+    outcome = run_study(place.study, scale="tiny", root=tmp_path / "a", processes=1, storage=s3)
     assert not outcome.failed
     (tmp_path / "corpus").rename(tmp_path / "gone")
-    again = run_study(place.study, scale="tiny", root=tmp_path / "b", processes=2, storage=s3)
+    again = run_study(place.study, scale="tiny", root=tmp_path / "b", processes=1, storage=s3)
     assert again.n_present == again.n_runs and not again.n_done
     command = [sys.executable, "-m", "repetita", "study", "report", str(place.study), "--storage", s3]
     done = subprocess.run(
@@ -149,6 +151,40 @@ def test_a_driver_hears_through_the_storage_how_far_runs_are(
     driver.forget()
     assert not at.names("progress")
     assert isinstance(told, ProgressFile)
+
+
+def test_a_run_whose_end_cannot_be_pushed_is_whole_here_and_pushed_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, url = write_study(tmp_path), f"memory://{tmp_path.name}-end"
+    spec = place.portion().planned[0].spec
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredRun, "push", no_network)
+        with pytest.raises(StorageError, match="is done here, but could not be pushed: no network"):
+            train_run(spec, root=place.root, storage=url)
+    (path,) = (place.root / "runs").iterdir()
+    assert status(path) == "done"
+    assert train_run(spec, root=place.root, storage=url).trained_steps == 0
+    done = train_run(spec, root=tmp_path / "b", storage=url)
+    assert done.trained_steps == 0 and (done.path / "done").read_bytes() == (path / "done").read_bytes()
+    at = Storage.open(url)
+    assert len(at.names(f"runs/{path.name}/attempts")) == 1  # Who changes nothing takes nothing.
+
+
+def no_network(_: StoredRun) -> None:
+    raise StorageError("no network")
+
+
+def test_a_run_that_diverged_says_so_in_the_storage(tmp_path: Path) -> None:
+    place, url = write_study(tmp_path), f"memory://{tmp_path.name}-diverged"
+    spec = place.portion().planned[0].spec
+    wild = spec.edit(recipe=spec.recipe.edit(learning_rate=1e38))
+    with pytest.raises(TrainingDiverged):
+        train_run(wild, root=place.root, storage=url)
+    (path,) = (place.root / "runs").iterdir()
+    there = tmp_path / "b" / "runs" / path.name
+    StoredRun(Storage.open(url), path=there).pull(checkpoints=False)
+    assert status(there) == "failed" and failure(there) == failure(path)
 
 
 def test_a_storage_that_other_processes_cannot_see_is_refused(tmp_path: Path) -> None:

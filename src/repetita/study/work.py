@@ -6,13 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from repetita.errors import RepetitaError, RunFolderError, RunStopped, StorageError
+from repetita.errors import RepetitaError, RunFolderError, RunStopped, StorageError, TrainingDiverged
 from repetita.journal.names import write_names
 from repetita.journal.storage import Storage
 from repetita.journal.stored_run import StoredRun
@@ -110,26 +110,37 @@ def bring_to_end(
         if on_progress is not None:
             on_progress(at)
 
-    outcome = train(
-        job.spec,
-        corpus=corpora.open(job.spec.corpus),
-        root=root,
-        probes=probes,
-        keep=job.keep,
-        options=options,
-        trunk=jobs[job.trunk].path if job.trunk else None,
-        forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
-        parent=Parent(job.parent, jobs[job.parent].path) if job.parent else None,
-        needs_optimizer=job.carried,
-        on_progress=report,
-    )
-    write_names(job.path, names=names)
-    if stored:
-        try:
-            stored.push()
-        except StorageError as error:
-            raise StorageError(f"{job.path} is done here, but could not be pushed: {error}") from None
+    with _pushed(stored, path=job.path) if stored else nullcontext():
+        outcome = train(
+            job.spec,
+            corpus=corpora.open(job.spec.corpus),
+            root=root,
+            probes=probes,
+            keep=job.keep,
+            options=options,
+            trunk=jobs[job.trunk].path if job.trunk else None,
+            forkable=any(other.trunk == job.fingerprint for other in jobs.values()),
+            parent=Parent(job.parent, jobs[job.parent].path) if job.parent else None,
+            needs_optimizer=job.carried,
+            on_progress=report,
+        )
+        write_names(job.path, names=names)
     return outcome
+
+
+@contextmanager
+def _pushed(stored: StoredRun, *, path: Path) -> Iterator[None]:
+    """Pushes how a run ended; of one that diverged that is said, whatever the storage says."""
+    try:
+        yield
+    except TrainingDiverged:
+        with suppress(StorageError):
+            stored.push()
+        raise
+    try:
+        stored.push()
+    except StorageError as error:
+        raise StorageError(f"{path} is done here, but could not be pushed: {error}") from None
 
 
 def _taken(job: Job, *, jobs: Mapping[str, Job], storage: Storage) -> StoredRun:
