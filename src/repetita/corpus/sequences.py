@@ -303,11 +303,7 @@ class Corpus:
 
 
 def open_corpus(
-    spec: CorpusSpec,
-    *,
-    cache: Path,
-    progress: Progress | None = None,
-    **builders: Unpack[Builders],
+    spec: CorpusSpec, *, cache: Path, progress: Progress | None = None, **builders: Unpack[Builders]
 ) -> Corpus:
     """The corpus of a spec from the folder `cache`, built there first when it is missing.
 

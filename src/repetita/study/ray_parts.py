@@ -13,7 +13,7 @@ from repetita.study.engines import Errand
 from repetita.study.ray_task import make_part
 
 MEMORY = 1 << 29
-"""Bytes that a task is given: reading and encoding take some 300 MB, whatever the size of the file."""
+"""Bytes that a task is given: reading and encoding take less, whatever the size of the file."""
 TRIES = 3
 """How often a part is tried again whose node is gone."""
 
