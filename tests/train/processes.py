@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.errors import RepetitaError
+from repetita.train import ranks
 from repetita.train.assistant import assist
 from repetita.train.loop import Options, Outcome, train
 from repetita.train.ranks import Team, joined
@@ -97,6 +98,7 @@ def _code(
     of: Callable[[CorpusSpec], Corpus],
 ) -> int:
     """The exit code of one process."""
+    ranks.LINGER_SECONDS = 0.2  # Nothing here ends the others when one has ended.
     try:
         with joined(parallel) as team:
             assert team is not None
@@ -111,7 +113,7 @@ def _code(
         if not rank:
             tell.send((None, f"{type(error).__name__}: {error}"))
         return error.exit_code
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         if not rank:
             tell.send((None, traceback.format_exc()))
         return 99

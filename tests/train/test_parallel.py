@@ -1,23 +1,30 @@
 """One run in several processes: the same batches and, but for the last bits, the same numbers as in one."""
 
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from repetita.corpus.sequences import Corpus
 from repetita.journal import folder
 from repetita.journal.folder import read_journal
 from repetita.journal.records import Reading
 from repetita.model import checkpoint
+from repetita.model.config import count
+from repetita.spec import canonical_json
 from repetita.subject import Subject
+from repetita.train import parallel
 from repetita.train.loop import Due, Options, train
-from repetita.train.ranks import Team
+from repetita.train.ranks import Place, Team
 from tests.train.conftest import MODEL, Make, journal, same, weights
 from tests.train.processes import together
 
@@ -107,8 +114,13 @@ def killing(*, whom: int, at: int, pids: Path, signals: int = signal.SIGKILL) ->
 
 
 def known(pids: Path) -> Callable[[Team], None]:
+    """Has each process say which it is."""
     pids.mkdir()
-    return lambda team: (pids / str(team.rank)).write_text(str(os.getpid())) and None  # type: ignore[func-returns-value]
+
+    def at_start(team: Team) -> None:
+        (pids / str(team.rank)).write_text(str(os.getpid()))
+
+    return at_start
 
 
 @pytest.mark.parametrize(
@@ -136,8 +148,9 @@ def test_killed_and_resumed_on_another_world(
         probes = list(given["probes"])
         if whom is not None:
             probes.append(killing(whom=whom, at=4 * (life + 1), pids=pids))
-        how = {"corpus": corpus, "root": tmp_path / "pieces", "options": options, "probes": probes}
-        ended = together(spec(**UNEVEN), world, kind or "auto", at_start=at_start, **how)
+        how: dict[str, Any] = {"corpus": corpus, "root": tmp_path / "pieces", "options": options}
+        kind = kind or "auto"
+        ended = together(spec(**UNEVEN), world, kind, at_start=at_start, probes=probes, **how)
         assert None not in ended.codes
         assert (ended.codes == [0] * world) == (whom is None), ended
         if whom not in (None, 0, -1):
@@ -145,6 +158,10 @@ def test_killed_and_resumed_on_another_world(
     assert ended.path is not None
     mine = [line for line in read_journal(ended.path, journal="events") if line["kind"] == "resumed"]
     assert [line["step"] for line in mine] == [4 * (life + 1) - 1 for life in range(len(lives) - 1)]
+    moves = [
+        line["message"] for line in read_journal(ended.path, journal="events") if line["kind"] == "moved"
+    ]
+    assert len(moves) == len(lives) - 1 and f"world {lives[0][0]} -> " in moves[0]
     close(whole, ended.path)
     for name, value in checkpoint.load(checkpoint.checkpoint_path(ended.path, step=12)).model.items():
         expected = checkpoint.load(checkpoint.checkpoint_path(whole, step=12)).model[name]
@@ -164,3 +181,97 @@ def test_a_stop_signal_to_one_of_them_stops_all(
     assert path is not None and folder.status(path) == "done"
     straight = together(spec(), 2, "ddp", corpus=corpus, root=tmp_path / "straight", probes=[probe(12)]).path
     assert straight is not None and weights(straight, 12) == weights(path, 12)
+
+
+def test_the_kind_is_chosen_by_memory(spec: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    team = TeamOnPaper(Place(0, 2, 0, 2), "auto", "cpu")
+    large = spec(model=MODEL.edit(n_layer=8, d_model=256, n_head=4))
+    options = Options(team=team)  # type: ignore[arg-type]
+    bytes_of = parallel.ddp_bytes(large, rows=2, dtype="float32")
+    assert bytes_of > 20 * count(large.model).total
+    assert parallel.ddp_bytes(large, rows=2, dtype="bfloat16") < bytes_of
+    monkeypatch.setattr(parallel, "_memory", lambda team: bytes_of / 0.9 + 1)
+    assert parallel.choose(large, options=options) == "ddp"
+    monkeypatch.setattr(parallel, "_memory", lambda team: bytes_of / 0.9 - 1)
+    assert parallel.choose(large, options=options) == "fsdp2"
+    assert parallel.choose(large, options=options._replace(team=None)) is None
+    monkeypatch.undo()
+    assert parallel.choose(large, options=options) == "ddp"
+
+
+class TeamOnPaper(NamedTuple):
+    """As much of a team as a choice needs."""
+
+    place: Place
+    parallel: str
+    device: str
+
+    @property
+    def world(self) -> int:
+        world: int = self.place.world
+        return world
+
+
+@pytest.mark.parametrize("kind", ["gpt2", pytest.param("bert", marks=pytest.mark.slow)])
+def test_somebody_elses_model(tmp_path: Path, kind: str) -> None:
+    """GPT-2 has a plain output matrix; BERT a head whose gradients come early."""
+    pytest.importorskip("transformers")
+    from tests.train.pretrained import corpus_of, save_model, spec_of
+
+    model = save_model(tmp_path / "model", kind)
+    few = spec_of(model, steps=4, batch_size=5)
+    corpus = corpus_of(few, tmp_path)
+    alone = train(few, corpus=corpus, root=tmp_path / "alone").path
+    ended = together(few, 2, "ddp", corpus=corpus, root=tmp_path / "two", options=Options(micro_batch=1))
+    assert (ended.error, ended.codes) == ("", [0, 0]) and ended.path is not None
+    close(alone, ended.path, to=1e-5)
+    refused = together(few, 2, "fsdp2", corpus=corpus, root=tmp_path / "three")
+    assert "shared by --parallel ddp only" in refused.error and refused.codes == [2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_bfloat16_and_activations_computed_again(
+    tmp_path: Path, spec: Make, corpus: Corpus, kind: str
+) -> None:
+    options = Options(dtype="bfloat16", recompute=True)
+    given: dict[str, Any] = {"corpus": corpus, "options": options}
+    alone = train(spec(**UNEVEN), root=tmp_path / "alone", **given).path
+    ended = together(spec(**UNEVEN), 2, kind, root=tmp_path / "two", **given)
+    assert (ended.error, ended.codes) == ("", [0, 0]) and ended.path is not None
+    close(alone, ended.path, to=5e-3)
+    place = folder.read_header(ended.path)["device"]
+    assert (place["dtype"], place["recompute"], place["parallel"]) == ("bfloat16", True, kind)
+    stored = checkpoint.load(checkpoint.checkpoint_path(ended.path, step=12)).model
+    assert all(value.dtype == torch.float32 for value in stored.values())
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_torchrun_from_the_command_line(tmp_path: Path, spec: Make) -> None:
+    file = tmp_path / "spec.json"
+    file.write_text(canonical_json(spec(**UNEVEN)))
+
+    def run(*options: object) -> subprocess.CompletedProcess[str]:
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [
+            *start,
+            "-m",
+            "repetita",
+            "train",
+            str(file),
+            "--root",
+            str(tmp_path / "out"),
+            *map(str, options),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    done = run("--parallel", "fsdp2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # Rank 0 alone prints, or this would be no JSON.
+    assert told["trained_steps"] == 12
+    assert folder.read_header(Path(told["path"]))["device"]["parallel"] == "fsdp2"
+    refused = run("--parallel", "fsdp")
+    assert refused.returncode and refused.stderr.count("repetita: ") == 1
+    assert "no way to share a run is named 'fsdp'; did you mean 'fsdp2'?" in refused.stderr

@@ -134,7 +134,7 @@ def test_the_optimizer_is_carried_on_or_begins_anew(
         with run.folder:
             run.folder.truncate(None)
             run.begin()
-        for name, tensor in run.updater.optimizer.tensors().items():
+        for name, tensor in run.updater.optimizer_state().items():
             expected = left[name].numpy() if optimizer == "carried" else 0.0
             np.testing.assert_array_equal(tensor.numpy(), expected)
     assert float(left["step"]) == STEPS

@@ -1,6 +1,5 @@
 """What the processes of a run beside rank 0 do: their shares of whatever it says, and nothing else."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from repetita.corpus.sequences import Corpus, CorpusSpec, compose
 from repetita.errors import EngineError, RepetitaError, TrainingDiverged, first_line
 from repetita.model import device
 from repetita.train.parallel import Opening, shared_updater
-from repetita.train.ranks import LINGER_SECONDS, SharedStop, Team
+from repetita.train.ranks import SharedStop, Team
 from repetita.train.recipe import open_ids, open_schedule
 from repetita.train.shared import SharedUpdater
 from repetita.train.update import first_model
@@ -37,9 +36,7 @@ def assist(team: Team, *, open_corpus: Callable[[CorpusSpec], Corpus]) -> int:
                 elif taking_part is not None:
                     taking_part.do(what, *about)
     code = EngineError.exit_code if code is None else code
-    if code:
-        team.leave()
-        time.sleep(LINGER_SECONDS)
+    team.leave(failed=code != 0)
     return code
 
 

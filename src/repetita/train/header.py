@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -62,3 +63,9 @@ def git_state() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def changed_place(began: Mapping[str, Any], *, now: Mapping[str, Any]) -> str:
+    """What of the device is another now than where a run began, as a clause; empty where nothing is."""
+    names = [name for name in {**began, **now} if began.get(name) != now.get(name)]
+    return ", ".join(f"{name} {began.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)

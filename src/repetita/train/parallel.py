@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from repetita.corpus.sequences import Corpus
@@ -137,7 +137,7 @@ def shared_updater(
             compute = DistributedDataParallel(Step(model), find_unused_parameters=unused, **buffers)
             return SharedUpdater(replace(part, compute=compute, team=team), team=team)
         assert isinstance(model, Transformer)
-        _shard(model, team=team, dtype=options.dtype)
+        _shard(model, team=team)
         optimizer = ShardedOptimizer(model, recipe=spec.recipe)
         where, micro_batch = place.torch_device, options.micro_batch
         part = Updater(spec, model, optimizer, where, micro_batch, options.dtype, team=team)
@@ -162,19 +162,14 @@ class Step(nn.Module):
         return made
 
 
-def _shard(model: Transformer, *, team: Team, dtype: Dtype) -> None:
+def _shard(model: Transformer, *, team: Team) -> None:
     """Leaves each process its part of every parameter; layers are gathered one at a time when they are used.
 
-    Layers are gathered in the dtype that they compute in; their gradients are summed in float32.
+    They are gathered in float32, so that norms see what one process would; autocast rounds them afterwards.
     """
     mesh = init_device_mesh(torch.device(team.device).type, (team.world,))
-    narrow = MixedPrecisionPolicy(
-        param_dtype=None if dtype == "float32" else getattr(torch, dtype),
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,
-    )
     for block in model.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=narrow)
+        fully_shard(block, mesh=mesh)
         register_fsdp_forward_method(block, "at")
     # The embedding stays gathered from the forward pass on: the objective reads it as the output matrix.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)

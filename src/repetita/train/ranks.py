@@ -145,7 +145,7 @@ class Team:
         except BaseException as error:
             raise EngineError(self._broken(error)) from error
 
-    def leave(self) -> None:
+    def leave(self, *, failed: bool = False) -> None:
         """Ends what connects this process with the others, which notice it."""
         if self.ended.is_set():
             return
@@ -156,6 +156,8 @@ class Team:
         if self.backend == "gloo" or broken is None:  # NCCL would wait for what will never come.
             with suppress(distributed.DistError, RuntimeError):
                 distributed.destroy_process_group()
+        if failed and self.rank:
+            time.sleep(LINGER_SECONDS)
 
     def broken(self) -> str | None:
         """What the process that failed has said, if one has."""
@@ -202,29 +204,16 @@ def joined(parallel: str | None, /, *, device: str = "cpu") -> Iterator[Team | N
     Whatever rank 0 raises ends the others. Raises SpecError for a way to share a run that is none, and where
     several processes would be needed or this torch cannot connect them; EngineError where not all come.
     """
-    if parallel is not None and parallel not in get_args(Parallel):
-        raise SpecError(
-            f"no way to share a run is named '{parallel}'; {nearest(parallel, get_args(Parallel))}"
-        )
-    how = cast("Parallel", parallel or "auto")
     place = Place.of_environment()
-    if place is None:
-        if parallel is not None:
-            raise SpecError(
-                f"--parallel {parallel} shares a run among several processes, and this is one; start it with "
-                f"torchrun --nproc-per-node N -m repetita train SPEC"
-            )
-        yield None
-        return
-    if place.world == 1 and parallel is None:
-        yield None
-        return
     try:
-        team = _join(place, parallel=how, device=_own_device(device, place))
+        team = _team(parallel, place=place, device=device)
     except SpecError:
-        if place.rank:  # Where rank 0 says the same, this one need not.
+        if place and place.rank:  # Where rank 0 says the same, this one need not.
             time.sleep(LINGER_SECONDS)
         raise
+    if team is None:
+        yield None
+        return
     code = 0
     try:
         yield team
@@ -236,6 +225,22 @@ def joined(parallel: str | None, /, *, device: str = "cpu") -> Iterator[Team | N
             with suppress(RepetitaError):
                 team.lead("end", code)
         team.leave()
+
+
+def _team(parallel: str | None, *, place: Place | None, device: str) -> Team | None:
+    """The team of a process, if it is to be in one."""
+    if parallel is not None and parallel not in get_args(Parallel):
+        raise SpecError(
+            f"no way to share a run is named '{parallel}'; {nearest(parallel, get_args(Parallel))}"
+        )
+    if place is None and parallel is not None:
+        raise SpecError(
+            f"--parallel {parallel} shares a run among several processes, and this is one; start it with "
+            f"torchrun --nproc-per-node N -m repetita train SPEC"
+        )
+    if place is None or (place.world == 1 and parallel is None):
+        return None
+    return _join(place, parallel=cast("Parallel", parallel or "auto"), device=_own_device(device, place))
 
 
 def _join(place: Place, *, parallel: Parallel, device: str) -> Team:

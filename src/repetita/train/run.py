@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.schedule import Schedule
@@ -18,7 +18,7 @@ from repetita.model.adopted import Adopted, keep_files
 from repetita.model.pretrained_spec import PretrainedModel
 from repetita.spec import canonical_json
 from repetita.subject import Subject
-from repetita.train.header import header
+from repetita.train.header import changed_place, header
 from repetita.train.options import Options
 from repetita.train.parallel import choose, opened_updater
 from repetita.train.recipe import (
@@ -68,6 +68,8 @@ class Run:
     folder: RunFolder
     updater: Updater | SharedUpdater
     options: Options
+    place_now: dict[str, Any]
+    """What `run.json` would say of its device if it began now."""
     parent: Parent | None = None
     step: int = 0
     tokens: int = 0
@@ -113,6 +115,7 @@ class Run:
             updater=opened_updater(model, spec=spec, corpus=corpus, place=place, options=options, kind=kind),
             parent=parent,
             options=options,
+            place_now=head["device"],
         )
 
     @property
@@ -223,6 +226,9 @@ class Run:
             self.folder.write_event(Event(self.step, "damaged", f"{inside}; {go_on}"))
         if found:
             self.folder.write_event(Event(self.step, "resumed", f"attempt {self.folder.attempt}"))
+            moved = changed_place(read_header(self.folder.path)["device"], now=self.place_now)
+            if moved:
+                self.folder.write_event(Event(self.step, "moved", moved))
         return found is not None
 
     def fork(self, trunk: Path, *, probes: Sequence[Due], keep: Collection[int]) -> bool:
