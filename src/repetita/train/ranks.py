@@ -70,6 +70,7 @@ class Team:
 
     def __init__(self, place: Place, *, parallel: Parallel, device: str, store: Store) -> None:
         self.place, self.parallel, self.device = place, parallel, device
+        self.rank, self.world = place.rank, place.world
         self.backend = "nccl" if device.startswith("cuda") else "gloo"
         self.store = store
         self.stop: str | None = None
@@ -85,16 +86,6 @@ class Team:
         self.control = distributed.new_group(backend="gloo", timeout=ORDERS)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
-
-    @property
-    def rank(self) -> int:
-        """0 leads."""
-        return self.place.rank
-
-    @property
-    def world(self) -> int:
-        """How many processes there are."""
-        return self.place.world
 
     def share(self, n: int, /) -> slice:
         """This process's part of n things; parts differ by one at most."""
