@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from repetita.corpus.sequences import Corpus
-from repetita.errors import RunFolderError, RunStopped, StorageError, TrainingDiverged
+from repetita.errors import DamagedError, RunFolderError, RunStopped, StorageError, TrainingDiverged
 from repetita.journal import folder, storage
 from repetita.journal.folder import read_journal, run_path, status
 from repetita.journal.storage import Storage
@@ -265,3 +265,62 @@ def test_what_is_damaged_in_the_storage_is_not_gone_on_with(
     train(few, corpus=corpus, root=tmp_path / "straight")
     work(few, corpus=corpus, root=tmp_path / "b", at=at)
     assert same(there, place(tmp_path / "straight", few, corpus), step=4)
+
+
+def test_a_folder_that_was_damaged_before_its_push_takes_nothing_away(
+    tmp_path: Path, spec: Make, corpus: Corpus, url: str
+) -> None:
+    few, at = spec(steps=4), Storage.open(url)
+    path = place(tmp_path / "a", few, corpus)
+    stored = StoredRun(at, path=path)
+    train(
+        few,
+        corpus=corpus,
+        root=tmp_path / "a",
+        options=Options(resume_every_seconds=ALWAYS, push=stored.push),
+    )
+    before, journal = at.names(f"runs/{path.name}"), path / "steps.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(DamagedError, match=r"steps\.jsonl is damaged"):
+        stored.push()
+    assert {name for name in before if name.startswith("steps.jsonl")} <= set(at.names(f"runs/{path.name}"))
+    there = place(tmp_path / "b", few, corpus)
+    StoredRun(at, path=there).pull()
+    assert checkpoint.steps_on_disk(there, kind="resume")
+    journal.write_bytes(whole)
+    stored.push()
+    model = next((path / "checkpoints" / "00000004").glob("model*"))
+    model.write_bytes(b"\0" * model.stat().st_size)
+    other = Storage.open(f"memory://{uuid.uuid4().hex}")
+    StoredRun(other, path=path).push()
+    assert not [name for name in other.names(f"runs/{path.name}") if "/00000004/" in name]
+
+
+@pytest.mark.parametrize("name", ["done", "run.json"])
+@pytest.mark.parametrize(
+    "harm", [lambda said: b"{", lambda said: said.replace(b'"schema": 1', b'"schema": 1.0')]
+)
+def test_an_end_or_header_that_is_damaged_in_the_storage_is_said(
+    tmp_path: Path, spec: Make, corpus: Corpus, url: str, name: str, harm: Callable[[bytes], bytes]
+) -> None:
+    few, at = spec(steps=2), Storage.open(url)
+    path = work(few, corpus=corpus, root=tmp_path / "a", at=at).path
+    at.put(f"runs/{path.name}/{name}", harm(at.get(f"runs/{path.name}/{name}")))
+    there = place(tmp_path / "b", few, corpus)
+    with pytest.raises(DamagedError, match=f"{name} is damaged; delete it"):
+        StoredRun(at, path=there).pull()
+    assert status(there) == ("missing" if name == "run.json" else "unfinished")
+
+
+def test_what_could_not_be_brought_leaves_nothing_behind(
+    tmp_path: Path, spec: Make, corpus: Corpus, url: str
+) -> None:
+    few, at = spec(steps=2), Storage.open(url)
+    path = work(few, corpus=corpus, root=tmp_path / "a", at=at).path
+    for name, size in at.names(f"runs/{path.name}").items():
+        if "model" in name:
+            at.put(f"runs/{path.name}/{name}", b"\0" * size)
+    there = place(tmp_path / "b", few, corpus)
+    StoredRun(at, path=there).pull()
+    assert status(there) == "done" and not list(there.glob("checkpoints/.*"))

@@ -29,15 +29,26 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def read_json(path: Path, *, needs: str) -> dict[str, Any]:
     """What `write_json` wrote, without the hash; a file that never had one is taken as it is."""
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise damaged(path) from None
+        values = parse_json(path.read_bytes(), where=str(path), needs=needs)
+    except OSError:
+        values = None
+    if values is None:
+        raise damaged(path)
+    return values
+
+
+def parse_json(data: bytes, *, where: str, needs: str) -> dict[str, Any] | None:
+    """`read_json` of what was read at a place already; None where it is not as it was written."""
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return None
     known = isinstance(values, dict) and {"schema", needs} <= set(values) <= _KEYS
     if not known or values.pop("sha256", None) not in (None, fingerprint(values)):
-        raise damaged(path)
+        return None
     if values["schema"] != SCHEMA:
         raise DamagedError(
-            f"{path} has schema {values['schema']}, this version of repetita reads {SCHEMA}; update repetita"
+            f"{where} has schema {values['schema']}, this version of repetita reads {SCHEMA}; update repetita"
         )
     return dict(values)
 

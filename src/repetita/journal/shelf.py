@@ -1,17 +1,21 @@
 """The objects of one run in a storage: what is there, what they say, and which attempt may write them."""
 
+import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from repetita.errors import RunFolderError
+from repetita.journal.hashed_json import damaged
 from repetita.journal.storage import Storage
 
 SHORT = 16
 """Hex digits of a hash in a name: 64 bits tell the few contents of one name apart, and what is read is
 compared with the whole hash."""
+_ATTEMPT = re.compile(r"(\d+)\.json")
 
 
 def hashed(name: str, digest: str) -> str:
@@ -49,9 +53,8 @@ class Claim:
             raise RunFolderError(f"{what}: attempt {newest} has taken over and goes on; this one stops")
 
     def _newest(self) -> int:
-        return max(
-            (int(Path(name).stem) for name in self._storage.names(f"{self._name}/attempts")), default=0
-        )
+        found = map(_ATTEMPT.fullmatch, self._storage.names(f"{self._name}/attempts"))
+        return max((int(name[1]) for name in found if name), default=0)
 
 
 class Shelf:
@@ -109,9 +112,15 @@ class Shelf:
             self.there[name] = len(data)
 
     def upload(self, file: Path, *, name: str, digest: str) -> None:
-        """Writes the content of a file, which has this SHA-256, unless it is there."""
+        """Writes the content of a file unless it is there; DamagedError where it has not this SHA-256."""
+        if not file.exists():
+            raise damaged(file)
         name, size = hashed(name, digest), file.stat().st_size
         if self.there.get(name) != size:
+            # What stands under a hash's name is taken by every later writer for what has that hash.
+            with file.open("rb") as read:
+                if hashlib.file_digest(read, "sha256").hexdigest() != digest:
+                    raise damaged(file)
             self.take()
             self.storage.upload(file, name=f"{self.name}/{name}")
             self.there[name] = size

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from repetita.errors import DamagedError, RunFolderError, StorageError
 from repetita.journal import stored_journal
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
-from repetita.journal.folder import check_run, prefix_matches
+from repetita.journal.folder import check_run, final_position, prefix_matches
+from repetita.journal.hashed_json import damaged, parse_json
 from repetita.journal.shelf import Shelf, hashed
 from repetita.journal.storage import Storage
 from repetita.spec import fingerprint
@@ -112,16 +113,19 @@ class StoredRun:
 
 
 def _push_checkpoint(shelf: Shelf, *, path: Path, step: int) -> bool:
-    """Writes a checkpoint, its position last; False where it cannot be read here."""
+    """Writes a checkpoint, its position last; False where it, or what it covers, is not whole here."""
     name = _checkpoint(step)
     said = (path / name / POSITION).read_bytes()
     position = _parsed(said)
     if position is None:
         return False
     if not shelf.says(f"{name}/{POSITION}", said):
-        for file, digest in position["files"].items():
-            shelf.upload(path / name / file, name=f"{name}/{file}", digest=digest)
-        _push_covered(shelf, position["journal"], path=path)
+        try:
+            for file, digest in position["files"].items():
+                shelf.upload(path / name / file, name=f"{name}/{file}", digest=digest)
+            _push_covered(shelf, position["journal"], path=path)
+        except DamagedError:  # Of journals that another attempt's have replaced, for one.
+            return False
         shelf.say(f"{name}/{POSITION}", said)
     kept = {hashed(f"{name}/{file}", digest) for file, digest in position["files"].items()}
     kept.add(f"{name}/{POSITION}")
@@ -142,12 +146,14 @@ def _push_end(shelf: Shelf, *, path: Path, how: str) -> None:
 
 
 def _push_covered(shelf: Shelf, covered: Covered, *, path: Path, as_one: bool = False) -> None:
-    """Writes journals and items as far as a position covers them."""
+    """Writes journals and items as far as a position covers them; DamagedError where they are others."""
     for name, (length, digest) in covered.items():
         if name.startswith("items/"):
             shelf.upload(path / name, name=name, digest=digest)
         else:
             data = (path / name).read_bytes()[:length]
+            if not prefix_matches(data, (length, digest)):
+                raise damaged(path / name)
             stored_journal.add(shelf, data, journal=name, as_one=as_one)
 
 
@@ -165,10 +171,11 @@ def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
     if "run.json" not in there:
         return
     header = shelf.get("run.json")
+    name = _read(shelf, "run.json", said=header, needs="fingerprint")["fingerprint"]
     with _alone(path):
         if not (path / "run.json").exists():
             write_atomic(path / "run.json", header)
-        check_run(path, fingerprint=json.loads(header)["fingerprint"])
+        check_run(path, fingerprint=name)
         stored, here = _state(shelf, resumable=checkpoints), _state_here(path)
         farther = stored.rank > here.rank
         if farther:
@@ -191,11 +198,9 @@ def _state(shelf: Shelf, *, resumable: bool) -> _State:
     for how in ENDS:
         if how in shelf.there:
             said = shelf.get(how)
-            covered: Covered = json.loads(said)["journal"]
+            covered: Covered = _read(shelf, how, said=said, needs="journal")["journal"]
             if not all(map(_FILE.fullmatch, covered)):
-                raise DamagedError(
-                    f"{shelf.storage.url}/{shelf.name}/{how} is damaged; delete it and run again"
-                )
+                raise _damaged(shelf, how)
             rank = (
                 (2, covered["measurements.jsonl"][0], 0) if how == "done" else (1, max(steps, default=0), 1)
             )
@@ -207,6 +212,18 @@ def _state(shelf: Shelf, *, resumable: bool) -> _State:
     return NOWHERE
 
 
+def _read(shelf: Shelf, name: str, *, said: bytes, needs: str) -> dict[str, Any]:
+    """What an object says that a run's folder has as a file with a hash of its own."""
+    values = parse_json(said, where=f"{shelf.storage.url}/{shelf.name}/{name}", needs=needs)
+    if values is None:
+        raise _damaged(shelf, name)
+    return values
+
+
+def _damaged(shelf: Shelf, name: str) -> DamagedError:
+    return DamagedError(f"{shelf.storage.url}/{shelf.name}/{name} is damaged; delete it and run again")
+
+
 def _is_there(shelf: Shelf, name: str, end: tuple[int, str]) -> bool:
     if name.startswith("items/"):
         return hashed(name, end[1]) in shelf.there
@@ -214,9 +231,9 @@ def _is_there(shelf: Shelf, name: str, end: tuple[int, str]) -> bool:
 
 
 def _state_here(path: Path) -> _State:
-    if (path / "done").exists():
-        covered: Covered = json.loads((path / "done").read_bytes())["journal"]
-        return _State((2, covered["measurements.jsonl"][0], 0), covered)
+    done = final_position(path)
+    if done is not None:
+        return _State((2, done.files["measurements.jsonl"][0], 0), done.files)
     steps = [step for step in _steps_here(path) if (path / _checkpoint(step) / OPTIMIZER).exists()]
     return _State((1, max(steps), int((path / "failed").exists())), {}) if steps else NOWHERE
 
@@ -252,14 +269,18 @@ def _pull_checkpoint(shelf: Shelf, name: str, *, path: Path, replace: bool) -> N
         if position is None or (here.exists() and (not replace or here.read_bytes() == said)):
             return
         hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        for file, digest in position["files"].items():
-            shelf.download(f"{Path(name).parent.as_posix()}/{file}", to=hidden / file, digest=digest)
-        write_atomic(hidden / POSITION, said)
-        with storage_errors(folder):
-            if folder.exists():
-                shutil.rmtree(folder)
-            hidden.rename(folder)
-            sync_folder(folder.parent)
+        shutil.rmtree(hidden, ignore_errors=True)  # Of a process killed at this, with the same number.
+        try:
+            for file, digest in position["files"].items():
+                shelf.download(f"{Path(name).parent.as_posix()}/{file}", to=hidden / file, digest=digest)
+            write_atomic(hidden / POSITION, said)
+            with storage_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
+                hidden.rename(folder)
+                sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextmanager
