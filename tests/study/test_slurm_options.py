@@ -15,6 +15,8 @@ from repetita.errors import EngineError, SpecError, UserError
 from repetita.study import slurm_jobs
 from repetita.study.engines import Needs
 from repetita.study.execute import run_study
+from repetita.study.progress import ProgressFile, Sight, read_sight
+from repetita.study.slurm_engine import SlurmEngine
 from repetita.study.slurm_jobs import Job
 from repetita.study.slurm_options import (
     BATCH_SECONDS,
@@ -29,7 +31,9 @@ from repetita.study.slurm_options import (
     timeouts,
     uses_cuda,
 )
-from repetita.study.slurm_watch import why
+from repetita.study.slurm_queue import Queue
+from repetita.study.slurm_task import Batch, progress_path
+from repetita.study.slurm_watch import Out, Watch, why
 from repetita.study.where import Where
 from tests.study.places import Place
 
@@ -178,13 +182,14 @@ def test_jobs_are_remembered_and_those_that_are_over_forgotten(tmp_path: Path) -
     with (tmp_path / slurm_jobs.FILE).open("a") as file:
         file.write('{"id": "13", "err')
     ended = {"order": 2, "state": "failed", "message": ""}
-    (tmp_path / f"{'b' * 12}.json").write_text(json.dumps(ended))
+    (tmp_path / f"{'b' * 12}-2.json").write_text(json.dumps(ended))
     for name in (
         "9_0_log.err",
         "9_submitted.pkl",
         "12_0_submitted.pkl",
         "12_submission.sh",
-        f"{'c' * 12}.json",
+        f"{'c' * 12}-3.json",
+        f"{'b' * 12}-1.json",
     ):
         (tmp_path / name).write_text("")
     (tmp_path / ".submission_file_1.sh").symlink_to(tmp_path / "9_submission.sh")
@@ -194,9 +199,49 @@ def test_jobs_are_remembered_and_those_that_are_over_forgotten(tmp_path: Path) -
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "12_0_submitted.pkl",
         "12_submission.sh",
-        f"{'b' * 12}.json",
+        f"{'b' * 12}-2.json",
         slurm_jobs.FILE,
     ]
+
+
+def test_a_job_that_is_requeued_leaves_alone_what_was_sent_again(tmp_path: Path) -> None:
+    run = "a" * 64
+    old = progress_path(tmp_path, run=run, number=1)
+    ProgressFile(old).show(Sight(order=1, state="lost"))
+    again = progress_path(tmp_path, run=run, number=2)
+    ProgressFile(again).show(Sight(order=2, state="running", step=5))
+    Batch("no errand", orders=[(1, run)], folder=str(tmp_path))()
+    assert [sight.state for sight in map(read_sight, (old, again)) if sight] == ["lost", "running"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_stop_takes_back_jobs_that_were_not_asked_for_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[set[str]] = []
+    engine = SlurmEngine.__new__(SlurmEngine)
+    engine._taken_up = {"a" * 64: (1, "12_0")}
+    engine._queue = Queue(tmp_path, given={}, cuda=False)
+    engine._watch = Watch(tmp_path, queue=engine._queue)
+    engine._watch.out["b" * 64] = Out.new(Needs(MB, 1.0))._replace(job="12_1")
+    monkeypatch.setattr(Queue, "stop", lambda _, jobs: told.append(set(jobs)))
+    monkeypatch.setattr(Queue, "present", lambda _: {})
+    monkeypatch.setattr("repetita.study.slurm_engine.READ_SECONDS", 0.0)
+    engine.stop()
+    assert told == [{"12_0", "12_1"}]
+
+
+def test_squeue_shows_all_jobs_whatever_its_user_prefers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "squeue"
+    command.write_text(
+        '#!/bin/sh\ncase "$*" in *--all*) ;; *) exit 1;; esac\n[ "$SQUEUE_STATES" ] || echo 12_0 PENDING\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    assert Queue(tmp_path, given={}, cuda=False).present() == {"12_0": "PENDING"}
 
 
 def test_one_driver_submits_from_a_folder(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class SlurmEngine:
 
     def stop(self) -> None:
         """Takes this study's jobs out of the queue, and waits for the checkpoints of those that run."""
-        jobs = self._watch.jobs
+        jobs = self._watch.jobs | {job for _, job in self._taken_up.values()}
         self._queue.stop(jobs)
         until = time.monotonic() + GRACE_SECONDS
         while jobs and time.monotonic() < until:
@@ -122,11 +122,13 @@ class SlurmEngine:
     def _submit(self) -> None:
         """Submits what waits, those that ask the same as an array, once it is enough or has waited enough."""
         now, waiting, jobs = time.monotonic(), self._watch.waiting, self._watch.jobs
+        room = None if self._most is None else max(0, self._most - len(jobs))
+        if not waiting or room == 0 or now < self._again:
+            return
         seconds = sum(needs.seconds for needs in waiting.values())
         enough = not jobs or seconds >= slurm_options.BATCH_SECONDS
-        if not waiting or now < self._again or (not enough and now < self._submitted + GATHER_SECONDS):
+        if not enough and now < self._submitted + GATHER_SECONDS:
             return
-        room = None if self._most is None else self._most - len(jobs)
         arrays: dict[slurm_options.Asked, list[list[str]]] = {}
         for ask, share in slurm_options.jobs(waiting, cuda=self._cuda)[:room]:
             arrays.setdefault(ask, []).append(share)

@@ -42,6 +42,8 @@ def only_driver(folder: Path) -> Iterator[None]:
                 f"another driver computes this study on Slurm and holds {folder / LOCK}; wait for it or "
                 "stop it, and run this again"
             ) from None
+        except OSError:  # A file system without locks.
+            pass
         yield
 
 
@@ -78,8 +80,8 @@ def take_up(folder: Path, *, present: Collection[str], errand: str) -> dict[str,
     found = {}
     for job in there:
         for run, number in job.orders.items():
-            sight = read_sight(progress_path(folder, run=run))
-            over = sight is not None and sight.order == number and sight.ended
+            sight = read_sight(progress_path(folder, run=run, number=number))
+            over = sight is not None and sight.ended
             if job.errand == errand and not over:
                 found[run] = (number, job.id)
     return found
@@ -89,11 +91,11 @@ def tidy(folder: Path, *, keep: Collection[Job]) -> None:
     """Forgets all jobs but these, and removes what was written for them."""
     write_atomic(folder / FILE, "".join(json.dumps(job._asdict()) + "\n" for job in keep).encode())
     ids = {part for job in keep for part in (job.id, job.id.partition("_")[0])}
-    stems = {run[:12] for job in keep for run in job.orders}
+    told = {progress_path(folder, run=run, number=at) for job in keep for run, at in job.orders.items()}
     for file in folder.iterdir():
         # submitit's files are called <job>_submitted.pkl, <job>_0_log.err, <array>_submission.sh, ...
         of_job = any(file.name.startswith(f"{one}_") for one in ids)
-        if file.name in (FILE, LOCK) or of_job or file.stem in stems:
+        if file.name in (FILE, LOCK) or of_job or file in told:
             continue
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file, ignore_errors=True)

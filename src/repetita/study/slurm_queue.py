@@ -69,7 +69,9 @@ class Queue:
 
     def present(self) -> dict[str, str] | None:
         """State by id of all jobs that wait or run; None where the cluster does not answer now."""
-        said = _run("squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i %T")
+        said = _run(
+            "squeue", "--all", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i %T"
+        )
         if said.returncode:
             return None
         return {job: state for job, _, state in (line.partition(" ") for line in said.stdout.splitlines())}
@@ -136,8 +138,12 @@ def scripts(where: "Where", *, folder: Path, needs: Mapping[str, Needs]) -> list
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    # A job that a user's SQUEUE_STATES or SQUEUE_PARTITION hides would be taken for one that is over.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", f"{type(error).__name__}: {error}")
 

@@ -57,7 +57,7 @@ class Batch:
         for number, run in self._open():
             if stop.asked:
                 return f"its job was stopped by {stop.asked}"
-            file = ProgressFile(self._path(run))
+            file = ProgressFile(self._path(run, number))
             file.show(Sight(order=number, state="running"))
             try:
                 bench = bench or self._bench()
@@ -79,26 +79,24 @@ class Batch:
         """The orders that have not ended: a job that was requeued has done some of them."""
         from repetita.study.progress import read_sight
 
-        sights = {run: read_sight(self._path(run)) for _, run in self.orders}
+        sights = {run: read_sight(self._path(run, number)) for number, run in self.orders}
         return [
-            (number, run)
-            for number, run in self.orders
-            if (sight := sights[run]) is None or sight.order != number or not sight.ended
+            (number, run) for number, run in self.orders if (sight := sights[run]) is None or not sight.ended
         ]
 
     def _leave(self, state: Any, message: str) -> None:
         from repetita.study.progress import ProgressFile, Sight
 
         for number, run in self._open():
-            ProgressFile(self._path(run)).show(Sight(order=number, state=state, message=message))
+            ProgressFile(self._path(run, number)).show(Sight(order=number, state=state, message=message))
 
-    def _path(self, run: str) -> Path:
-        return progress_path(Path(self.folder), run=run)
+    def _path(self, run: str, number: int) -> Path:
+        return progress_path(Path(self.folder), run=run, number=number)
 
 
-def progress_path(folder: Path, *, run: str) -> Path:
-    """Where a job says how far a run is."""
-    return folder / f"{run[:12]}.json"
+def progress_path(folder: Path, *, run: str, number: int) -> Path:
+    """Where a job says how far a run is; each order has a file of its own, that no two jobs write one."""
+    return folder / f"{run[:12]}-{number}.json"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The runs that were given to Slurm: what their jobs say of them, and what Slurm says of silent jobs."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +11,8 @@ from repetita.study.engines import Ended, Needs
 from repetita.study.progress import Sight, read_sight
 from repetita.study.slurm_queue import WAITING, Queue
 from repetita.study.slurm_task import progress_path
+
+logger = logging.getLogger(__name__)
 
 CANCELLED = ("CANCELLED", "DEADLINE", "REVOKED")
 
@@ -38,6 +41,7 @@ class Watch:
         self._folder, self._queue = folder, queue
         self._states: dict[str, str] = {}
         self._gone = set[str]()
+        self._answers = True
 
     @property
     def jobs(self) -> set[str]:
@@ -56,10 +60,15 @@ class Watch:
     def look(self) -> list[Ended]:
         """The runs whose jobs are in the queue no more, when asked twice, and said nothing of them."""
         jobs = self.jobs
-        present = self._queue.present() if jobs else None
-        if present is None:
+        if not jobs:
             return []
-        self._states = present
+        present = self._queue.present()
+        if present is None:
+            if self._answers:
+                logger.warning("squeue does not answer; jobs go on, and it is asked again")
+            self._answers = False
+            return []
+        self._states, self._answers = present, True
         gone, before = jobs - present.keys(), self._gone
         self._gone = gone
         if not gone & before:
@@ -74,8 +83,9 @@ class Watch:
         ended = []
         for run in runs:
             out = self.out[run]
-            sight = read_sight(progress_path(self._folder, run=run)) if out.job else None
-            if sight is None or sight.order != out.number:
+            path = progress_path(self._folder, run=run, number=out.number)
+            sight = read_sight(path) if out.job else None
+            if sight is None:
                 continue
             if sight.ended:
                 del self.out[run]
