@@ -78,6 +78,9 @@ def test_a_store_that_does_not_answer_is_asked_three_times(url: str, monkeypatch
         ("s4://bucket/folder", "no protocol is named 's4'; did you mean 's3'"),
         ("s3://key:secret@bucket/folder", "leave credentials and options out of the URL"),
         ("simplecache::s3://bucket", "is no URL"),
+        ("simplecache::s3://key:secret@bucket", "leave credentials and options out of the URL"),
+        ("key:secret@bucket/folder", "leave credentials and options out of the URL"),
+        ("key:secret@s3://bucket/folder", "leave credentials and options out of the URL"),
         ("file:///proc/nowhere", "cannot use file:///proc/nowhere: .*give another folder"),
     ],
 )
@@ -126,6 +129,23 @@ def test_what_the_store_forbids_is_said_with_the_fix(url: str, monkeypatch: pyte
 def test_a_folder_that_nobody_pushed_to_is_not_read_from(url: str) -> None:
     with pytest.raises(StorageError, match="nothing was kept at"):
         Storage.open(url, new=False)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_a_newer_version_keeps_is_left_to_it(url: str, new: bool) -> None:
+    newer = b'{"schema": 2}'
+    Storage.open(url).put(storage.MARKER, newer)
+    with pytest.raises(StorageError, match="has schema 2, this version reads 1; update repetita"):
+        Storage.open(url, new=new)
+    assert url.startswith("memory") or (Path(url[7:]) / storage.MARKER).read_bytes() == newer
+
+
+def test_what_else_lies_among_attempts_is_none(url: str) -> None:
+    at = Storage.open(url)
+    at.put("runs/r/attempts/.0001.json.77.tmp", b"")
+    at.put("runs/r/attempts/0007.json", b"")
+    Shelf(at, name="runs/r").take()
+    assert "0008.json" in at.names("runs/r/attempts")
 
 
 def test_journals_of_two_attempts_lie_beside_each_other(url: str) -> None:

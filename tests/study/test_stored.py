@@ -20,11 +20,12 @@ from repetita.study.corpora import Corpora
 from repetita.study.engines import Errand
 from repetita.study.execute import run_study
 from repetita.study.expand import corpora_of
+from repetita.study.manifest import write_manifests
 from repetita.study.prepare import prepare
 from repetita.study.progress import ProgressFile, Sight, read_sight
 from repetita.study.ray_task import do, look
 from repetita.study.single import train_run
-from repetita.study.stored import Kept, pull_corpora, push_corpora
+from repetita.study.stored import Kept, pull_corpora, pull_reported, push_corpora
 from repetita.study.stored_progress import StoredProgress, StoredSights
 from repetita.study.where import Where
 from tests.study.places import Place, write_study
@@ -131,6 +132,38 @@ def test_a_corpus_is_written_once_by_its_hashes_and_read_without_its_text(tmp_pa
     name.write_text(name.read_text().replace('"tokens.bin"', '"../../tokens.bin"'))
     with pytest.raises(DamagedError, match="outside a corpus"):
         pull_corpora(at, [spec], corpora=Corpora(tmp_path), root=tmp_path / "third", decided=True)
+
+
+def test_a_file_of_a_corpus_that_was_deleted_is_said_and_written_again(tmp_path: Path) -> None:
+    place, at = write_study(tmp_path), Storage.open(f"file://{tmp_path}/kept")
+    (spec,) = corpora_of(place.portion().planned)
+    push_corpora(at, [spec], corpora=Corpora(place.root))
+    shards = tmp_path / "kept" / "shards"
+    max(shards.iterdir(), key=lambda file: file.stat().st_size).unlink()
+    there = tmp_path / "there"
+    with pytest.raises(
+        StorageError, match=r"lacks a file of the corpus .* run the study again where its text"
+    ):
+        pull_corpora(at, [spec], corpora=Corpora(there), root=there, decided=True)
+    assert not [path for path in (there / "corpora").iterdir() if path.is_dir()]
+    push_corpora(at, [spec], corpora=Corpora(place.root))
+    corpora = Corpora(there)
+    pull_corpora(at, [spec], corpora=corpora, root=there, decided=True)
+    assert corpora.fingerprint(spec) == Corpora(place.root).fingerprint(spec)
+
+
+@pytest.mark.parametrize("name", ["../../other", "..", ""])
+def test_a_manifest_from_afar_names_no_folder_elsewhere(tmp_path: Path, name: str) -> None:
+    place, url = write_study(tmp_path), f"file://{tmp_path}/kept"
+    Storage.open(url)
+    part = place.portion()
+    write_manifests(prepare([part], root=place.root, corpora=Corpora(place.root)), root=place.root)
+    file = place.root / "studies" / part.folder / "manifest.json"
+    values = json.loads(file.read_bytes())
+    values["runs"][0]["folder"] = name
+    file.write_text(json.dumps(values))
+    with pytest.raises(DamagedError, match="names the folder"):
+        pull_reported(url, root=place.root, folders=[part.folder])
 
 
 def test_a_driver_hears_through_the_storage_how_far_runs_are(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from repetita.errors import DamagedError, SpecError, StorageError, first_line, nearest
-from repetita.journal.disk import atomic_file
+from repetita.journal.disk import atomic_file, storage_errors
 
 SCHEMA = 1
 MARKER = "repetita.json"
@@ -41,21 +41,23 @@ class Storage:
     def open(cls, url: str, *, new: bool = True) -> Self:
         """The storage at a URL, looked at once: written to, or (not `new`) found to be one.
 
-        Raises SpecError for what is no URL or a protocol that nobody knows.
+        Raises SpecError for what is no URL or a protocol that nobody knows, StorageError for another schema.
         """
         files, base = _file_system(url)
         storage = cls(url.rstrip("/"), files=files, base=base)
-        if new:
-            storage.put(MARKER, json.dumps({"schema": SCHEMA}).encode())
-            return storage
         try:
             schema = json.loads(storage.get(MARKER))["schema"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            raise StorageError(
-                f"nothing was kept at {url} by this package; look at the URL, or run a study with it first"
-            ) from None
+            if not new:
+                raise StorageError(
+                    f"nothing was kept at {url} by this package; look at the URL, or run a study with it "
+                    f"first"
+                ) from None
+            schema = SCHEMA
         if schema != SCHEMA:
             raise StorageError(f"{url} has schema {schema}, this version reads {SCHEMA}; update repetita")
+        if new:
+            storage.put(MARKER, json.dumps({"schema": SCHEMA}).encode())
         return storage
 
     @property
@@ -110,7 +112,8 @@ class Storage:
     def download(self, name: str, *, to: Path, sha256: str) -> None:
         """Writes an object to a file, whole or not at all; DamagedError where it has another hash."""
         temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-        to.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(to):
+            to.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._tried(lambda: self._files.get_file(self._at(name), str(temporary)))
             with temporary.open("rb") as file:
@@ -176,13 +179,14 @@ class Storage:
 def _file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system behind a URL and the path in it; SpecError or StorageError in one sentence."""
     protocol, mark, rest = url.partition("://")
-    if not mark or not protocol or not rest or "::" in url:
-        raise SpecError(f"--storage {url} is no URL; write one such as s3://BUCKET/FOLDER or file:///FOLDER")
-    if "@" in rest or "?" in rest:
+    if "@" in url or "?" in url:
+        shown = f"{protocol}://..." if mark and "@" not in protocol else "..."
         raise SpecError(
-            f"--storage {protocol}://...: leave credentials and options out of the URL, which is written "
+            f"--storage {shown}: leave credentials and options out of the URL, which is written "
             f"down; set them in the environment"
         )
+    if not mark or not protocol or not rest or "::" in url:
+        raise SpecError(f"--storage {url} is no URL; write one such as s3://BUCKET/FOLDER or file:///FOLDER")
     import fsspec
     from fsspec.registry import known_implementations as known
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from repetita.corpus.building import locked
 from repetita.corpus.documents import find_source, is_named
 from repetita.corpus.sequences import CorpusSpec
-from repetita.errors import CorpusError, DamagedError, RunFolderError, SpecError
+from repetita.errors import CorpusError, DamagedError, RunFolderError, SpecError, StorageError, first_line
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.storage import Storage
 from repetita.journal.stored_run import StoredRun
@@ -26,6 +27,8 @@ AT_ONCE = 16
 """Runs that are read at the same time: what is waited for is the network."""
 
 _PLAN = re.compile(r"\w[\w.+-]*/\w+\.json")
+_NAME = re.compile(r"\w[\w.+-]*")
+"""Names that lead nowhere else: what is read from afar is not to decide where it is written."""
 
 Files = dict[str, tuple[int, str]]
 """Bytes and SHA-256 by name."""
@@ -61,7 +64,9 @@ def push_corpora(storage: Storage, specs: Iterable[CorpusSpec], /, *, corpora: C
         stored = _said(storage, name)
         names = {folder.name for folder in folders}
         if stored and stored.corpus == corpus.fingerprint and names <= set(stored.folders):
-            continue
+            kept = [file for files in stored.folders.values() for file in files.values()]
+            if all(there.get(digest) == size for size, digest in kept):
+                continue
         listed = {folder.name: _files(folder) for folder in folders}
         for folder in folders:
             for file, (size, digest) in listed[folder.name].items():
@@ -142,7 +147,11 @@ def pull_reported(url: str, /, *, root: Path, folders: Iterable[str]) -> None:
     """Brings what the pages of the studies in these folders are made of: their runs, but no checkpoints."""
     storage = Storage.open(url, new=False)
     manifests = [manifest for folder in folders if (manifest := read_manifest(root, folder=folder))]
-    pull_runs(storage, dict.fromkeys(root / "runs" / run["folder"] for one in manifests for run in one.runs))
+    names = dict.fromkeys(str(run["folder"]) for one in manifests for run in one.runs)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise DamagedError(f"a manifest in {storage.url} names the folder {name!r} of no run; delete it")
+    pull_runs(storage, (root / "runs" / name for name in names))
 
 
 def _lies_here(spec: CorpusSpec) -> bool:
@@ -168,8 +177,7 @@ def _said(storage: Storage, name: str) -> StoredCorpus | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{storage.url}/{name} is damaged; delete it and run the study again") from None
-    # What is read from afar is not to decide where else it is written.
-    if any(part != Path(part).name for one in folders for part in (one, *folders[one])):
+    if not all(_NAME.fullmatch(part) for one in folders for part in (one, *folders[one])):
         raise DamagedError(f"{storage.url}/{name} names files outside a corpus; delete it")
     return stored
 
@@ -182,9 +190,18 @@ def _pull_folder(storage: Storage, folder: Path, *, files: Files) -> None:
             if folder.exists():
                 return
             hidden = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
-            for name, (_, digest) in files.items():
-                storage.download(f"{SHARDS}/{digest}", to=hidden / name, sha256=digest)
-            hidden.rename(folder)
+            shutil.rmtree(hidden, ignore_errors=True)  # Of a process killed at this, with the same number.
+            try:
+                for name, (_, digest) in files.items():
+                    storage.download(f"{SHARDS}/{digest}", to=hidden / name, sha256=digest)
+                hidden.rename(folder)
+            except FileNotFoundError as error:
+                raise StorageError(
+                    f"{storage.url} lacks a file of the corpus {folder.name} ({first_line(error)}); run the "
+                    f"study again where its text lies"
+                ) from None
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)
             sync_folder(folder.parent)
 
 

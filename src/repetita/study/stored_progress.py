@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from repetita.errors import StorageError
+from repetita.journal.disk import write_atomic
 from repetita.journal.storage import Storage
 from repetita.study.progress import ProgressFile, Sight
 
@@ -67,4 +68,5 @@ class StoredSights:
     def _bring(self, name: str) -> None:
         with suppress(FileNotFoundError, StorageError):
             data = self._storage.get(f"{_folder(self._work)}/{name}")
-            (self._work / Path(name).name).write_bytes(data)
+            # The driver may look at any time, and a full disk is no reason to stop.
+            write_atomic(self._work / Path(name).name, data, durable=False)
