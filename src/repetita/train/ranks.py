@@ -1,5 +1,6 @@
 """The processes that compute one run together: rank 0 leads, the others do as it says, all end as one."""
 
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from torch.distributed.rendezvous import rendezvous
 from repetita.errors import EngineError, RepetitaError, SpecError, TrainingDiverged, first_line, nearest
 from repetita.model.memory import out_of_memory
 from repetita.train.stopping import StopRequests
+
+log = logging.getLogger(__name__)
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
@@ -169,7 +172,9 @@ class Team:
             if out_of_memory(error):
                 why = f"no memory is left on {self.device}; give a smaller --micro-batch, or --parallel fsdp2"
             elif silent:
-                why = f"another process is gone, or silent for {COLLECTIVE.seconds // 60} minutes ({why})"
+                minutes = COLLECTIVE.seconds // 60
+                log.info("process %d: %s", self.rank, error)
+                why = f"another process is gone (killed?), or was silent for {minutes} minutes"
             said = f"process {self.rank} of {self.world}: {why}; run it again to go on"
             with suppress(distributed.DistError, RuntimeError):
                 self.store.set(_BROKEN, said)
