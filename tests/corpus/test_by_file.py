@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -179,15 +179,19 @@ def test_a_damaged_part_is_made_again(files: Path, harm: str) -> None:
     assert sum(part.again for part in answered) == 3
 
 
-def test_a_part_damaged_while_the_build_runs_is_found(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["tokens.bin", "sentences.bin", "documents.bin"])
+@pytest.mark.parametrize("harm", [lambda data: data[::-1], lambda data: data[:-1]], ids=["changed", "cut"])
+def test_a_part_damaged_while_the_build_runs_is_found(
+    files: Path, monkeypatch: pytest.MonkeyPatch, name: str, harm: Callable[[bytes], bytes]
+) -> None:
     def harmed(pairs: Any, **told: Any) -> Any:
-        file = pairs[2].encoded / "tokens.bin"
-        file.write_bytes(file.read_bytes()[::-1])
+        file = pairs[2].encoded / name
+        file.write_bytes(harm(file.read_bytes()))
         return assemble(pairs, **told)
 
     with monkeypatch.context() as patch:
         patch.setattr("repetita.corpus.by_file.assemble", harmed)
-        with pytest.raises(CorpusError, match=r"tokens\.bin, a part .* was damaged .* build again"):
+        with pytest.raises(CorpusError, match=rf"{name}, a part .* was damaged .* build again"):
             build(files, "by", makers=here()[0])
     makers, answered = here()
     assert same(build(files, "by", makers=makers), build(files, "whole"))

@@ -64,8 +64,9 @@ def test_compressed_text_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
     (tmp_path / "b.txt.zst").write_bytes(zstandard.compress(TEXT.encode()))
     (tmp_path / "c.txt").write_bytes(TEXT.encode())
+    (tmp_path / "d.TXT.GZ").write_bytes(gzip.compress(TEXT.encode()))
     documents = list(read_documents(str(tmp_path)))
-    assert [document.name for document in documents] == ["a.txt.gz", "b.txt.zst", "c.txt"]
+    assert [document.name for document in documents] == ["a.txt.gz", "b.txt.zst", "c.txt", "d.TXT.GZ"]
     assert {document.text for document in documents} == {TEXT[1:]}
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(TEXT.encode())[:-9])
     with pytest.raises(CorpusError, match=r"a\.txt\.gz ends amid its compressed data"):

@@ -1,4 +1,4 @@
-"""Files read a little at a time, decompressed by their suffix."""
+"""Files read a little at a time, decompressed by their suffix, in any case."""
 
 import gzip
 import zlib
@@ -15,10 +15,11 @@ def chunks(path: Path) -> Iterator[bytes]:
     Raises CorpusError where it cannot be read, is cut short or damaged.
     """
     try:
-        if path.suffix == ".zst":
+        suffix = path.suffix.lower()
+        if suffix == ".zst":
             yield from _zst_chunks(path)
             return
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path, "rb") if suffix == ".gz" else path.open("rb") as file:
             while chunk := file.read(READ_BYTES):
                 yield chunk
     except EOFError:

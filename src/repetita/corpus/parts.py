@@ -188,7 +188,7 @@ def _encode(texts: Path, tokens: TokenFiles, tokenizer: Tokenizer, *, n_document
 
 
 class _Reading:
-    """The documents of files, and how many rows the last of them had."""
+    """The documents of files, and how many rows of them are read, those among them that are no documents."""
 
     def __init__(self, files: Sequence[InputFile]) -> None:
         self._files = files
