@@ -7,9 +7,10 @@ import pytest
 
 from repetita.errors import SpecError
 from repetita.journal.folder import RunFolder
+from repetita.journal.storage import Storage
 from repetita.study.engines import Given
 from repetita.study.progress import ProgressFile, Sight, read_sight
-from repetita.study.work import work
+from repetita.study.work import Bench, do_order, work
 from tests.study.places import Place
 
 
@@ -69,6 +70,19 @@ def test_a_run_that_another_process_writes_is_busy(done: Place) -> None:
     sight = read_sight(said)
     assert sight is not None
     assert sight.state == "busy"
+
+
+def test_a_run_that_is_written_here_is_not_taken_from_its_writer_in_the_storage(done: Place) -> None:
+    storage = Storage.open(f"memory://{done.root.parent.name}-busy")
+    job = next(job for job in done.prepared().jobs.values() if job.arms)
+    (job.path / "done").unlink()
+    storage.put(f"runs/{job.path.name}/run.json", (job.path / "run.json").read_bytes())
+    before = storage.names("runs")
+    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, "cpu", storage)
+    with RunFolder.open(job.path, header={"fingerprint": job.fingerprint}):
+        sight = do_order(job.fingerprint, number=1, bench=bench, file=ProgressFile(None))
+    assert sight.state == "busy"
+    assert storage.names("runs") == before, "no attempt was taken"
 
 
 def test_progress_is_said_now_and_then_and_ends_at_once(tmp_path: Path) -> None:

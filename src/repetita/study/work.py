@@ -146,6 +146,10 @@ def _pushed(stored: StoredRun, *, path: Path) -> Iterator[None]:
 def _taken(job: Job, *, jobs: Mapping[str, Job], storage: Storage) -> StoredRun:
     """A job's run, taken from who may write it and brought here, with the runs that it starts from."""
     stored = StoredRun(storage, path=job.path)
+    if _is_locked(job.path):  # To take it would end, at its next push, a run that is to be waited for.
+        raise RunFolderError(
+            f"{job.path}: another process is writing this run; wait until it ends or stop it"
+        )
     stored.take()
     stored.pull()
     for other in filter(None, (job.trunk, job.parent)):
