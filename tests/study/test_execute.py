@@ -15,6 +15,7 @@ from repetita.errors import RunStopped, SpecError
 from repetita.journal.folder import status
 from repetita.study.engines import Ended
 from repetita.study.execute import Desk, _scratch, run_study
+from repetita.study.local_engine import LocalEngine, Worker
 from repetita.study.progress import Sight, read_sight
 from tests.study.places import Place
 
@@ -106,6 +107,17 @@ def test_a_stop_request_leaves_checkpoints_and_a_killed_driver_no_workers(place:
     assert "SIGKILL (out of memory?)" in said
     assert "tried once more" in said
     assert [status(run) for run in runs] == ["done"] * 2
+
+
+def test_a_worker_that_heard_of_a_stop_too_late_waits_for_no_more_orders(tmp_path: Path) -> None:
+    code = "import signal, sys; signal.signal(15, signal.SIG_IGN); open(sys.argv[2], 'w'); sys.stdin.read()"
+    worker = Worker(0, command=[sys.executable, "-c", code], folder=tmp_path)
+    engine = LocalEngine.__new__(LocalEngine)
+    engine._workers = [worker]
+    worker.send("a" * 64)
+    wait_for((tmp_path / "worker-0.json").exists)
+    engine.stop()
+    assert worker._process is not None and worker._process.returncode == 0, "it was not killed"
 
 
 def test_processes_are_counted_from_one(place: Place) -> None:

@@ -86,8 +86,9 @@ def run_study(
 
     `scale` defaults to laptop, or to the first that the study has; `processes` to the number of cores.
     `engine`, `address`, `device` (cpu, cuda, auto) and `slurm` say where runs are computed, as `Where`
-    explains: in processes of this machine, on a Ray cluster or by Slurm, whose nodes must all see `root` or
-    else the `storage`, a URL such as s3://BUCKET/FOLDER that runs are pushed to at their checkpoints.
+    explains: in processes of this machine, on a Ray cluster, whose nodes must all see `root` or else the
+    `storage`, or by Slurm, whose nodes must all see `root`. `storage` is a URL such as s3://BUCKET/FOLDER
+    that runs are pushed to at their checkpoints.
     `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
     file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
@@ -288,7 +289,7 @@ def _drive(desk: Desk, *, engine: Engine, display: Display) -> None:
                     raise RunStopped(
                         f"stopped with {left} runs to go; run the same command again to continue"
                     )
-                while (name := desk.next()) and engine.takes(desk.needs[name]):
+                while not stop.asked and (name := desk.next()) and engine.takes(desk.needs[name]):
                     desk.give(name)
                     engine.send(name, needs=desk.needs[name])
                 time.sleep(POLL_SECONDS)

@@ -137,6 +137,7 @@ class LocalEngine:
         """Asks all workers to write their checkpoints and end, and waits for them."""
         for worker in self._workers:
             worker.ask_to_stop()
+            worker.dismiss()  # One that was at its last step ends its run, and is to wait for no other.
         self._wait()
 
     def close(self) -> None:

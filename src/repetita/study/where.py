@@ -31,7 +31,8 @@ class Where(Spec):
     """auto: GPUs where there is one (Slurm: where `slurm` asks for one), else CPUs; all runs of a study on
     the same kind."""
     storage: str | None = None
-    """URL of an object store that workers pull from and push to, where machines share no root folder."""
+    """URL of an object store that workers pull from and push to, where machines share no root folder (those
+    of Slurm must)."""
     slurm: dict[str, Any] = Field(default_factory=dict)
     """What sbatch is told, by submitit's names (partition, account, time in minutes, mem, gres, setup, ...),
     over what the plan asks for."""
