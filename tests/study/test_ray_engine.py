@@ -16,11 +16,15 @@ import pytest
 
 from repetita.errors import EngineError, RunStopped, SpecError, UserError
 from repetita.journal.folder import read_journal, status
+from repetita.journal.storage import Storage
+from repetita.study import ray_cluster
 from repetita.study.engines import Errand, Needs
 from repetita.study.execute import run_study
-from repetita.study.progress import read_sight
+from repetita.study.progress import Sight, read_sight
 from repetita.study.ray_cluster import MOST_ON_A_GPU, Node, check_room, gpu_share
+from repetita.study.ray_engine import RayEngine, Sent
 from repetita.study.ray_task import TOKEN, look
+from repetita.study.stored_progress import StoredSights
 from tests.study.places import Place
 
 GENEROUS = 120.0
@@ -145,8 +149,6 @@ def test_two_drivers_and_one_that_is_killed(place: Place, cluster: Any) -> None:
 def test_what_a_cluster_cannot_do_is_said_before_anything_is_trained(
     place: Place, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from repetita.study import ray_cluster
-
     def refused(**options: Any) -> str:
         with pytest.raises(UserError) as error:
             run_study(
@@ -231,3 +233,63 @@ def test_shares_of_a_gpu_and_room_on_nodes(monkeypatch: pytest.MonkeyPatch) -> N
         check_room({"run": small}, cuda=True, gpu_bytes=8 * gigabyte)
     with pytest.raises(EngineError, match=r"run takes 1 CPU and 4.03 GB, and no node has room"):
         check_room({"run": small._replace(memory=4 * gigabyte)}, cuda=False, gpu_bytes=0)
+
+
+def test_runs_that_no_node_has_room_for_any_more_are_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    needs = Needs(1 << 28, 1.0)
+    big, small = (Node("id", "host", 1.0, float(memory), 0.0) for memory in (1 << 28, 1 << 20))
+    engine = RayEngine.__new__(RayEngine)
+    engine._cuda, engine._sent = False, {}
+    assert engine._goes_on([])
+    engine._sent["a task"] = Sent("a" * 64, 1, Sight(order=1), needs)
+    assert engine._goes_on([small, big]) and not engine._goes_on([small]) and not engine._goes_on([])
+    engine._sent["another"] = Sent("b" * 64, 2, Sight(order=2, state="running"), needs)
+    assert engine._goes_on([small])
+    monkeypatch.setattr(ray_cluster, "WITHOUT_SECONDS", 900.0)
+    without = ray_cluster.Without()
+    for room in (False, True, False, False):
+        without.note(room=room)
+    assert [record.message.partition(" that")[0] for record in caplog.records] == [
+        "no node of the Ray cluster"
+    ] * 2
+    monkeypatch.setattr(ray_cluster, "WITHOUT_SECONDS", -1.0)
+    without.note(room=True)
+    without.note(room=False)
+    with pytest.raises(EngineError, match="run the same command again to continue"):
+        without.note(room=False)
+
+
+def test_a_node_that_cannot_take_part_does_not_fail_run_after_run(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+
+    class Blind:
+        exceptions = ray.exceptions
+        cancelled: list[str] = []  # noqa: RUF012
+
+        def get(self, _: str) -> str:
+            raise ray.exceptions.RayTaskError("do", "", EngineError("it does not see the folder"))
+
+        def cancel(self, reference: str, **_: bool) -> None:
+            self.cancelled.append(reference)
+
+        def wait(self, references: list[str], **_: float) -> tuple[list[str], list[str]]:
+            return references, []
+
+    engine = RayEngine.__new__(RayEngine)
+    engine._ray, engine._folder = Blind(), tmp_path
+    engine._sent = {name: Sent(name, 1, Sight(order=1), Needs(1, 1.0)) for name in ("this", "that")}
+    with pytest.raises(EngineError, match="joined the cluster cannot take part: it does not see"):
+        engine._end("this")
+    assert Blind.cancelled == ["that"], "those that are computed write their checkpoints"
+
+
+def test_a_driver_that_is_stopped_takes_its_progress_out_of_the_storage(tmp_path: Path) -> None:
+    storage = Storage.open(f"memory://{tmp_path.name}-stopped")
+    storage.put("progress/work-1/a.json", b"{}")
+    engine = RayEngine.__new__(RayEngine)
+    engine._opened, engine._sent = False, {}
+    engine._sights = StoredSights(storage, work=Path("work-1"))
+    engine.kill()
+    assert not storage.names("progress/work-1")

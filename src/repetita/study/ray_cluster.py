@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from repetita.errors import EngineError, SpecError, first_line
 from repetita.study.engines import Needs
 from repetita.study.price import size_text
 from repetita.study.ray_task import TOKEN, look
+
+log = logging.getLogger(__name__)
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,6 +36,8 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 the network may run code)."""
 
 CONNECT_SECONDS = 5.0
+WITHOUT_SECONDS = 900.0
+"""How long it is waited for a node that has room, where none is left that has."""
 LOOK_SECONDS = 180.0
 """How long a node may take to answer: its first worker starts and imports this package."""
 
@@ -174,6 +179,31 @@ def check_room(needs: Mapping[str, Needs], *, cuda: bool, gpu_bytes: int) -> Non
                 f"{name} takes {one.cpus} CPU and {size_text(memory_asked(one))}"
                 f"{' beside a GPU' if cuda else ''}, and no node has room for it (the largest of "
                 f"{len(there)} gives out {size_text(most)}); add one that has, or choose another --scale"
+            )
+
+
+class Without:
+    """Notes since when no node of the cluster has room for anything that waits."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def note(self, *, room: bool) -> None:
+        """Says at once that there is no room; raises EngineError when that was so for WITHOUT_SECONDS."""
+        now = time.monotonic()
+        if room:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+            log.warning(
+                "no node of the Ray cluster that is alive has room for what waits; new ones are waited for "
+                "%.0f minutes",
+                WITHOUT_SECONDS / 60,
+            )
+        elif now - self._since > WITHOUT_SECONDS:
+            raise EngineError(
+                f"no node of the Ray cluster has had room for {WITHOUT_SECONDS / 60:.0f} minutes; add one, "
+                f"and run the same command again to continue"
             )
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,7 @@ class Sent(NamedTuple):
     run: str
     number: int
     sight: Sight
+    needs: Needs
 
 
 class RayEngine:
@@ -46,9 +47,9 @@ class RayEngine:
     def __init__(self, where: "Where", *, errand: Errand, folder: Path, needs: Mapping[str, Needs]) -> None:
         self._folder = folder
         self._most = where.processes
+        self._sights = StoredSights(Storage.open(errand.storage), work=folder) if errand.storage else None
         self._opened = ray_cluster.connect(where.address, processes=where.processes)
         self._ray = sys.modules["ray"]
-        self._sights = StoredSights(Storage.open(errand.storage), work=folder) if errand.storage else None
         self._sent: dict[Any, Sent] = {}
         self._orders = 0
         try:
@@ -73,14 +74,16 @@ class RayEngine:
         )
         self._counted = -COUNT_SECONDS
         self._width = 1
+        self._without = ray_cluster.Without()
 
     @property
     def width(self) -> int:
         """See `Engine.width`: as many of the largest runs as fit now, others' runs aside."""
         if time.monotonic() - self._counted >= COUNT_SECONDS:
-            self._counted, share = time.monotonic(), self._share(self._largest)
-            room = sum(node.holds(self._largest, gpu_share=share) for node in ray_cluster.nodes())
+            self._counted, share, nodes = time.monotonic(), self._share(self._largest), ray_cluster.nodes()
+            room = sum(node.holds(self._largest, gpu_share=share) for node in nodes)
             self._width = max(1, min(room, self._most or room))
+            self._without.note(room=self._goes_on(nodes))
         return self._width
 
     def takes(self, needs: Needs) -> bool:  # noqa: ARG002
@@ -100,7 +103,7 @@ class RayEngine:
             memory=ray_cluster.memory_asked(needs),
         )
         reference = task.remote(self._errand, run, self._orders, str(self._folder))
-        self._sent[reference] = Sent(run, self._orders, Sight(order=self._orders))
+        self._sent[reference] = Sent(run, self._orders, Sight(order=self._orders), needs)
 
     def running(self) -> Mapping[str, Sight]:
         """See `Engine.running`."""
@@ -130,17 +133,25 @@ class RayEngine:
 
     def close(self) -> None:
         """Nothing is left to be told: workers belong to Ray."""
-        if self._sights is not None:
-            self._sights.forget()
 
     def kill(self) -> None:
         """Leaves the cluster, which ends the tasks of this driver, or ends the one that was started here."""
         if self._opened:
             self._ray.shutdown()
-            return
-        for reference in self._sent:
-            with suppress(self._ray.exceptions.RayError):
-                self._ray.cancel(reference, force=True, recursive=False)
+        else:
+            for reference in self._sent:
+                with suppress(self._ray.exceptions.RayError):
+                    self._ray.cancel(reference, force=True, recursive=False)
+        if self._sights is not None:
+            self._sights.forget()
+
+    def _goes_on(self, nodes: Sequence[ray_cluster.Node]) -> bool:
+        """Whether a run is computed, or will be: some node has room for one that waits."""
+        return not self._sent or any(
+            sent.sight.state != "starting"
+            or any(node.holds(sent.needs, gpu_share=self._share(sent.needs)) for node in nodes)
+            for sent in self._sent.values()
+        )
 
     def _share(self, needs: Needs) -> float:
         return ray_cluster.gpu_share(needs, gpu_bytes=self._gpu_bytes) if self._cuda else 0.0
@@ -157,6 +168,9 @@ class RayEngine:
             return Ended(sent.run, "lost", f"the node {node} died", log, sent.sight.seconds)
         except errors.RayTaskError as error:
             cause = error.cause or error
+            if isinstance(cause, EngineError):  # It would take, and fail, one run after the other.
+                self.stop()
+                raise EngineError(f"a node that joined the cluster cannot take part: {cause}") from None
             state = "died" if isinstance(cause, RunStopped) else "failed"
             return Ended(sent.run, state, first_line(cause), log, sent.sight.seconds)
         except errors.RayError as error:

@@ -22,6 +22,8 @@ MIB = 1 << 20
 
 def look(errand: str, folder: str) -> str:
     """Whether this node can take part: as JSON its fault, empty for none, and its GPUs' bytes."""
+    # As in `do`, which may follow in this process: what a study's file imports counts its threads only once.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from repetita.errors import UserError
     from repetita.journal.storage import Storage
     from repetita.study.engines import Errand
