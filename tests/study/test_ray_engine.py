@@ -277,7 +277,7 @@ def test_a_node_that_cannot_take_part_does_not_fail_run_after_run(tmp_path: Path
         def wait(self, references: list[str], **_: float) -> tuple[list[str], list[str]]:
             return references, []
 
-    engine = RayEngine.__new__(RayEngine)
+    engine: Any = RayEngine.__new__(RayEngine)
     engine._ray, engine._folder = Blind(), tmp_path
     engine._sent = {name: Sent(name, 1, Sight(order=1), Needs(1, 1.0)) for name in ("this", "that")}
     with pytest.raises(EngineError, match="joined the cluster cannot take part: it does not see"):

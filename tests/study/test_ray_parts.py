@@ -1,7 +1,10 @@
 """A corpus whose parts Ray makes is that of one process, and what is done is kept when something is wrong."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +16,8 @@ from repetita.corpus.parts import Job, Part
 from repetita.corpus.shards import Shards
 from repetita.corpus.tokenizer import TokenizerSpec
 from repetita.errors import CorpusError, EngineError
-from repetita.study.ray_parts import _absolute, ray_makers
+from repetita.study import ray_cluster
+from repetita.study.ray_parts import _absolute, _made, ray_makers
 from repetita.study.ray_task import make_part
 
 BPE = TokenizerSpec(vocab_size=270)
@@ -76,3 +80,18 @@ def test_an_address_where_none_answers_is_named(files: Path) -> None:
     with pytest.raises(EngineError, match="no Ray cluster answers at"):
         build(files, "by", makers=ray_makers(address="127.0.0.1:1"))
     assert build(files, "by", makers=local_makers(1)).documents
+
+
+def test_parts_that_no_node_makes_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deserted:
+        def remote(self, **_: object) -> object:
+            return lambda make: SimpleNamespace(remote=lambda job: job)
+
+        def wait(self, waiting: list[object], **_: object) -> tuple[list[object], list[object]]:
+            return [], waiting
+
+    monkeypatch.setitem(sys.modules, "ray", cast(Any, Deserted()))
+    monkeypatch.setattr(ray_cluster, "nodes", list)
+    monkeypatch.setattr(ray_cluster, "WITHOUT_SECONDS", -1.0)
+    with pytest.raises(EngineError, match="no node of the Ray cluster has had room"):
+        list(_made([Job("parts", (), tokenizer="").as_json()], {}, most=None))

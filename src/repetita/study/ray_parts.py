@@ -14,6 +14,8 @@ from repetita.study.ray_task import make_part
 
 MEMORY = 1 << 29
 """Bytes that a task is given: reading and encoding take less, whatever the size of the file."""
+COUNT_SECONDS = 5.0
+"""How often the nodes are looked at while no part comes back."""
 TRIES = 3
 """How often a part is tried again whose node is gone."""
 
@@ -47,12 +49,14 @@ def ray_makers(*, address: str | None = None, processes: int | None = None) -> M
 def _made(jobs: Sequence[str], sent: dict[object, int], *, most: int | None) -> Iterator[tuple[int, str]]:
     ray = sys.modules["ray"]
     task = ray.remote(num_cpus=1, memory=MEMORY, max_retries=TRIES)(make_part)
-    left = list(enumerate(jobs))[::-1]
+    left, without = list(enumerate(jobs))[::-1], ray_cluster.Without()
     while left or sent:
         while left and (most is None or len(sent) < most):
             number, job = left.pop()
             sent[task.remote(_absolute(job))] = number
-        ready, _ = ray.wait(list(sent), num_returns=1, timeout=None)
+        ready, _ = ray.wait(list(sent), num_returns=1, timeout=COUNT_SECONDS)
+        if not ready:
+            without.note(room=any(node.memory >= MEMORY for node in ray_cluster.nodes()))
         for reference in ready:
             number = sent.pop(reference)
             try:
