@@ -1,6 +1,7 @@
 """What is asked of Slurm: options that submitit knows, limits that follow from the plan, scripts."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from repetita.study.slurm_queue import Queue
 from repetita.study.slurm_task import Batch, progress_path
 from repetita.study.slurm_watch import Out, Watch, why
 from repetita.study.where import Where
+from repetita.train.stopping import StopRequests
 from tests.study.places import Place
 
 pytest.importorskip("submitit")
@@ -213,6 +215,30 @@ def test_a_job_that_is_requeued_leaves_alone_what_was_sent_again(tmp_path: Path)
     Batch("no errand", orders=[(1, run)], folder=str(tmp_path))()
     assert [sight.state for sight in map(read_sight, (old, again)) if sight] == ["lost", "running"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_job_whose_limit_comes_at_the_last_step_of_a_run_begins_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    requeued: list[int] = []
+
+    def do(run: str, *, number: int, bench: object, file: ProgressFile) -> Sight:
+        begun.append(run)
+        with StopRequests() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            assert stop.asked
+        return Sight(order=number, state="done")
+
+    monkeypatch.setattr("repetita.study.work.do_order", do)
+    monkeypatch.setattr(Batch, "_bench", lambda _: object())
+    before = signal.signal(signal.SIGUSR2, lambda number, _: requeued.append(number))
+    try:
+        Batch("no errand", orders=[(1, "a" * 64), (2, "b" * 64)], folder=str(tmp_path))()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert begun == ["a" * 64]
+    assert requeued == [signal.SIGUSR2]
 
 
 def test_a_stop_takes_back_jobs_that_were_not_asked_for_yet(

@@ -30,7 +30,7 @@ class Batch:
         from repetita.train.stopping import StopRequests
 
         with StopRequests() as stop, _heard_as_terminate() as limit:
-            reason = self._do(stop)
+            reason = self._do(stop, limit=limit)
         if not reason:
             return
         if limit:
@@ -47,7 +47,7 @@ class Batch:
 
         return DelayedSubmission(self)
 
-    def _do(self, stop: "StopRequests") -> str:
+    def _do(self, stop: "StopRequests", *, limit: Sequence[int]) -> str:
         """Why it stopped before its end, empty where it did not."""
         from repetita.errors import RunStopped, UserError
         from repetita.study.progress import ProgressFile, Sight
@@ -55,8 +55,8 @@ class Batch:
 
         bench: Bench | None = None
         for number, run in self._open():
-            if stop.asked:
-                return f"its job was stopped by {stop.asked}"
+            if stop.asked or limit:  # A run at its last step may have heard of the limit, and ended.
+                return f"its job was stopped by {stop.asked or 'SIGUSR2'}"
             file = ProgressFile(self._path(run, number))
             file.show(Sight(order=number, state="running"))
             try:
