@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from repetita.corpus.sequences import Corpus
+from repetita.corpus.treatment import Passes, SpecialBatch
 from repetita.errors import DamagedError, RunFolderError, RunStopped, StorageError, TrainingDiverged
 from repetita.journal import folder, storage
 from repetita.journal.folder import read_journal, run_path, status
@@ -324,3 +325,22 @@ def test_what_could_not_be_brought_leaves_nothing_behind(
     there = place(tmp_path / "b", few, corpus)
     StoredRun(at, path=there).pull()
     assert status(there) == "done" and not list(there.glob("checkpoints/.*"))
+
+
+def test_weights_that_a_fork_took_over_are_pushed_without_the_trunk_s_journal(
+    tmp_path: Path, spec: Make, corpus: Corpus, probe: Callable[..., Due], url: str
+) -> None:
+    whole, at = spec(treatment=SpecialBatch(base=Passes(n_sequences=16), size=4, at=6)), Storage.open(url)
+    trunk = train(
+        whole.until(6),
+        corpus=corpus,
+        root=tmp_path,
+        probes=[probe(0, 2)],
+        keep=frozenset({3}),
+        forkable=True,
+    ).path
+    forked = work(whole, corpus=corpus, root=tmp_path, at=at, trunk=trunk, keep=frozenset({3})).path
+    assert not (forked / "items").exists() and list((trunk / "items").iterdir())
+    there = place(tmp_path / "b", whole, corpus)
+    StoredRun(at, path=there).pull()
+    assert checkpoint.steps_on_disk(there) == (3, 12) and weights(there, 3) == weights(trunk, 3)

@@ -123,7 +123,9 @@ def _push_checkpoint(shelf: Shelf, *, path: Path, step: int) -> bool:
         try:
             for file, digest in position["files"].items():
                 shelf.upload(path / name / file, name=f"{name}/{file}", digest=digest)
-            _push_covered(shelf, position["journal"], path=path)
+            # Nothing goes on from weights alone: their journal may be that of the run they were taken from.
+            if OPTIMIZER in position["files"]:
+                _push_covered(shelf, position["journal"], path=path)
         except DamagedError:  # Of journals that another attempt's have replaced, for one.
             return False
         shelf.say(f"{name}/{POSITION}", said)
