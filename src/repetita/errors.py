@@ -45,6 +45,10 @@ class RunFolderError(UserError):
     """A run folder that belongs to another spec or that another process is writing."""
 
 
+class RunBusy(RunFolderError):
+    """A run folder that another process is writing: it can be had later."""
+
+
 class StorageError(UserError):
     """A disk that is full or a folder that cannot be written."""
 

@@ -72,6 +72,16 @@ def test_a_run_that_another_process_writes_is_busy(done: Place) -> None:
     assert sight.state == "busy"
 
 
+def test_a_run_whose_writer_ends_at_that_moment_is_busy(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = next(job for job in done.prepared().jobs.values() if job.arms)
+    (job.path / "done").unlink()
+    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, "cpu")
+    monkeypatch.setattr("repetita.study.work._is_locked", lambda _: False)
+    with RunFolder.open(job.path, header={"fingerprint": job.fingerprint}):
+        sight = do_order(job.fingerprint, number=1, bench=bench, file=ProgressFile(None))
+    assert sight.state == "busy"
+
+
 def test_a_run_that_is_written_here_is_not_taken_from_its_writer_in_the_storage(done: Place) -> None:
     storage = Storage.open(f"memory://{done.root.parent.name}-busy")
     job = next(job for job in done.prepared().jobs.values() if job.arms)
@@ -93,7 +103,8 @@ def test_progress_is_said_now_and_then_and_ends_at_once(tmp_path: Path) -> None:
     assert first is not None
     assert first.step == 0
     file.show(Sight(order=1, state="done"))
-    assert read_sight(tmp_path / "said.json") == Sight(order=1, state="done")
+    last = read_sight(tmp_path / "said.json")
+    assert last is not None and last._replace(seconds=0.0) == Sight(order=1, state="done")
     assert read_sight(tmp_path / "nothing.json") is None
     ProgressFile(None).show(Sight())
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from repetita.errors import RepetitaError, RunFolderError
+from repetita.errors import RepetitaError, RunBusy, RunFolderError
 from repetita.journal.disk import storage_errors, sync_file, sync_folder, write_atomic
 from repetita.journal.hashed_json import HEADER, damaged, read_json, write_json
 from repetita.journal.lines import JournalFile, decode, encode
@@ -339,9 +339,7 @@ def _take(lock: int, *, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RunFolderError(
-            f"{path}: another process is writing this run; wait until it ends or stop it"
-        ) from None
+        raise RunBusy(f"{path}: another process is writing this run; wait until it ends or stop it") from None
     except OSError:  # a file system without locks: attempt numbers still keep two writers apart
         return
 

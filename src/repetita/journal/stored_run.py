@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repetita.errors import DamagedError, RunFolderError, StorageError
+from repetita.errors import DamagedError, RunBusy, RunFolderError, StorageError
 from repetita.journal import stored_journal
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.folder import check_run, final_position, prefix_matches
@@ -297,7 +297,7 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFolderError(
+            raise RunBusy(
                 f"{path}: another process is writing this run; wait until it ends or stop it"
             ) from None
         except OSError:  # A file system without locks.

@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from repetita.errors import RepetitaError, RunFolderError, RunStopped, StorageError, TrainingDiverged
+from repetita.errors import (
+    RepetitaError,
+    RunBusy,
+    RunFolderError,
+    RunStopped,
+    StorageError,
+    TrainingDiverged,
+)
 from repetita.journal.names import write_names
 from repetita.journal.storage import Storage
 from repetita.journal.stored_run import StoredRun
@@ -147,9 +154,7 @@ def _taken(job: Job, *, jobs: Mapping[str, Job], storage: Storage) -> StoredRun:
     """A job's run, taken from who may write it and brought here, with the runs that it starts from."""
     stored = StoredRun(storage, path=job.path)
     if _is_locked(job.path):  # To take it would end, at its next push, a run that is to be waited for.
-        raise RunFolderError(
-            f"{job.path}: another process is writing this run; wait until it ends or stop it"
-        )
+        raise RunBusy(f"{job.path}: another process is writing this run; wait until it ends or stop it")
     stored.take()
     stored.pull()
     for other in filter(None, (job.trunk, job.parent)):
@@ -183,7 +188,9 @@ def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sig
     except RunStopped:
         raise
     except RunFolderError as error:
-        state: State = "busy" if _is_locked(jobs[name].path) else "failed"
+        # Who wrote it may have ended since; it is asked for again all the same.
+        busy = isinstance(error, RunBusy) or _is_locked(jobs[name].path)
+        state: State = "busy" if busy else "failed"
         return sight._replace(state=state, message=str(error))
     except RepetitaError as error:
         return sight._replace(state="failed", message=str(error))
