@@ -96,6 +96,7 @@ def test_options_are_read_as_submitit_takes_them() -> None:
         (["partition"], "write KEY=VALUE"),
         (["time=1", "time=2"], "given twice"),
         (["nodes=2"], "one process on one node"),
+        (["additional_parameters=clusters=other"], "login node of that one"),
     ],
 )
 def test_options_that_cannot_be(given: list[str], said: str) -> None:

@@ -130,6 +130,12 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"sbatch goes by --slurm {MORE}=KEY=VALUE)"
             )
         read[key] = _value(key, value)
+    for key in ("clusters", "cluster", "M"):
+        if key in read.get(MORE, {}):
+            raise SpecError(
+                f"--slurm {MORE}={key}=...: squeue is asked of this machine's cluster; leave it out, and "
+                f"start this on a login node of that one"
+            )
     return read
 
 
