@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train one run, or what is missing of it, and measure loss and M(f) on its sets at log-spaced steps.
 
-    Several processes that torchrun starts train it together: torchrun --nproc-per-node 8 -m repetita train ...
+    Processes that torchrun starts train it together: torchrun --nproc-per-node 8 -m repetita train ...
     """
     from repetita.model.acceleration import dtype_of
     from repetita.study.run_file import read_run_file
