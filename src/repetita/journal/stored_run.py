@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repetita.errors import DamagedError, RunBusy, RunFolderError, StorageError
+from repetita.errors import DamagedError, RunBusy, StorageError
 from repetita.journal import stored_journal
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.folder import check_run, final_position, prefix_matches
