@@ -21,6 +21,7 @@ from repetita.corpus.shards import Shards
 from repetita.corpus.source import Document
 from repetita.corpus.tokenizer import Encoded, Tokenizer, TokenizerSpec, train_tokenizer
 from repetita.errors import CorpusError, StorageError
+from repetita.journal.disk import write_atomic
 from repetita.spec import fingerprint
 from tests.corpus.built import BPE, BYTES, hashes, mixed, small, synthetic
 
@@ -292,3 +293,23 @@ def test_large_vocabularies_take_four_bytes(corpus: Path, monkeypatch: pytest.Mo
     spec = TokenizerSpec(vocab_size=70_000)
     shards = build_shards(corpus.parent / "built", source=find_source(str(corpus)), tokenizer=spec)
     assert shards.tokens.max() == 69_999
+
+
+def test_a_full_disk_leaves_what_was_committed(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, states = build_shards(tmp_path / "whole", source=mixed(), tokenizer=BYTES), list[Path]()
+
+    def full(path: Path, data: bytes) -> None:
+        states.append(path)
+        if len(states) == 4:
+            raise StorageError(f"cannot write {path}: the disk is full")
+        write_atomic(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomic", full)
+        patch.setattr(module, "COMMIT_SECONDS", 0.0)
+        with pytest.raises(StorageError, match="the disk is full"):
+            build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES, workers=1)
+    assert (tmp_path / ".built.building" / "state.json").exists()
+    assert hashes(build_shards(tmp_path / "built", source=mixed(), tokenizer=BYTES)) == hashes(whole)

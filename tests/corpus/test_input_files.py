@@ -77,6 +77,11 @@ def test_a_pattern_names_files(tmp_path: Path) -> None:
     for name in ("b/2.jsonl", "b/1.jsonl", "a/1.jsonl", "c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('{"text": "' + name + '"}\n')
+    (tmp_path / "a" / ".jsonl").write_bytes(b"\xff")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "1.jsonl").write_text('{"text": "hidden"}\n')
+    assert [one.text for one in read_documents(f"{tmp_path}/.g*/*.jsonl")] == ["hidden"]
+    assert [one.text for one in read_documents(f"{tmp_path}/a/*.jsonl")] == ["a/1.jsonl"]
     found = find_source(f"{tmp_path}/*/1.jsonl")
     assert [document.text for document in found.documents()] == ["a/1.jsonl", "b/1.jsonl"]
     assert [document.source for document in found.documents()] == ["a", "b"]

@@ -28,7 +28,7 @@ from repetita.corpus.token_files import BEGINNING, TOKEN_FILES, TokenFiles
 from repetita.corpus.tokenizer import Tokenizer, TokenizerSpec
 from repetita.corpus.training_sample import TEXT, trained_tokenizer
 from repetita.corpus.workers import WorkerGone, Workers, cores
-from repetita.errors import RunStopped
+from repetita.errors import RunStopped, StorageError
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.spec import fingerprint
 
@@ -84,7 +84,7 @@ def build_shards(
                     given = open_pretrained(tokenizer) if tokenizer.kind == "hf" else given
                     told = _Told(source, tokenizer, given, limit_documents, progress or _silent)
                     _build_either_way(path, folder, told, workers=workers or cores(), makers=makers)
-                except (OSError, WorkerGone, RunStopped):
+                except (OSError, StorageError, WorkerGone, RunStopped):
                     raise  # What is committed stays, to be gone on with.
                 except Exception:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -133,7 +133,10 @@ def _file(path: Path, text_field: str) -> Source:
 
 
 def _pattern(source: str, text_field: str) -> Source | None:
-    """The files that a pattern such as data/*.jsonl matches, all of one kind; None where none does."""
+    """The files that a pattern such as data/*.jsonl matches, all of one kind; None where none does.
+
+    Hidden ones are left out unless the pattern has a part that begins with a dot.
+    """
     parts = Path(source).expanduser().parts
     fixed = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
     if fixed is None:
@@ -141,6 +144,8 @@ def _pattern(source: str, text_field: str) -> Source | None:
     root = Path(*parts[:fixed])
     try:
         paths = [path for path in root.glob(str(Path(*parts[fixed:]))) if path.is_file()]
+        if not any(part.startswith(".") for part in parts[fixed:]):  # As of a folder, and in a shell.
+            paths = [path for path in paths if not _hidden(path.relative_to(root))]
     except (OSError, ValueError):  # A pattern that is none, or a folder that may not be read.
         return None
     paths.sort(key=lambda path: path.relative_to(root).as_posix())
@@ -153,6 +158,10 @@ def _pattern(source: str, text_field: str) -> Source | None:
     kind = _one_kind(found, root=root, what=f"the pattern {source} matches")
     name = re.sub(r"[*?\[\]]", "", parts[-1].rsplit(".", 1)[0]) or root.resolve().name
     return _source(paths, root=root, kind=kind, text_field=text_field, name=name, shown=parts[-1])
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _folder(root: Path, text_field: str) -> Source:
