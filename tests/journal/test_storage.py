@@ -164,6 +164,9 @@ def test_journals_of_two_attempts_lie_beside_each_other(url: str) -> None:
     assert len(parts(reader, journal="events.jsonl")) == 5
     assert sum(reader.there[name] for name in reader.below("events.jsonl")) == 6 + 5
     assert chain(reader, journal="events.jsonl", end=_end(b"a\nb\nx\n")) is None
+    odd = _end(b"odd")
+    reader.put(f"events.jsonl/3-{odd[1][:16]}.3-{odd[1][:16]}", b"")
+    assert chain(reader, journal="events.jsonl", end=odd) is None
     add(one, texts[0][-1], journal="events.jsonl", as_one=True)
     found = chain(one, journal="events.jsonl", end=_end(texts[0][-1]))
     assert found is not None and len(found) == 1

@@ -179,6 +179,10 @@ def test_a_driver_hears_through_the_storage_how_far_runs_are(
     driver.refresh()
     seen = read_sight(work / "abc.json")
     assert seen is not None and (seen.order, seen.step, seen.steps) == (3, 5, 9)
+    for other in (b"[]", b'{"unheard_of": 1}', b"{"):
+        at.put("progress/work-7/other.json", other)
+        driver.refresh()
+        assert (work / "other.json").read_bytes() == other and read_sight(work / "other.json") is None
     driver.forget()
     assert not at.names("progress")
     assert isinstance(told, ProgressFile)

@@ -25,7 +25,8 @@ class Part(NamedTuple):
 def parts(shelf: Shelf, *, journal: str) -> list[Part]:
     """The parts of a journal that are there, those of other attempts among them."""
     found = (_NAME.fullmatch(name.partition("/")[2]) for name in shelf.below(journal))
-    return [Part(int(one[1]), one[2], int(one[3]), one[4]) for one in found if one]
+    named = (Part(int(one[1]), one[2], int(one[3]), one[4]) for one in found if one)
+    return [part for part in named if part.start < part.stop]  # A chain of them comes to its end.
 
 
 def whole(end: tuple[int, str]) -> Part:

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from repetita.errors import StorageError
 from repetita.journal.disk import storage_errors
@@ -67,9 +67,8 @@ class ProgressFile:
 
 
 def read_sight(path: Path) -> Sight | None:
-    """What a worker last wrote; None before it wrote anything."""
+    """What a worker last wrote; None before it wrote anything, and for what is none of this version."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return Sight(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
         return None
-    return Sight(**values)
