@@ -59,8 +59,11 @@ class Job(NamedTuple):
         """What `as_json` wrote."""
         folder, files, *rest = json.loads(text)
         read = [InputFile(*values) for values in files]
-        pieces = [file._replace(piece=tuple(file.piece)) if file.piece else file for file in read]
-        return cls(folder, tuple(pieces), *rest)
+        for number, file in enumerate(read):
+            if file.piece is not None:  # JSON knows lists alone.
+                piece: Any = tuple(file.piece)
+                read[number] = file._replace(piece=piece)
+        return cls(folder, tuple(read), *rest)
 
 
 class Part(NamedTuple):
