@@ -236,7 +236,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_really_runs(report: Report) -> None:
     names = [figure.name for figure in report.figures]
     assert names == [

@@ -287,7 +287,6 @@ def test_controls_and_what_is_repeated_throughout_are_shared() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_it_really_runs(tmp_path: Path) -> None:
     found = trained("causality", root=tmp_path, report_after=5)
     assert {claim.name for claim in found.report.findings} >= set(NAMES)

@@ -212,7 +212,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_end_to_end(tiny: Trained) -> None:
     claims = {claim.name: claim for claim in tiny.report.findings}
     assert tuple(claims)[: len(NAMES)] == NAMES

@@ -68,7 +68,6 @@ def test_control_ladder_reaches_far_below_the_smallest_treated_size(scale: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     from repetita.study.work import bring_to_end
 

@@ -258,7 +258,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_and_says_what_was_planned(made: Report) -> None:
     assert {claim.name for claim in made.findings if claim.primary} == set(PRIMARY)
     assert {figure.name for figure in made.figures} == {

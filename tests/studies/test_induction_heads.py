@@ -199,7 +199,6 @@ def test_every_scale_is_what_it_says(scale: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_it_really_runs(tmp_path: Path) -> None:
     found = trained("induction_heads", root=tmp_path)
     names = {claim.name for claim in found.report.findings}

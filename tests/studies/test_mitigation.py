@@ -205,7 +205,6 @@ def test_the_shorter_run_has_what_deduplication_leaves() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there = trained("mitigation", root=tmp_path, report_after=7)
     report, table = there.report, there.collected.measurements

@@ -173,7 +173,6 @@ def test_texts_of_the_units_differ_in_the_set_units_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     report = trained("repetition_unit", root=tmp_path, report_after=7).report
     assert {"unit-damage", "unit-by-passes", "unit-over-training"} <= {one.name for one in report.figures}

@@ -236,7 +236,7 @@ def test_shares_of_a_gpu_and_room_on_nodes(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_runs_that_no_node_has_room_for_any_more_are_not_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     needs = Needs(1 << 28, 1.0)
     big, small = (Node("id", "host", 1.0, float(memory), 0.0) for memory in (1 << 28, 1 << 20))
@@ -247,13 +247,13 @@ def test_runs_that_no_node_has_room_for_any_more_are_not_waited_for_without_end(
     assert engine._goes_on([small, big]) and not engine._goes_on([small]) and not engine._goes_on([])
     engine._sent["another"] = Sent("b" * 64, 2, Sight(order=2, state="running"), needs)
     assert engine._goes_on([small])
+    said: list[str] = []
+    monkeypatch.setattr(ray_cluster.log, "warning", lambda text, *_: said.append(text))
     monkeypatch.setattr(ray_cluster, "WITHOUT_SECONDS", 900.0)
     without = ray_cluster.Without()
     for room in (False, True, False, False):
         without.note(room=room)
-    assert [record.message.partition(" that")[0] for record in caplog.records] == [
-        "no node of the Ray cluster"
-    ] * 2
+    assert [text.partition(" that")[0] for text in said] == ["no node of the Ray cluster"] * 2
     monkeypatch.setattr(ray_cluster, "WITHOUT_SECONDS", -1.0)
     without.note(room=True)
     without.note(room=False)
