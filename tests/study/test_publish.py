@@ -68,6 +68,16 @@ def test_arms_on_different_versions_are_flagged(done: Place) -> None:
     assert "different versions of torch" in warning
 
 
+def test_arms_of_several_processes_or_in_16_bits_are_flagged(done: Place) -> None:
+    path = folder_of(done, "repeated")
+    values = json.loads((path / "run.json").read_text())
+    values["device"] |= {"dtype": "bfloat16", "world": 4, "backend": "gloo", "parallel": "ddp"}
+    (path / "run.json").write_text(json.dumps({k: v for k, v in values.items() if k != "sha256"}))
+    (warning,) = publish([done.portion()], root=done.root).reports[0].warnings
+    assert warning.startswith("Runs of this study were computed with different devices: ")
+    assert "1 threads, bfloat16, 4 processes by ddp (1 runs)" in warning
+
+
 def test_every_figure_is_drawn_once(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = "from tests.report import samples\n    return Analysis(figures=samples.repetition().figures, "
     done.edit("return Analysis(", figures)

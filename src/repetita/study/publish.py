@@ -162,13 +162,21 @@ def _mixtures(collected: Collected) -> Iterator[str]:
     """Arms that were not computed alike: pairs of them may differ by more than their treatment."""
     headers = _headers(collected).values()
     torch = Counter(str(header["versions"].get("torch")) for header in headers)
-    devices = Counter(
-        f"{header['device'].get('name')}, {header['device'].get('threads')} threads" for header in headers
-    )
+    devices = Counter(_computed_on(header["device"]) for header in headers)
     for what, found in (("versions of torch", torch), ("devices", devices)):
         if len(found) > 1:
             listed = ", ".join(f"{name} ({n} runs)" for name, n in found.most_common())
             yield f"Runs of this study were computed with different {what}: {listed}."
+
+
+def _computed_on(device: Mapping[str, Any]) -> str:
+    """What of a device changes last bits, in words."""
+    dtype, world = device.get("dtype", "float32"), device.get("world")
+    return (
+        f"{device.get('name')}, {device.get('threads')} threads"
+        + (f", {dtype}" if dtype != "float32" else "")
+        + (f", {world} processes by {device.get('parallel')}" if world else "")
+    )
 
 
 def _provenance(part: Portion, *, collected: Collected) -> Mapping[str, Mapping[str, object]]:
