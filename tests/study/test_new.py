@@ -27,6 +27,8 @@ def test_the_file_is_a_study_under_its_name(tmp_path: Path) -> None:
         assert all(run.probes for run in runs)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_file_passes_ruff_and_mypy(tmp_path: Path) -> None:
     file = new_study("is_it_so", folder=tmp_path)
     for tool in (
