@@ -159,7 +159,7 @@ class ShortUnits:
 
     def __init__(self, *, tokens: int, lengths: Ints, seed: int) -> None:
         self._chosen = Permutation(lengths.size, key(seed, "units"))
-        ends = np.cumsum(lengths[self._chosen(np.arange(lengths.size))])
+        ends = self._ends(lengths, tokens=tokens)
         if not ends.size or ends[-1] < tokens:
             have = int(ends[-1]) if ends.size else 0
             raise CorpusError(
@@ -171,6 +171,15 @@ class ShortUnits:
         self.size = above if nearer_below else above + 1
         self.tokens = int(ends[self.size - 1])
         self._shuffle = Permutation(self.size, key(seed, "subset"))
+
+    def _ends(self, lengths: Ints, *, tokens: int) -> Ints:
+        """Where each of the first units ends, of as many as hold `tokens` tokens: of many more."""
+        n = 1024
+        while True:
+            n = min(2 * n, lengths.size)
+            ends = np.cumsum(lengths[self._chosen(np.arange(n))])
+            if n == lengths.size or ends[-1] >= tokens:
+                return ends
 
     def read(self, place: Ints, pass_: Ints) -> Ints:
         """See `Subset.read`."""

@@ -86,7 +86,10 @@ def ledger(
     ]
 
     def cost(job: Job) -> Cost:
-        tokens = cost_tokens(job, corpora=prepared.corpora, known=prepared.known)
+        merged = prepared.jobs.get(job.fingerprint, job)
+        # What was counted for all studies holds for each.
+        of = merged if {due.key for due in job.probes} <= {due.key for due in merged.probes} else job
+        tokens = cost_tokens(of, corpora=prepared.corpora, known=prepared.known)
         found = job_cost(job, state=NOTHING_DONE, tokens=tokens, rates=prepared.rates)
         return found if on_gpus is None else found._replace(seconds=on_gpus(job, found))
 
