@@ -173,7 +173,7 @@ class ShortUnits:
         self._shuffle = Permutation(self.size, key(seed, "subset"))
 
     def _ends(self, lengths: Ints, *, tokens: int) -> Ints:
-        """Where each of the first units ends, of as many as hold `tokens` tokens: of many more."""
+        """Ends of the first units, until they hold `tokens` tokens: a set may have millions."""
         n = 1024
         while True:
             n = min(2 * n, lengths.size)
