@@ -1,24 +1,15 @@
 """`repetita doctor`: whether checkpoints of a series are what their names say, before they are measured."""
 
-from typing import Annotated
-
 import typer
 
+from repetita.cli.measure_options import AllowPickle, Checkpoints
 from repetita.cli.options import ROOT, AsJson, Root, inert, print_json, print_table, speaker
 
 
 def doctor(
     context: typer.Context,
-    subjects: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SUBJECT...",
-            help="hf:NAME@all, hf:NAME@step0,step1000, a folder of checkpoint folders, run:RUN@all ...",
-        ),
-    ],
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read pickled weights where there are no safetensors.")
-    ] = False,
+    subjects: Checkpoints,
+    allow_pickle: AllowPickle = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

@@ -81,6 +81,13 @@ DType = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16. [default: float32 where it fits]")
 ]
 BatchTokens = Annotated[int | None, typer.Option(help="Tokens read at once. [default: what fits]")]
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SUBJECT...",
+        help="hf:NAME@all, hf:NAME@step0,step1000, a folder of checkpoint folders, run:RUN@all ...",
+    ),
+]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Weights as a pickle where there are no safetensors.")
 ]

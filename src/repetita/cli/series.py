@@ -6,19 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from repetita.cli.measure import numbers
-from repetita.cli.measure_options import AllowPickle, Device, DType, Limit, Prompts, Suffixes
+from repetita.cli.measure_options import AllowPickle, Checkpoints, Device, DType, Limit, Prompts, Suffixes
 from repetita.cli.options import ROOT, AsJson, Root, TextField, inert, print_json, speaker
 
 
 def series(
     context: typer.Context,
-    subjects: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SUBJECT...",
-            help="hf:NAME@all, hf:NAME@step0,step1000, a folder of checkpoint folders, run:RUN@all ...",
-        ),
-    ],
+    subjects: Checkpoints,
     texts: Annotated[
         list[str] | None,
         typer.Option(
