@@ -229,7 +229,9 @@ def test_shares_of_a_gpu_and_room_on_nodes(monkeypatch: pytest.MonkeyPatch) -> N
     assert node.holds(small._replace(memory=4 * gigabyte), gpu_share=0.0) == 0
     monkeypatch.setattr("repetita.study.ray_cluster.nodes", lambda: [node])
     check_room({"run": small}, cuda=True, gpu_bytes=80 * gigabyte)
-    with pytest.raises(EngineError, match=r"run takes 10 GB of a GPU, and the smallest of the cluster has 8"):
+    with pytest.raises(
+        EngineError, match=r"run takes 10 GB of a GPU, and a node of the cluster has 8 GB; it cannot be"
+    ):
         check_room({"run": small}, cuda=True, gpu_bytes=8 * gigabyte)
     with pytest.raises(EngineError, match=r"run takes 1 CPU and 4.03 GB, and no node has room"):
         check_room({"run": small._replace(memory=4 * gigabyte)}, cuda=False, gpu_bytes=0)

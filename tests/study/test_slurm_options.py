@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from repetita.cli.app import app
 from repetita.errors import EngineError, SpecError, UserError
 from repetita.study import slurm_jobs
-from repetita.study.engines import Needs
+from repetita.study.engines import Errand, Needs
 from repetita.study.execute import run_study
 from repetita.study.progress import ProgressFile, Sight, read_sight
 from repetita.study.slurm_engine import SlurmEngine
@@ -36,6 +36,7 @@ from repetita.study.slurm_queue import Queue
 from repetita.study.slurm_task import Batch, progress_path
 from repetita.study.slurm_watch import Out, Watch, why
 from repetita.study.where import Where
+from repetita.study.work import Bench
 from repetita.train.stopping import StopRequests
 from tests.study.places import Place
 
@@ -95,7 +96,7 @@ def test_options_are_read_as_submitit_takes_them() -> None:
         (["cpus_per_task=0"], "is no number"),
         (["partition"], "write KEY=VALUE"),
         (["time=1", "time=2"], "given twice"),
-        (["nodes=2"], "one process on one node"),
+        (["nodes=2"], "is computed on one node"),
         (["additional_parameters=clusters=other"], "login node of that one"),
     ],
 )
@@ -218,28 +219,29 @@ def test_a_job_that_is_requeued_leaves_alone_what_was_sent_again(tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_job_whose_limit_comes_at_the_last_step_of_a_run_begins_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("heard", "passed_on"), [(signal.SIGUSR2, [signal.SIGUSR2]), (signal.SIGTERM, [])])
+def test_a_job_that_is_stopped_at_the_last_step_of_a_run_begins_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: signal.Signals, passed_on: list[int]
 ) -> None:
     begun: list[str] = []
     requeued: list[int] = []
 
-    def do(run: str, *, number: int, bench: object, file: ProgressFile) -> Sight:
+    def do(run: str, *, number: int, **_: object) -> Sight:
         begun.append(run)
         with StopRequests() as stop:
-            signal.raise_signal(signal.SIGUSR2)
+            signal.raise_signal(heard)
             assert stop.asked
         return Sight(order=number, state="done")
 
     monkeypatch.setattr("repetita.study.work.do_order", do)
-    monkeypatch.setattr(Batch, "_bench", lambda _: object())
+    monkeypatch.setattr(Batch, "_bench", lambda _: Bench({}, None, tmp_path, Errand((), "")))  # type: ignore[arg-type]
     before = signal.signal(signal.SIGUSR2, lambda number, _: requeued.append(number))
     try:
         Batch("no errand", orders=[(1, "a" * 64), (2, "b" * 64)], folder=str(tmp_path))()
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert begun == ["a" * 64]
-    assert requeued == [signal.SIGUSR2]
+    assert requeued == passed_on
 
 
 def test_a_stop_takes_back_jobs_that_were_not_asked_for_yet(

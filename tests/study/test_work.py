@@ -8,15 +8,14 @@ import pytest
 from repetita.errors import SpecError
 from repetita.journal.folder import RunFolder
 from repetita.journal.storage import Storage
-from repetita.study.engines import Given
+from repetita.study.engines import Errand
 from repetita.study.progress import ProgressFile, Sight, read_sight
 from repetita.study.work import Bench, do_order, work
 from tests.study.places import Place
 
 
-def given(place: Place) -> Given:
-    found = place.portion().found
-    return Given(found.reference, "tiny", found.sha256)
+def errand(place: Place) -> Errand:
+    return Errand.of([place.portion()], root=place.root)
 
 
 def control(place: Place) -> str:
@@ -25,7 +24,7 @@ def control(place: Place) -> str:
 
 def test_orders_are_done_and_said(place: Place) -> None:
     said = place.study.parent / "said.json"
-    work([given(place)], root=place.root, orders=[f"7 {control(place)}\n", "\n"], progress=said)
+    work(errand(place), orders=[f"7 {control(place)}\n", "\n"], progress=said)
     sight = read_sight(said)
     assert sight is not None
     assert sight._replace(seconds=0.0) == Sight(order=7, state="done")
@@ -35,7 +34,7 @@ def test_orders_are_done_and_said(place: Place) -> None:
 
 def test_an_order_that_is_in_no_plan(place: Place) -> None:
     said = place.study.parent / "said.json"
-    work([given(place)], root=place.root, orders=["1 abcdef"], progress=said)
+    work(errand(place), orders=["1 abcdef"], progress=said)
     sight = read_sight(said)
     assert sight is not None
     assert (sight.state, sight.ended) == ("failed", True)
@@ -43,8 +42,9 @@ def test_an_order_that_is_in_no_plan(place: Place) -> None:
 
 
 def test_a_study_that_was_changed_is_not_worked_at(place: Place) -> None:
+    told = errand(place)
     with pytest.raises(SpecError, match="was changed"):
-        work([given(place)._replace(sha256="0" * 64)], root=place.root, orders=[])
+        work(told._replace(given=(told.given[0]._replace(sha256="0" * 64),)), orders=[])
 
 
 def test_a_probe_that_fails_is_said_and_the_run_goes_on(place: Place) -> None:
@@ -53,7 +53,7 @@ def test_a_probe_that_fails_is_said_and_the_run_goes_on(place: Place) -> None:
         "class Broken(ScoreProbe):\n    def readings(self, taken):\n        1 / 0\n\n\nTEST = Broken(",
     )
     said = place.study.parent / "said.json"
-    work([given(place)], root=place.root, orders=[f"1 {control(place)}"], progress=said)
+    work(errand(place), orders=[f"1 {control(place)}"], progress=said)
     sight = read_sight(said)
     assert sight is not None
     assert sight.state == "done"
@@ -66,7 +66,7 @@ def test_a_run_that_another_process_writes_is_busy(done: Place) -> None:
     (job.path / "done").unlink()
     said = done.study.parent / "said.json"
     with RunFolder.open(job.path, header={"fingerprint": job.fingerprint}):
-        work([given(done)], root=done.root, orders=[f"1 {job.fingerprint}"], progress=said)
+        work(errand(done), orders=[f"1 {job.fingerprint}"], progress=said)
     sight = read_sight(said)
     assert sight is not None
     assert sight.state == "busy"
@@ -75,7 +75,7 @@ def test_a_run_that_another_process_writes_is_busy(done: Place) -> None:
 def test_a_run_whose_writer_ends_at_that_moment_is_busy(done: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     job = next(job for job in done.prepared().jobs.values() if job.arms)
     (job.path / "done").unlink()
-    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, "cpu")
+    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, errand(done))
     monkeypatch.setattr("repetita.study.work._is_locked", lambda _: False)
     with RunFolder.open(job.path, header={"fingerprint": job.fingerprint}):
         sight = do_order(job.fingerprint, number=1, bench=bench, file=ProgressFile(None))
@@ -88,7 +88,7 @@ def test_a_run_that_is_written_here_is_not_taken_from_its_writer_in_the_storage(
     (job.path / "done").unlink()
     storage.put(f"runs/{job.path.name}/run.json", (job.path / "run.json").read_bytes())
     before = storage.names("runs")
-    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, "cpu", storage)
+    bench = Bench(done.prepared().jobs, done.prepared().corpora, done.root, errand(done), storage)
     with RunFolder.open(job.path, header={"fingerprint": job.fingerprint}):
         sight = do_order(job.fingerprint, number=1, bench=bench, file=ProgressFile(None))
     assert sight.state == "busy"
@@ -114,11 +114,9 @@ def test_a_worker_loads_no_tables_and_no_drawing(place: Place) -> None:
 
     code = (
         "import sys\n"
-        "from pathlib import Path\n"
-        "from repetita.study.engines import Given\n"
+        "from repetita.study.engines import Errand\n"
         "from repetita.study.work import work\n"
-        f"given, root = Given(*{tuple(given(place))!r}), Path({str(place.root)!r})\n"
-        f"work([given], root=root, orders=['1 {control(place)}'])\n"
+        f"work(Errand.from_json({errand(place).as_json()!r}), orders=['1 {control(place)}'])\n"
         "assert not {'polars', 'scipy', 'altair', 'vl_convert', 'jinja2'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -45,6 +45,15 @@ SlurmOptions = Annotated[
         "--slurm", metavar="KEY=VALUE", help="Told to sbatch: partition, account, time (minutes), mem, ..."
     ),
 ]
+PerRun = Annotated[
+    int | None,
+    typer.Option(
+        "--per-run",
+        metavar="N",
+        help="Processes, or GPUs, of one machine that compute each run together. [default: as many GPUs as "
+        "hold it]",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the scripts for --engine slurm; submit nothing.")
 ]
@@ -163,6 +172,7 @@ def run(
     device: Annotated[
         str, typer.Option("--device", help="What they are computed on: cpu, cuda, or auto.")
     ] = "cpu",
+    per_run: PerRun = None,
     storage: Storage = None,
     slurm: SlurmOptions = None,
     dry_run: DryRun = False,
@@ -178,7 +188,13 @@ def run(
 
     told = parse(slurm or [])
     where = Where(
-        engine=engine, processes=processes, address=address, device=device, slurm=told, storage=storage
+        engine=engine,
+        processes=processes,
+        address=address,
+        device=device,
+        slurm=told,
+        storage=storage,
+        per_run=per_run,
     )
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)

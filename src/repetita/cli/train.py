@@ -52,7 +52,7 @@ def train(
 
     with joined(parallel, device=device) as team:
         if team is not None and team.rank:
-            _assist(team, root=root)
+            assist_in(team, root=root, storage=storage)
         run = read_run_file(spec)
         options = Options(
             threads=threads,
@@ -71,10 +71,10 @@ def train(
     print_table(done.last, right=("step", "tokens", "value", "n"))
 
 
-def _assist(team: "Team", *, root: Path) -> NoReturn:
-    """What a process beside rank 0 does, without a word."""
-    from repetita.study.corpora import Corpora
+def assist_in(team: "Team", *, root: Path, storage: str | None = None) -> NoReturn:
+    """What a process beside rank 0 does, without a word, with corpora from a folder or a storage."""
+    from repetita.study.work import corpora_in
     from repetita.train.assistant import assist
 
     logging.disable()
-    raise typer.Exit(assist(team, open_corpus=Corpora(root).open))
+    raise typer.Exit(assist(team, open_corpus=corpora_in(root, storage=storage)))

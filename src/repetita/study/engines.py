@@ -58,7 +58,7 @@ class Errand(NamedTuple):
         return cls(tuple(given), str(root.resolve()), storage=storage or "")
 
     def command(self) -> list[str]:
-        """The command of a worker process; orders come from its stdin, or by `--run`."""
+        """The command of a worker process; orders come from its stdin, or by `--fingerprint`."""
         command = [sys.executable, "-m", "repetita", "work", "--root", self.root]
         for part in self.given:
             command += ["--study", part.reference, "--scale", part.scale, "--sha256", part.sha256]
@@ -87,6 +87,12 @@ class Needs(NamedTuple):
     cpus: int = 1
     gpu_memory: int = 0
     """Bytes that it holds on a GPU when it is computed on one."""
+    gpu_whole: int = 0
+    """Bytes of these that each GPU holds, however many share the run."""
+    world: int = 1
+    """Processes of one machine that compute it together, with a GPU each where it is computed on GPUs."""
+    most: int = 1
+    """Processes that could share it."""
 
 
 class Ended(NamedTuple):

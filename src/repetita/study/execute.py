@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
 from repetita.study.display import Display, Running, Silent, View
-from repetita.study.engines import Ended, Engine, Errand, Needs
+from repetita.study.engines import Ended, Engine, Errand
 from repetita.study.expand import Job, corpora_of
 from repetita.study.expected import plan_corpora
 from repetita.study.ledger import Session, add_session, ledger, write_ledger
 from repetita.study.manifest import study_path, write_manifests
 from repetita.study.prepare import Portion, Prepared, bundle, prepare, tag_corpora
-from repetita.study.price import PROCESS_BYTES, Cost, chains, makespan, time_text
+from repetita.study.price import chains, makespan, time_text
 from repetita.study.progress import Sight
 from repetita.study.stored import Kept, open_shared
 from repetita.study.text import text_of
+from repetita.study.together import needs_of
 from repetita.study.where import Where, check_engine, open_engine
 from repetita.train.stopping import StopRequests
 
@@ -38,8 +39,6 @@ TRIES = {"died": 2, "lost": 10}
 run that is long enough, and costs but the steps since its newest checkpoint."""
 STILL_SECONDS = 86_400.0
 HERE = Where()
-CUDA_BYTES = 600_000_000
-"""What CUDA and cuBLAS take of a GPU in each process before the first tensor."""
 
 
 class Failure(NamedTuple):
@@ -81,6 +80,7 @@ def run_study(
     device: str = "cpu",
     slurm: Mapping[str, Any] | None = None,
     storage: str | None = None,
+    per_run: int | None = None,
 ) -> Outcome:
     """Runs what is missing of a study or paper (a built-in name or a path of a file) and says how it went.
 
@@ -88,7 +88,8 @@ def run_study(
     `engine`, `address`, `device` (cpu, cuda, auto) and `slurm` say where runs are computed, as `Where`
     explains: in processes of this machine, on a Ray cluster, whose nodes must all see `root` or else the
     `storage`, or by Slurm, whose nodes must all see `root`. `storage` is a URL such as s3://BUCKET/FOLDER
-    that runs are pushed to at their checkpoints.
+    that runs are pushed to at their checkpoints. `per_run` processes, or GPUs, of one machine compute each
+    run together; by default one, or as many GPUs as hold it.
     `corpus` is read instead of the study's own text, under the same tokenizer, length and splits; `text` is a
     file that models are shown beside a study's own passages. Runs that
     are complete in `root` are not run again, and those that were stopped continue. Raises UserError
@@ -106,6 +107,7 @@ def run_study(
         device=device,
         slurm=dict(slurm or {}),
         storage=storage,
+        per_run=per_run,
     )
     given = text_of(corpus, text_field=text_field, subset=subset, passage=text)
     whole = bundle(study, scale=scale, text=given)
@@ -143,7 +145,7 @@ def execute(
     kept.keep(specs, corpora=corpora, folders=[*(part.folder for part in portions), paper or ""])
     needed = prepared.needed()
     folders = tuple(study_path(root, folder=part.folder) for part in portions)
-    desk = Desk(needed, prepared=prepared)
+    desk = Desk(needed, prepared=prepared, per_run=where.per_run)
     if needed:
         scratch = _scratch(folders[0])
         needs = {desk.jobs[name].path.name: needs for name, needs in desk.needs.items()}
@@ -183,18 +185,24 @@ def job_scripts(portions: Sequence[Portion], *, root: Path, where: Where) -> lis
         )
     check_engine(where, submits=False)
     prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root))
-    longest = sorted((prepared.costs[job.fingerprint] for job in prepared.needed()), key=_left, reverse=True)
-    needs = {str(at): _needs(cost) for at, cost in enumerate(longest)}
-    return scripts(where, folder=study_path(root, folder=portions[0].folder), needs=needs)
+    needs = {
+        job.path.name: needs_of(job, cost=prepared.costs[job.fingerprint], per_run=where.per_run)
+        for job in prepared.needed()
+    }
+    longest = sorted(needs, key=lambda name: needs[name].seconds, reverse=True)
+    folder = study_path(root, folder=portions[0].folder)
+    return scripts(where, folder=folder, needs={name: needs[name] for name in longest})
 
 
 class Desk:
     """Which run is given out next, and what became of those that were."""
 
-    def __init__(self, needed: Sequence[Job], *, prepared: Prepared) -> None:
+    def __init__(self, needed: Sequence[Job], *, prepared: Prepared, per_run: int | None = None) -> None:
         self.jobs: Mapping[str, Job] = {job.fingerprint: job for job in needed}
         self.seconds = {name: prepared.costs[name].seconds for name in self.jobs}
-        self.needs = {name: _needs(prepared.costs[name]) for name in self.jobs}
+        self.needs = {
+            name: needs_of(job, cost=prepared.costs[name], per_run=per_run) for name, job in self.jobs.items()
+        }
         self.after = prepared.after()
         self.done: set[str] = set()
         self.failed: dict[str, Failure] = {}
@@ -315,14 +323,6 @@ def _view(desk: Desk, engine: Engine) -> View:
         running=[Running(desk.jobs[name].path.name, sight) for name, sight in running.items()],
         seconds_left=desk.left(running, processes=engine.width),
     )
-
-
-def _needs(cost: Cost) -> Needs:
-    return Needs(cost.memory, cost.seconds, gpu_memory=cost.memory - PROCESS_BYTES + CUDA_BYTES)
-
-
-def _left(cost: Cost) -> float:
-    return cost.seconds
 
 
 def _scratch(folder: Path) -> Path:

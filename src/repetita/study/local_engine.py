@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repetita.study.engines import Ended, Errand, Needs
 from repetita.study.progress import Sight, read_sight
+from repetita.study.together import settled
 
 ROOM_TO_SPEAK = 1 << 14
 """Free bytes below which a worker may have had no room to say why it ended."""
@@ -22,9 +23,11 @@ GRACE_SECONDS = 60.0
 class Worker:
     """One worker process; it takes order after order, so that torch is imported once."""
 
-    def __init__(self, number: int, *, command: Sequence[str], folder: Path) -> None:
-        self.number = number
+    def __init__(self, number: int, *, command: Sequence[str], folder: Path, device: str = "cpu") -> None:
+        self.number, self.device = number, device
         self.run: str | None = None
+        self.lent_to: Worker | None = None
+        """Whose run has this one's core or GPU as well."""
         self.sight = Sight()
         self.log = folder / f"worker-{number}.log"
         self._command = [*command, "--progress", str(folder / f"worker-{number}.json")]
@@ -32,8 +35,15 @@ class Worker:
         self._order = 0
         self._process: subprocess.Popen[str] | None = None
 
-    def send(self, run: str) -> None:
-        """Gives the worker a run (its fingerprint) to do."""
+    @property
+    def idle(self) -> bool:
+        """Whether it has no order, and lends nothing to one that has."""
+        if self.lent_to is not None and self.lent_to.run is None:
+            self.lent_to = None
+        return self.run is None and self.lent_to is None
+
+    def send(self, run: str, *, devices: Sequence[str] = ()) -> None:
+        """Gives the worker a run (its fingerprint) to do, by a process on each of several devices if told."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._process is not None
@@ -41,7 +51,7 @@ class Worker:
         self._order += 1
         self.run, self.sight = run, Sight(order=self._order)
         with suppress(BrokenPipeError):  # A worker that died at once is noticed by `poll`.
-            self._process.stdin.write(f"{self._order} {run}\n")
+            self._process.stdin.write(" ".join((str(self._order), run, *devices)) + "\n")
             self._process.stdin.flush()
 
     def poll(self) -> Ended | None:
@@ -101,29 +111,47 @@ class Worker:
 
 
 class LocalEngine:
-    """As many worker processes as asked for on this machine, spread over its devices."""
+    """As many worker processes as asked for on this machine, spread over its devices.
+
+    A run of several processes is given to one worker, and takes the cores or GPUs of others, which wait.
+    """
 
     def __init__(
-        self, processes: int, *, errand: Errand, folder: Path, devices: Sequence[str] = ("cpu",)
+        self,
+        processes: int,
+        *,
+        errand: Errand,
+        folder: Path,
+        devices: Sequence[str] = ("cpu",),
+        gpu_bytes: int = 0,
+        widest: int = 1,
+        at_once: int | None = None,
     ) -> None:
         commands = [errand._replace(device=device).command() for device in devices]
         self._workers = [
-            Worker(number, command=commands[number % len(commands)], folder=folder)
+            Worker(number, command=commands[at], folder=folder, device=devices[at])
             for number in range(processes)
+            for at in (number % len(commands),)
         ]
+        self._gpu_bytes, self._widest, self._at_once = gpu_bytes, widest, at_once
 
     @property
     def width(self) -> int:
-        """See `Engine.width`."""
-        return len(self._workers)
+        """See `Engine.width`; where runs take several workers, how many of the widest there is room for."""
+        return max(1, len(self._workers) // self._widest)
 
-    def takes(self, needs: Needs) -> bool:  # noqa: ARG002
-        """Whether a worker is without an order."""
-        return any(worker.run is None for worker in self._workers)
+    def takes(self, needs: Needs) -> bool:
+        """Whether enough workers are without an order."""
+        return self._free(needs) is not None
 
-    def send(self, run: str, *, needs: Needs) -> None:  # noqa: ARG002
+    def send(self, run: str, *, needs: Needs) -> None:
         """Gives a run to a worker without an order."""
-        next(worker for worker in self._workers if worker.run is None).send(run)
+        free = self._free(needs)
+        assert free is not None
+        first, *others = free
+        first.send(run, devices=[worker.device for worker in free] if others else ())
+        for other in others:
+            other.lent_to = first
 
     def running(self) -> Mapping[str, Sight]:
         """See `Engine.running`."""
@@ -150,6 +178,16 @@ class LocalEngine:
         """Ends at once what is still there."""
         for worker in self._workers:
             worker.wait(until=0.0)
+
+    def _free(self, needs: Needs) -> list[Worker] | None:
+        """The workers that a run would take, each with a GPU of its own; None where they are not free."""
+        world = settled(needs, cuda=bool(self._gpu_bytes), gpu_bytes=self._gpu_bytes).world
+        if self._at_once is not None and len(self.running()) >= self._at_once:
+            return None
+        idle = [worker for worker in self._workers if worker.idle]
+        if world > 1 and any(worker.device != "cpu" for worker in idle):
+            idle = list({worker.device: worker for worker in idle}.values())
+        return idle[:world] if len(idle) >= world else None
 
     def _wait(self) -> None:
         until = time.monotonic() + GRACE_SECONDS

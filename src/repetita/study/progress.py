@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from repetita.errors import StorageError
 from repetita.journal.disk import storage_errors
 
-State = Literal["starting", "running", "done", "failed", "busy", "lost"]
+State = Literal["starting", "running", "done", "failed", "busy", "died", "lost"]
 
 EVERY_SECONDS = 0.5
 
@@ -19,7 +19,8 @@ class Sight(NamedTuple):
     order: int = 0
     """Number of the order; an older number means that the worker has not begun with this one."""
     state: State = "starting"
-    """At its end done, failed, busy (another process writes that run), or lost (its job was stopped)."""
+    """At its end done, failed, busy (another process writes that run), died (one of its processes did), or
+    lost (its job was stopped)."""
     message: str = ""
     """Why it failed, or which probes did."""
     step: int = 0
@@ -36,7 +37,7 @@ class Sight(NamedTuple):
     @property
     def ended(self) -> bool:
         """Whether the order came to its end, one way or the other."""
-        return self.state in ("done", "failed", "busy", "lost")
+        return self.state in ("done", "failed", "busy", "died", "lost")
 
 
 class ProgressFile:

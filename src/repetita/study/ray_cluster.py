@@ -16,6 +16,7 @@ from repetita.errors import EngineError, SpecError, first_line
 from repetita.study.engines import Needs
 from repetita.study.price import size_text
 from repetita.study.ray_task import TOKEN, look
+from repetita.study.together import USABLE, check_width
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ WITHOUT_SECONDS = 900.0
 LOOK_SECONDS = 180.0
 """How long a node may take to answer: its first worker starts and imports this package."""
 
-USABLE = 0.9
-"""Share of a GPU's memory that runs may fill."""
 MOST_ON_A_GPU = 8
 """Runs that share a GPU: they take turns, so that more gain nothing."""
 BLOCK = 1 << 28
@@ -62,7 +61,9 @@ class Node(NamedTuple):
     def holds(self, needs: Needs, *, gpu_share: float) -> int:
         """Runs with these needs that it has room for at the same time."""
         room = min(self.cpus / needs.cpus, self.memory / memory_asked(needs))
-        return int(min(room, self.gpus * int(1 / gpu_share)) if gpu_share else room)
+        if not gpu_share:
+            return int(room)
+        return int(min(room, self.gpus // gpu_share if gpu_share >= 1 else self.gpus * int(1 / gpu_share)))
 
 
 def check_address(address: str | None) -> None:
@@ -150,10 +151,10 @@ def look_around(errand: str, *, folder: Path) -> int:
 def gpu_share(needs: Needs, *, gpu_bytes: int) -> float:
     """The share of a GPU that is asked for: 1/n, so that n runs fit; all of one whose memory is not known.
 
-    0 where a run does not fit.
+    0 where a run does not fit, and whole GPUs for one that several share.
     """
-    if not gpu_bytes:
-        return 1.0
+    if needs.world > 1 or not gpu_bytes:
+        return float(needs.world)
     n = min(MOST_ON_A_GPU, int(USABLE * gpu_bytes / needs.gpu_memory))
     return int(1e4 / n) / 1e4 if n else 0.0  # Ray counts in ten-thousandths.
 
@@ -168,11 +169,9 @@ def check_room(needs: Mapping[str, Needs], *, cuda: bool, gpu_bytes: int) -> Non
     there = nodes()
     for name, one in needs.items():
         share = gpu_share(one, gpu_bytes=gpu_bytes) if cuda else 0.0
-        if cuda and not share:
-            raise EngineError(
-                f"{name} takes {size_text(one.gpu_memory)} of a GPU, and the smallest of the cluster has "
-                f"{size_text(gpu_bytes)}; train it by torchrun over several, or choose another --scale"
-            )
+        if cuda:
+            at_most = int(max((node.gpus for node in there), default=0.0))
+            check_width(name, one, at_most=at_most, gpu_bytes=gpu_bytes, where="a node of the cluster")
         if not any(node.holds(one, gpu_share=share) for node in there):
             most = max((node.memory for node in there), default=0.0)
             raise EngineError(

@@ -15,6 +15,7 @@ from repetita.study.engines import Ended, Errand, Needs
 from repetita.study.progress import Sight, read_sight
 from repetita.study.ray_task import do
 from repetita.study.stored_progress import StoredSights
+from repetita.study.together import settled
 
 if TYPE_CHECKING:
     from repetita.study.where import Where
@@ -58,19 +59,22 @@ class RayEngine:
                 raise EngineError(
                     "--device cuda: no node of the cluster has a GPU; leave it out, or say --device auto"
                 )
-            self._gpu_bytes = ray_cluster.look_around(errand.as_json(), folder=folder)
+            self._cuda, self._gpu_bytes = cuda, ray_cluster.look_around(errand.as_json(), folder=folder)
+            needs = {name: self._settled(one) for name, one in needs.items()}
             ray_cluster.check_room(needs, cuda=cuda, gpu_bytes=self._gpu_bytes)
         except BaseException:
             self.kill()
             raise
-        self._cuda = cuda
         self._errand = errand._replace(device="cuda" if cuda else "cpu").as_json()
         # A worker that had a GPU is not used again, as Ray does by itself where it knows of GPUs this early.
         self._task = self._ray.remote(max_retries=0, max_calls=1 if cuda else 0)(do)
+        widest = max(one.world for one in needs.values())
         self._largest = Needs(
             max(one.memory for one in needs.values()),
             0.0,
+            cpus=widest,
             gpu_memory=max(one.gpu_memory for one in needs.values()),
+            world=widest,
         )
         self._counted = -COUNT_SECONDS
         self._width = 1
@@ -96,13 +100,14 @@ class RayEngine:
     def send(self, run: str, *, needs: Needs) -> None:
         """Makes a run a task."""
         self._orders += 1
+        needs = self._settled(needs)
         task = self._task.options(
             name=f"repetita {run[:12]}",
             num_cpus=needs.cpus,
             num_gpus=self._share(needs),
             memory=ray_cluster.memory_asked(needs),
         )
-        reference = task.remote(self._errand, run, self._orders, str(self._folder))
+        reference = task.remote(self._errand, run, self._orders, str(self._folder), needs.world)
         self._sent[reference] = Sent(run, self._orders, Sight(order=self._orders), needs)
 
     def running(self) -> Mapping[str, Sight]:
@@ -152,6 +157,9 @@ class RayEngine:
             or any(node.holds(sent.needs, gpu_share=self._share(sent.needs)) for node in nodes)
             for sent in self._sent.values()
         )
+
+    def _settled(self, needs: Needs) -> Needs:
+        return settled(needs, cuda=self._cuda, gpu_bytes=self._gpu_bytes)
 
     def _share(self, needs: Needs) -> float:
         return ray_cluster.gpu_share(needs, gpu_bytes=self._gpu_bytes) if self._cuda else 0.0

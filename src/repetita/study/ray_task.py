@@ -41,8 +41,10 @@ def look(errand: str, folder: str) -> str:
     return json.dumps(["", _gpu_bytes()])
 
 
-def do(errand: str, run: str, number: int, folder: str) -> str:
+def do(errand: str, run: str, number: int, folder: str, world: int = 1) -> str:
     """Brings a run to its end, or to the stop that was asked for; what became of it as a `Sight` in JSON.
+
+    One of several processes by torchrun.
 
     In the Ray worker itself, which keeps its plan and takes run after run. A process for each run costs 3.8 s
     of a core more, for torch and the plan, where a tiny run takes 0.3 (dataset_size at tiny, measured). With
@@ -66,7 +68,9 @@ def do(errand: str, run: str, number: int, folder: str) -> str:
     file = StoredProgress(path, storage=Storage.open(url)) if url else ProgressFile(path)
     file.show(Sight(order=number, state="running"))
     with _logging_to(Path(folder) / f"{run[:12]}.log"):
-        sight = do_order(run, number=number, bench=_bench(errand), file=file)
+        bench = _bench(errand)
+        devices = [bench.errand.device] * world
+        sight = do_order(run, number=number, bench=bench, file=file, devices=devices)
     return json.dumps(sight._replace(seconds=round(time.monotonic() - began, 3))._asdict())
 
 
@@ -85,8 +89,7 @@ def _bench(errand: str) -> "Bench":
     from repetita.study.engines import Errand
     from repetita.study.work import Bench
 
-    told = Errand.from_json(errand)
-    return Bench.of(told.given, root=Path(told.root), device=told.device, storage=told.storage)
+    return Bench.of(Errand.from_json(errand))
 
 
 @contextmanager

@@ -147,7 +147,9 @@ class SlurmEngine:
     def _submit_array(self, ask: slurm_options.Asked, listed: list[list[str]]) -> None:
         out = self._watch.out
         told = [[(out[run].number, run) for run in share] for share in listed]
-        tasks = [Batch(self._errand, orders=orders, folder=str(self._folder)) for orders in told]
+        tasks = [
+            Batch(self._errand, orders=orders, folder=str(self._folder), world=ask.world) for orders in told
+        ]
         timeouts = max(
             slurm_options.timeouts([out[run].needs for run in share], minutes=self._queue.minutes(ask))
             for share in listed

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from repetita.errors import EngineError, SpecError, nearest
 from repetita.study.engines import Needs
+from repetita.study.together import settled
 
 BATCH_SECONDS = 300.0
 """Runs share a job until the plan expects so much of them: a job takes 5 to 10 s to begin (torch, the plan),
@@ -47,15 +48,17 @@ class Asked(NamedTuple):
     minutes: int
     mebibytes: int
     cpus: int
+    world: int = 1
 
 
 def asked(runs: Sequence[Needs], *, cuda: bool) -> Asked:
     """What a job asks for that computes these runs one after the other, with the margins above."""
     minutes = TIME_MARGIN * sum(needs.seconds for needs in runs) / 60 + START_MINUTES
     limit = next((limit for limit in LIMITS if minutes <= limit), LIMITS[-1])
-    most = max(needs.memory for needs in runs)
-    memory = MEMORY_MARGIN * most + MEMORY_MORE + (CUDA_MEMORY if cuda else 0)
-    return Asked(limit, 1024 * math.ceil(memory / GIB), max(needs.cpus for needs in runs))
+    widest = max((settled(needs, cuda=cuda) for needs in runs), key=lambda needs: needs.world)
+    most = max(settled(needs, cuda=cuda).memory for needs in runs)
+    memory = MEMORY_MARGIN * most + MEMORY_MORE + (CUDA_MEMORY * widest.world if cuda else 0)
+    return Asked(limit, 1024 * math.ceil(memory / GIB), widest.cpus, widest.world)
 
 
 def timeouts(runs: Sequence[Needs], *, minutes: int) -> int:
@@ -122,7 +125,7 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key in OURS:
             raise SpecError(
-                f"--slurm {key} is not to be given: each run is one process on one node; leave it out"
+                f"--slurm {key} is not to be given: a run is computed on one node (--per-run); leave it out"
             )
         if key not in valid:
             raise SpecError(
@@ -180,7 +183,7 @@ def parameters(one: Asked, *, given: Mapping[str, Any], cuda: bool, folder: Path
         "cpus_per_task": one.cpus,
     }
     if cuda and not asks_gpus(given):
-        own["gpus_per_node"] = 1
+        own["gpus_per_node"] = one.world
     if {"mem_per_cpu", "mem_per_gpu"} & given.keys():
         del own["mem"]
     # One thread each: results are bit-equal per thread count, and numpy counts them before our first line.

@@ -18,11 +18,14 @@ class Batch:
 
     SIGTERM (preemption, scancel) and SIGUSR2 (the time limit is near) have the run in hand write its
     checkpoint. After SIGUSR2 submitit requeues the job, whether its driver lives or not; after SIGTERM the
-    runs are `lost`, and the driver, if there is one, gives them out again.
+    runs are `lost`, and the driver, if there is one, gives them out again. Each is computed by `world`
+    processes.
     """
 
-    def __init__(self, errand: str, *, orders: Sequence[tuple[int, str]], folder: str) -> None:
-        self.errand, self.orders, self.folder = errand, list(orders), folder
+    def __init__(
+        self, errand: str, *, orders: Sequence[tuple[int, str]], folder: str, world: int = 1
+    ) -> None:
+        self.errand, self.orders, self.folder, self.world = errand, list(orders), folder, world
 
     def __call__(self) -> None:
         """Does all orders that have not ended; what became of each is in its progress file."""
@@ -61,7 +64,8 @@ class Batch:
             file.show(Sight(order=number, state="running"))
             try:
                 bench = bench or self._bench()
-                file.show(do_order(run, number=number, bench=bench, file=file))
+                devices = [bench.errand.device] * self.world
+                file.show(do_order(run, number=number, bench=bench, file=file, devices=devices))
             except RunStopped as error:
                 return f"its job was {error}".partition(";")[0]
             except UserError as error:
@@ -72,8 +76,7 @@ class Batch:
         from repetita.study.engines import Errand
         from repetita.study.work import Bench
 
-        told = Errand.from_json(self.errand)
-        return Bench.of(told.given, root=Path(told.root), device=told.device, storage=told.storage)
+        return Bench.of(Errand.from_json(self.errand))
 
     def _open(self) -> list[tuple[int, str]]:
         """The orders that have not ended: a job that was requeued has done some of them."""

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from repetita.journal.stored_run import StoredRun
 from repetita.spec import fingerprint
 from repetita.study.corpora import Corpora
 from repetita.study.manifest import read_manifest
+
+log = logging.getLogger(__name__)
 
 SHARDS, CORPORA, STUDIES = "shards", "corpora", "studies"
 AT_ONCE = 16
@@ -109,12 +111,22 @@ def pull_studies(url: str, /, *, root: Path) -> None:
         write_atomic(root / STUDIES / name, storage.get(f"{STUDIES}/{name}"))
 
 
-def pull_runs(storage: Storage, paths: Iterable[Path], /) -> None:
-    """Brings journals and items of the runs that came to an end to their folders here, but no checkpoints."""
+def pull_runs(storage: Storage, paths: Iterable[Path], /, *, push: bool = False) -> None:
+    """Brings journals and items of the runs that came to an end to their folders here, but no checkpoints.
+
+    With `push` those are written that are done here, and not there. One that is damaged is told of, and the
+    others are brought all the same.
+    """
 
     def pull(path: Path) -> None:
-        with suppress(RunFolderError):  # Written here, and so no older than what is there.
-            StoredRun(storage, path=path).pull(checkpoints=False)
+        stored = StoredRun(storage, path=path)
+        try:
+            if stored.pull(checkpoints=False) and push:
+                stored.push()
+        except RunFolderError:  # Written here, and so no older than what is there.
+            pass
+        except DamagedError as error:
+            log.warning("%s is left out: %s", path.name, error)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(pull, paths))
@@ -132,9 +144,9 @@ class Kept:
             pull_corpora(self.storage, specs, corpora=corpora, root=self._root, decided=False)
 
     def fetch(self, paths: Iterable[Path], /) -> None:
-        """Brings the runs in these folders that came to an end."""
+        """Brings the runs in these folders that came to an end, or keeps them if they did so here alone."""
         if self.storage:
-            pull_runs(self.storage, paths)
+            pull_runs(self.storage, paths, push=True)
 
     def keep(self, specs: Iterable[CorpusSpec], /, *, corpora: Corpora, folders: Iterable[str] = ()) -> None:
         """Writes what workers need, and what was planned in these folders of `studies/`."""
@@ -183,14 +195,15 @@ def _said(storage: Storage, name: str) -> StoredCorpus | None:
 
 
 def _pull_folder(storage: Storage, folder: Path, *, files: Files) -> None:
-    """Brings a folder here, unless it is; a file that another corpus has is not brought twice."""
+    """Brings a folder here, unless it is."""
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent / f".{folder.name}.lock"):
             if folder.exists():
                 return
             hidden = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
-            shutil.rmtree(hidden, ignore_errors=True)  # Of a process killed at this, with the same number.
+            for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # By a process that was killed.
+                shutil.rmtree(left, ignore_errors=True)
             try:
                 for name, (_, digest) in files.items():
                     storage.download(f"{SHARDS}/{digest}", to=hidden / name, sha256=digest)

@@ -11,6 +11,7 @@ from repetita.errors import SpecError, nearest
 from repetita.spec import Spec
 from repetita.study.engines import Engine, Errand, Needs
 from repetita.study.local_engine import LocalEngine
+from repetita.study.together import check_width, settled
 
 ENGINES = ("local", "ray", "slurm")
 DEVICES = ("cpu", "cuda", "auto")
@@ -36,6 +37,9 @@ class Where(Spec):
     slurm: dict[str, Any] = Field(default_factory=dict)
     """What sbatch is told, by submitit's names (partition, account, time in minutes, mem, gres, setup, ...),
     over what the plan asks for."""
+    per_run: int | None = None
+    """Processes, or GPUs, of one machine that compute each run together; None: one, or as many GPUs as hold
+    it, where it is known (locally and on Ray) how large they are."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +54,8 @@ class Where(Spec):
     def _without_contradiction(self) -> Self:
         if self.processes is not None and self.processes < 1:
             raise SpecError(f"processes = {self.processes} is no number of processes; give 1 or more")
+        if self.per_run is not None and self.per_run < 1:
+            raise SpecError(f"per_run = {self.per_run} is no number of processes; give 1 or more")
         if self.address is not None and self.engine != "ray":
             raise SpecError(
                 f"--address has no effect with --engine {self.engine}; leave it out, or say --engine ray"
@@ -89,20 +95,48 @@ def open_engine(where: Where, *, errand: Errand, folder: Path, needs: Mapping[st
         from repetita.study.slurm_engine import SlurmEngine
 
         return SlurmEngine(where, errand=errand, folder=folder, needs=needs)
-    devices = _devices_here(where.device)
-    processes = where.processes or (os.cpu_count() or 1 if devices == ("cpu",) else len(devices))
-    return LocalEngine(min(processes, len(needs)), errand=errand, folder=folder, devices=devices)
+    return _open_here(where, errand=errand, folder=folder, needs=needs)
 
 
-def _devices_here(device: str) -> tuple[str, ...]:
-    """The devices of this machine that are meant; SpecError for a GPU where there is none."""
+def _open_here(where: Where, *, errand: Errand, folder: Path, needs: Mapping[str, Needs]) -> LocalEngine:
+    """The local engine, with room for as many runs as asked for; EngineError for one that is too wide."""
+    devices, gpu_bytes = _devices_here(where.device)
+    cores = os.cpu_count() or 1
+    worlds = []
+    for name, one in needs.items():
+        wide = settled(one, cuda=bool(gpu_bytes), gpu_bytes=gpu_bytes)
+        if devices != ("cpu",):
+            check_width(name, wide, at_most=len(devices), gpu_bytes=gpu_bytes, where="this machine")
+        worlds.append(wide.world)
+    widest = max(worlds)
+    if where.processes is not None:
+        places = where.processes * widest
+    else:
+        places = max(1, cores // widest) * widest if devices == ("cpu",) else len(devices)
+    return LocalEngine(
+        max(widest, min(places, sum(worlds))),
+        errand=errand,
+        folder=folder,
+        devices=devices,
+        gpu_bytes=gpu_bytes,
+        widest=widest,
+        at_once=where.processes,
+    )
+
+
+def _devices_here(device: str) -> tuple[tuple[str, ...], int]:
+    """The devices of this machine that are meant, and of GPUs the bytes of the smallest.
+
+    SpecError for a GPU where there is none.
+    """
     if device == "cpu":
-        return ("cpu",)
+        return ("cpu",), 0
     import torch  # Only torch knows which GPUs it can use.
 
     gpus = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    sizes = [torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus]
     if not gpus and device == "cuda":
         raise SpecError(
             "--device cuda: torch sees no GPU on this machine; leave it out, or say --device auto"
         )
-    return gpus or ("cpu",)
+    return gpus or ("cpu",), min(sizes, default=0)

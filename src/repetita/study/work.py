@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from repetita.corpus.sequences import Corpus, CorpusSpec
 from repetita.errors import (
+    EngineError,
     RepetitaError,
     RunBusy,
     RunFolderError,
@@ -24,13 +26,15 @@ from repetita.journal.names import write_names
 from repetita.journal.storage import Storage
 from repetita.journal.stored_run import StoredRun
 from repetita.study.corpora import Corpora
-from repetita.study.engines import Given
+from repetita.study.engines import Errand
 from repetita.study.expand import Job, corpora_of, expand
 from repetita.study.expected import plan_corpora
 from repetita.study.prepare import read_by
 from repetita.study.progress import ProgressFile, Sight, State
 from repetita.study.stored import pull_corpora
+from repetita.study.together import do_together
 from repetita.train.loop import Due, Options, Outcome, Parent, Progress, train
+from repetita.train.ranks import Team
 
 log = logging.getLogger(__name__)
 
@@ -43,46 +47,52 @@ class Bench(NamedTuple):
     jobs: Mapping[str, Job]
     corpora: Corpora
     root: Path
-    device: str
+    errand: Errand
     storage: Storage | None = None
+    team: Team | None = None
+    """The processes that do each of its orders together, of which this is rank 0."""
 
     @classmethod
-    def of(
-        cls, given: Sequence[Given], *, root: Path, device: str = "cpu", storage: str | None = None
-    ) -> "Bench":
-        """The bench for the portions behind strings; SpecError where a file is not as it was planned with."""
-        portions = [part.planned() for part in given]
+    def of(cls, errand: Errand, *, team: Team | None = None) -> "Bench":
+        """The bench for what a worker was told; SpecError where a file is not as it was planned with."""
+        root, portions = Path(errand.root), [part.planned() for part in errand.given]
         corpora = plan_corpora(portions, root=root)
         planned = [run for part in portions for run in part.planned]
-        shared = Storage.open(storage) if storage else None
+        shared = Storage.open(errand.storage) if errand.storage else None
         if shared is not None:
             pull_corpora(shared, corpora_of(planned), corpora=corpora, root=root, decided=True)
         jobs = {job.fingerprint: job for job in expand(planned, root=root, corpora=corpora.fingerprint)}
-        return cls(jobs, corpora, root, device, shared)
+        return cls(jobs, corpora, root, errand, shared, team)
 
 
 def work(
-    given: Sequence[Given],
-    *,
-    root: Path,
-    orders: Iterable[str],
-    progress: Path | None = None,
-    device: str = "cpu",
-    storage: str | None = None,
+    errand: Errand, *, orders: Iterable[str], progress: Path | None = None, team: Team | None = None
 ) -> None:
     """Does one order after the other until there are no more.
 
-    An order is a line `<number> <fingerprint>`; what becomes of it is written to the file `progress`. Raises
-    SpecError when a study's file is not the one that was planned with, and RunStopped when the process was
-    asked to stop (the state of the run is then saved).
+    An order is a line `<number> <fingerprint>`, and behind it the devices of a run that several processes are
+    to compute; what becomes of it is written to the file `progress`. Raises SpecError when a study's file is
+    not the one that was planned with, and RunStopped when the process was asked to stop (the state of the run
+    is then saved).
     """
-    bench = Bench.of(given, root=root, device=device, storage=storage)
+    bench = Bench.of(errand, team=team)
     file = ProgressFile(progress)
     for line in orders:
-        number, _, name = line.strip().partition(" ")
-        if not name:
-            continue
-        file.show(do_order(name, number=int(number), bench=bench, file=file))
+        number, name, *devices = line.split() or ("", "")
+        if name:
+            file.show(do_order(name, number=int(number), bench=bench, file=file, devices=devices))
+
+
+def corpora_in(root: Path, *, storage: str | None = None) -> Callable[[CorpusSpec], Corpus]:
+    """What opens the corpora that the first of several processes has, on its machine or another."""
+    corpora, shared = Corpora(root), Storage.open(storage) if storage else None
+
+    def open_corpus(spec: CorpusSpec) -> Corpus:
+        if shared is not None:
+            pull_corpora(shared, [spec], corpora=corpora, root=root, decided=True)
+        return corpora.open(spec)
+
+    return open_corpus
 
 
 def bring_to_end(
@@ -163,9 +173,14 @@ def _taken(job: Job, *, jobs: Mapping[str, Job], storage: Storage) -> StoredRun:
     return stored
 
 
-def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sight:
-    """Does one order and says how it ended; whatever fails, fails alone, but for RunStopped."""
-    jobs = bench.jobs
+def do_order(
+    name: str, *, number: int, bench: Bench, file: ProgressFile, devices: Sequence[str] = ()
+) -> Sight:
+    """Does one order and says how it ended; whatever fails, fails alone, but for RunStopped.
+
+    With several `devices` it is done by as many processes, which torchrun starts.
+    """
+    jobs, team = bench.jobs, bench.team
     sight = Sight(order=number, state="running")
     file.show(sight)
 
@@ -175,13 +190,15 @@ def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sig
 
     if name not in jobs:
         return sight._replace(state="failed", message=f"no run {name[:12]} in the plan; run the study again")
+    if len(devices) > 1:
+        return do_together(name, number=number, errand=bench.errand, devices=devices, file=file)
     try:
         outcome = bring_to_end(
             jobs[name],
             jobs=jobs,
             corpora=bench.corpora,
             root=bench.root,
-            options=Options(device=bench.device),
+            options=Options(device=team.device if team else bench.errand.device, team=team),
             on_progress=on_progress,
             storage=bench.storage,
         )
@@ -193,6 +210,8 @@ def do_order(name: str, *, number: int, bench: Bench, file: ProgressFile) -> Sig
         state: State = "busy" if busy else "failed"
         return sight._replace(state=state, message=str(error))
     except RepetitaError as error:
+        if team is not None and isinstance(error, EngineError):  # It may be that one of them was killed.
+            return sight._replace(state="died", message=str(error).removesuffix("; run it again to go on"))
         return sight._replace(state="failed", message=str(error))
     except Exception as error:
         log.exception("run %s", name[:12])
@@ -221,6 +240,17 @@ def watch_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def watch_stdin() -> None:
+    """Ends this process, as SIGTERM would, when its stdin does: who started it is gone, or closed it."""
+
+    def watch() -> None:
+        while os.read(0, 1 << 10):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -12,6 +12,7 @@ STOPS = tuple(number.name for number in SIGNALS)
 class StopRequests:
     """While entered, notes the first stop signal in `asked`; a second one acts as it did before.
 
+    One that is entered within another tells it, so that what is too late for the inner is known to the outer.
     Outside the main thread, where Python takes no signals, it notes nothing.
     """
 
@@ -36,4 +37,7 @@ class StopRequests:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._asked = signal.Signals(number).name
+        outer = getattr(self._before.get(number), "__self__", None)
         self.__exit__()
+        if isinstance(outer, StopRequests):
+            outer._note(number, None)
