@@ -81,6 +81,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException, /) -> str:
-    """What another library says of its error, as a clause: its kind and the first line of it."""
+    """What another library says of its error, as a clause: its kind and the beginning of it."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.;')}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    told = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {told.rstrip('.;')}"

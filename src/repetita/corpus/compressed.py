@@ -8,6 +8,9 @@ from pathlib import Path
 from repetita.corpus.source import READ_BYTES, unreadable
 from repetita.errors import CorpusError
 
+_ZST_BYTES = 1 << 10
+"""Compressed bytes that are taken at a time: four can stand for a block of 128 KiB."""
+
 
 def chunks(path: Path) -> Iterator[bytes]:
     """The content of a file, .gz and .zst decompressed, a little at a time.
@@ -36,15 +39,22 @@ def _zst_chunks(path: Path) -> Iterator[bytes]:
 
     decompressor = zstandard.ZstdDecompressor()
     frame = None
+    ready: list[bytes] = []
+    size = 0
     try:
         with path.open("rb") as file:
-            while data := file.read(READ_BYTES):
+            while data := file.read(_ZST_BYTES):
                 while data:
                     frame = frame or decompressor.decompressobj()
-                    yield frame.decompress(data)
+                    ready.append(frame.decompress(data))
+                    size += len(ready[-1])
                     data = frame.unused_data if frame.eof else b""
                     frame = None if frame.eof else frame
+                if size >= READ_BYTES:
+                    yield b"".join(ready)
+                    ready, size = [], 0
     except zstandard.ZstdError as error:
         raise CorpusError(f"{path} is not a sound zstd file ({error}); copy or download it again") from None
     if frame is not None:
         raise EOFError
+    yield b"".join(ready)

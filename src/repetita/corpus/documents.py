@@ -157,7 +157,10 @@ def _pattern(source: str, text_field: str) -> Source | None:
         return None
     kind = _one_kind(found, root=root, what=f"the pattern {source} matches")
     name = re.sub(r"[*?\[\]]", "", parts[-1].rsplit(".", 1)[0]) or root.resolve().name
-    return _source(paths, root=root, kind=kind, text_field=text_field, name=name, shown=parts[-1])
+    within = str(Path(*parts[fixed:]))
+    return _source(
+        paths, root=root, kind=kind, text_field=text_field, name=name, shown=parts[-1], within=within
+    )
 
 
 def _hidden(path: Path) -> bool:
@@ -191,7 +194,9 @@ def _one_kind(found: dict[str, list[Path]], *, root: Path, what: str) -> str:
     return next(iter(found))
 
 
-def _source(paths: list[Path], *, root: Path, kind: str, text_field: str, name: str, shown: str) -> Source:
+def _source(
+    paths: list[Path], *, root: Path, kind: str, text_field: str, name: str, shown: str, within: str = ""
+) -> Source:
     def files() -> list[InputFile]:
         return local_files(paths, root=root, kind=kind, text_field=text_field)
 
@@ -201,5 +206,5 @@ def _source(paths: list[Path], *, root: Path, kind: str, text_field: str, name: 
         {"source": shown},
         lambda: read_files(files()),
         files,
-        place=fingerprint([str(root.resolve()), shown, text_field]),
+        place=fingerprint([str(root.resolve()), within or shown, text_field]),
     )

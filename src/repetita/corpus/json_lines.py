@@ -39,10 +39,12 @@ def _fields(line: str, *, where: str) -> dict[str, Any]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     """Lines of a file, decompressed by its suffix; CorpusError if it is cut short or damaged."""
-    rest = b""
+    begun: list[bytes] = []  # Of a line that is longer than a chunk, joined once.
     for chunk in chunks(path):
-        *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
+        *whole, rest = chunk.split(b"\n")
         for line in whole:
-            yield line + b"\n"
-    if rest:
-        yield rest
+            yield b"".join([*begun, line, b"\n"])
+            begun.clear()
+        begun.append(rest)
+    if last := b"".join(begun):
+        yield last

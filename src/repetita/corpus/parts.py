@@ -131,7 +131,13 @@ def _made(job: Job) -> Part:
 @lru_cache(maxsize=1)
 def _tokenizer(path: str) -> tuple[Tokenizer, str]:
     """The tokenizer of a file, which is named by what it holds, and its hash."""
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise errors.CorpusError(
+            f"cannot read {path}: {error.strerror}; give a --root that all processes and machines of the "
+            f"build see"
+        ) from None
     return load_tokenizer(data.decode()), hashlib.sha256(data).hexdigest()
 
 

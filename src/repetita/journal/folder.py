@@ -90,13 +90,13 @@ def read_journal(path: Path, *, journal: str) -> Iterator[dict[str, Any]]:
     Of a finished run exactly what `done` covers, its hash verified; of any other run all whole lines.
     Raises DamagedError with file and line.
     """
-    yield from decode(_covered(path, journal=journal), path=path / f"{journal}.jsonl")
+    yield from decode(_covered(path, journal=journal)[0], path=path / f"{journal}.jsonl")
 
 
 def verified_lines(path: Path, *, journal: str) -> bytes:
     """What `read_journal` reads as it stands in the file, without its first line."""
-    data = _covered(path, journal=journal)
-    if (path / "done").exists():
+    data, finished = _covered(path, journal=journal)
+    if finished:
         first, _, rest = data.partition(b"\n")
         list(decode(first + b"\n", path=path / f"{journal}.jsonl"))  # Its schema; its hash covers the rest.
         return rest
@@ -104,20 +104,23 @@ def verified_lines(path: Path, *, journal: str) -> bytes:
     return data[data.find(b"\n") + 1 : data.rfind(b"\n") + 1]
 
 
-def _covered(path: Path, *, journal: str) -> bytes:
-    """The bytes of a journal that count; DamagedError where those of a finished run are not all there."""
+def _covered(path: Path, *, journal: str) -> tuple[bytes, bool]:
+    """The bytes of a journal that count, and whether its run is finished.
+
+    DamagedError where those of a finished run are not all there.
+    """
     file = path / f"{journal}.jsonl"
+    position = final_position(path)  # First: measurements may be added meanwhile, the position after them.
     data = file.read_bytes() if file.exists() else b""
-    position = final_position(path)
     if position is None:
-        return data
+        return data, False
     committed = position.files[file.name]
     data = data[: committed[0]]
     if not prefix_matches(data, committed):
         for _ in decode(data, path=file):  # names the line, where one line is bad
             pass
         raise damaged(file)
-    return data
+    return data, True
 
 
 _NAMED = re.compile(rb'^\{"step":([0-9]+),"tokens":[0-9]+,"probe":"([^"\\]*)"', re.MULTILINE)
@@ -265,7 +268,8 @@ class RunFolder:
         Raises RunFolderError where a later attempt has taken the folder over (a lock can fail on a
         network file system); this one then must stop.
         """
-        newest = _attempts(self.path)[-1]
+        with storage_errors(self.path):
+            newest = max(_attempts(self.path), default=self.attempt)
         if newest != self.attempt:
             raise RunFolderError(
                 f"{self.path}: attempt {newest} has taken over; attempt {self.attempt} stops"
@@ -355,14 +359,14 @@ def check_run(path: Path, *, fingerprint: str) -> None:
 
 
 def _attempts(path: Path) -> list[int]:
-    return sorted(int(file.stem) for file in (path / "attempts").glob("*.json"))
+    return [int(file.stem) for file in (path / "attempts").glob("*.json") if file.stem.isdecimal()]
 
 
 def _new_attempt(path: Path) -> int:
     """The next attempt's number, taken by creating its file, which nobody else then can."""
     with storage_errors(path):
         (path / "attempts").mkdir(exist_ok=True)
-    attempt = (_attempts(path) or [0])[-1]
+        attempt = max(_attempts(path), default=0)
     while True:
         attempt += 1
         name = path / "attempts" / f"{attempt:04d}.json"

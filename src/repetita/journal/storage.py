@@ -4,8 +4,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,7 +20,12 @@ MARKER = "repetita.json"
 WAITS = (1.0, 4.0)
 """Seconds before each further try of what the store did not answer; its own library has tried before."""
 BLOCK = 1 << 20
+PATIENCE = 60.0
+"""After so many seconds it is not tried again: a network that is gone without a word is long in saying so."""
+BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_ODD = (errno.EINVAL, errno.ENOSYS)
+"""What a store says that does not know how to create exclusively, or has its own way to say that one was."""
 
 _Answer = TypeVar("_Answer")
 
@@ -71,11 +78,16 @@ class Storage:
 
         def find() -> dict[str, Any]:
             self._files.invalidate_cache()
-            found: dict[str, Any] = self._files.find(where, detail=True)
+            # Otherwise a folder that cannot be read is an empty one.
+            strict = {"on_error": _unless_gone} if self._is_folder else {}
+            found: dict[str, Any] = self._files.find(where, detail=True, **strict)
             return found
 
         prefix = f"{where}/"
-        listed = self._tried(find).items()
+        try:
+            listed = self._tried(find).items()
+        except FileNotFoundError as error:
+            raise self._refused(_lacking(error)) from None
         return {
             name.removeprefix(prefix): int(entry["size"]) for name, entry in listed if name.startswith(prefix)
         }
@@ -116,13 +128,17 @@ class Storage:
             to.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._tried(lambda: self._files.get_file(self._at(name), str(temporary)))
-            with temporary.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise DamagedError(f"{self.url}/{name} does not match its recorded hash; delete it there")
-                os.fsync(file.fileno())
-            temporary.replace(to)
+            with storage_errors(to):
+                with temporary.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    os.fsync(file.fileno())
+                if digest == sha256:
+                    temporary.replace(to)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if digest != sha256:
+            raise DamagedError(f"{self.url}/{name} does not match its recorded hash; delete it there")
 
     def remove(self, names: Iterable[str]) -> None:
         """Takes objects away in this order; some may be gone already."""
@@ -137,7 +153,8 @@ class Storage:
 
     def _tried(self, call: Callable[[], _Answer], *, writes: bool = False) -> _Answer:
         """What the store answers, asked again a few times where it does not."""
-        for wait in (*WAITS, None):
+        began = time.monotonic()
+        for tries, wait in enumerate((*WAITS, None), start=1):
             try:
                 return call()
             except FileExistsError:
@@ -145,9 +162,7 @@ class Storage:
             except FileNotFoundError as error:
                 if not writes:
                     raise
-                raise self._refused(
-                    f"there is no such bucket or folder ({first_line(error)}); make it"
-                ) from None
+                raise self._refused(_lacking(error)) from None
             except PermissionError as error:
                 raise self._refused(
                     f"access is not permitted ({first_line(error)}); set credentials in the environment that "
@@ -159,15 +174,17 @@ class Storage:
             except Exception as error:  # noqa: BLE001 - Each store has its own exceptions.
                 if getattr(error, "errno", None) in _FULL:
                     raise self._refused(f"{first_line(error)} on this machine; free space there") from None
-                if "Credentials" in type(error).__name__:
+                if "Credentials" in type(error).__name__ or "Profile" in type(error).__name__:
                     raise self._refused(
-                        "no credentials were found; set those of the store in the environment (for S3: "
-                        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
+                        f"no credentials were found ({first_line(error)}); set those of the store in the "
+                        f"environment (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
                     ) from None
-                if wait is None:
+                if isinstance(error, NotImplementedError):
+                    raise self._refused("it cannot be written to; give an object store or a folder") from None
+                if wait is None or time.monotonic() - began > PATIENCE:
                     raise self._refused(
-                        f"no answer in {len(WAITS) + 1} tries ({first_line(error)}); look at the network and "
-                        f"the endpoint, and run the same command again"
+                        f"no answer in {tries} tries ({first_line(error)}); look at the network, the "
+                        f"endpoint and the region, and run the same command again"
                     ) from None
                 time.sleep(wait)
         raise AssertionError
@@ -185,13 +202,21 @@ def _file_system(url: str) -> tuple[Any, str]:
             f"--storage {shown}: leave credentials and options out of the URL, which is written "
             f"down; set them in the environment"
         )
-    if not mark or not protocol or not rest or "::" in url:
+    if not mark or not protocol or not rest.strip("/") or "::" in url:
         raise SpecError(f"--storage {url} is no URL; write one such as s3://BUCKET/FOLDER or file:///FOLDER")
+    if protocol in ("file", "local") and not rest.startswith("/"):
+        raise SpecError(
+            f"--storage {url}: each process would look below its own folder; write file:///FOLDER"
+        )
+    if protocol in BUCKETS and rest.startswith("/"):
+        raise SpecError(f"--storage {url} names no bucket; write {protocol}://BUCKET/FOLDER")
+    # In a listing two slashes can be another place than in a name.
+    url = f"{protocol}://{re.sub('/+', '/', rest)}"
     import fsspec
     from fsspec.registry import known_implementations as known
 
     if protocol not in {*known, *fsspec.available_protocols()}:
-        common = ("s3", "gs", "az", "abfs", "file", "memory", "sftp", "hdfs")
+        common = ("s3", "gs", "az", "abfs", "file")
         raise SpecError(f"--storage {url}: no protocol is named '{protocol}'; {nearest(protocol, common)}")
     options = {"auto_mkdir": True} if protocol in ("file", "local") else {}
     try:
@@ -203,6 +228,8 @@ def _file_system(url: str) -> tuple[Any, str]:
         ) from None
     except Exception as error:  # noqa: BLE001 - Whatever a file system says of options and credentials.
         raise StorageError(f"cannot use {url}: {first_line(error)}; set the store's environment") from None
+    if protocol in ("s3", "s3a"):  # Where nothing answers it waits seven minutes otherwise, and three times.
+        files.retries = 2
     return files, base
 
 
@@ -210,18 +237,28 @@ def _pipe(files: Any, where: str, *, data: bytes, new: bool) -> None:
     """Writes an object, where it is to be `new` by exclusive create if the store has that."""
     try:
         files.pipe_file(where, data, **({"mode": "create"} if new else {}))
-    except (TypeError, NotImplementedError):
-        if not new:
+    except (TypeError, NotImplementedError, OSError) as error:
+        if not new or (isinstance(error, OSError) and error.errno not in _ODD):
             raise
         if files.exists(where):
             raise FileExistsError(where) from None
         files.pipe_file(where, data)
 
 
+def _lacking(error: FileNotFoundError) -> str:
+    return f"there is no such bucket or folder ({first_line(error)}); make it"
+
+
+def _unless_gone(error: OSError) -> None:
+    """What is gone since it was listed is no error."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def _package(implementation: str) -> str:
     """The package of an implementation of fsspec's, such as gcsfs."""
     top = implementation.partition(".")[0]
-    return "fsspec[full]" if top == "fsspec" else top
+    return "'fsspec[full]'" if top == "fsspec" else top
 
 
 def _blocks(file: Path) -> Iterable[bytes]:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from typing import NamedTuple
 
+from repetita.errors import DamagedError
 from repetita.journal.shelf import SHORT, Shelf
 
 _NAME = re.compile(r"(\d+)-([0-9a-f]*)\.(\d+)-([0-9a-f]+)")
@@ -46,6 +47,20 @@ def chain(shelf: Shelf, *, journal: str, end: tuple[int, str]) -> list[str] | No
         found.append(part.name(journal))
         stop, after = part.start, part.before
     return found[::-1]
+
+
+def read(shelf: Shelf, *, journal: str, end: tuple[int, str]) -> bytes:
+    """A journal to this length and SHA-256; FileNotFoundError where a part is missing, and DamagedError."""
+    names = chain(shelf, journal=journal, end=end)
+    if names is None:
+        raise FileNotFoundError(journal)
+    data = b"".join(shelf.get(part) for part in names)
+    if len(data) != end[0] or hashlib.sha256(data).hexdigest() != end[1]:
+        raise DamagedError(
+            f"{shelf.storage.url}/{shelf.name}/{journal} is not as it was written; delete {shelf.name} there "
+            f"and run again"
+        )
+    return data
 
 
 def add(shelf: Shelf, data: bytes, *, journal: str, as_one: bool = False) -> None:

@@ -5,18 +5,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from repetita.errors import DamagedError, RunBusy, StorageError
+from repetita.errors import DamagedError, RunBusy, RunFolderError, StorageError, UserError
 from repetita.journal import stored_journal
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.folder import check_run, final_position, prefix_matches
 from repetita.journal.hashed_json import damaged, parse_json
 from repetita.journal.shelf import Shelf, hashed
 from repetita.journal.storage import Storage
+from repetita.journal.stored_rows import bring_rows
 from repetita.spec import fingerprint
 
 POSITION, OPTIMIZER = "position.json", "optimizer.safetensors"
@@ -31,6 +33,10 @@ _OPTIMIZER = re.compile(r"checkpoints/(\d{8,})/optimizer\.safetensors\.\w+")
 _FILE = re.compile(r"(items/)?\w[\w.-]*")
 READS = 3
 """How often a run is read whose writer replaces it meanwhile."""
+PAUSES = 9.0
+"""How much longer a run goes on before it asks a storage again than it waited for it in vain."""
+
+_Answer = TypeVar("_Answer")
 
 Covered = Mapping[str, tuple[int, str]]
 """Length and SHA-256 of journals and items, as a `JournalPosition` has them."""
@@ -40,13 +46,14 @@ class _State(NamedTuple):
     """How far a run is, here or in the storage."""
 
     rank: tuple[int, int, int]
-    """2: done, bytes of its measurements; 1: newest checkpoint to resume from, whether it failed there."""
+    """2: done; 1: newest checkpoint to resume from, whether it failed there."""
     covered: Covered
     end: tuple[str, bytes] | None = None
     """The file that says how it ended."""
 
 
 NOWHERE = _State((0, 0, 0), {})
+DONE = (2, 0, 0)
 
 
 class StoredRun:
@@ -59,12 +66,14 @@ class StoredRun:
     run writes each journal as one.
 
     There are no locks. Whoever goes on with a run takes the next attempt number, and the attempt before it
-    stops at its next push with RunFolderError. Until then both compute, and neither harms the other.
+    stops at its next push with RunFolderError. Until then both compute, and neither harms the other. What
+    several machines measure of a run that is done is brought together, here and there.
     """
 
     def __init__(self, storage: Storage, *, path: Path) -> None:
         self.path = path
         self._shelf = Shelf(storage, name=f"{RUNS}/{path.name}")
+        self._silent_until = 0.0
 
     def take(self) -> None:
         """Takes a run that was begun and is not done from whoever writes it."""
@@ -72,31 +81,52 @@ class StoredRun:
         if "run.json" in there and "done" not in there:
             self._shelf.take()
 
-    def pull(self, *, checkpoints: bool = True) -> None:
+    def pull(self, *, checkpoints: bool = True) -> bool:
         """Brings the folder to the state in the storage where that is farther, every byte verified.
 
-        Without `checkpoints` only what tables and pages read. Raises RunFolderError where another process
-        writes the folder or it holds another run, StorageError, and DamagedError.
+        Without `checkpoints` only what tables and pages read. True where the run is done here, and the
+        storage lacks that or a measurement. Raises RunFolderError where another process writes the folder or
+        it holds another run, StorageError, and DamagedError.
         """
-        for reads in range(READS):
-            try:
-                return _pull(self._shelf, path=self.path, checkpoints=checkpoints)
-            except FileNotFoundError as error:
-                self._shelf.look_again()  # Its writer has replaced it by something newer.
-                lacking = error
-                if reads + 1 < READS:
-                    continue
-        raise StorageError(
-            f"{self._shelf.storage.url}: {self.path.name} lacks {lacking}, or changes while it is read; run "
-            f"the same command again"
+        return self._steadily(
+            lambda: _pull(self._shelf, path=self.path, checkpoints=checkpoints), raises=DamagedError
         )
 
     def push(self) -> None:
         """Writes what the storage lacks of the folder's checkpoints and end; removes what was pruned here.
 
         Raises RunFolderError where a later attempt has taken the run, StorageError where the storage refuses;
-        what was written by then stays, and the next push goes on from there.
+        what was written by then stays, and the next push goes on from there. A run that goes on does not
+        wait each time for a storage that is long in refusing: it is then not asked for some while.
         """
+        began = time.monotonic()
+        ended = any((self.path / how).exists() for how in ENDS)
+        if not ended and began < self._silent_until:
+            raise StorageError(
+                f"{self._shelf.storage.url} did not answer a while ago; it is asked again later"
+            )
+        try:
+            self._steadily(self._push, raises=StorageError)
+        except StorageError:
+            now = time.monotonic()
+            self._silent_until = now + PAUSES * (now - began)
+            raise
+
+    def _steadily(self, call: Callable[[], _Answer], *, raises: type[UserError]) -> _Answer:
+        """What a call answers, made again where the run's other writer replaces what it reads."""
+        lacking = FileNotFoundError()
+        for _ in range(READS):
+            try:
+                return call()
+            except FileNotFoundError as error:
+                self._shelf.look_again()
+                lacking = error
+        raise raises(
+            f"{self._shelf.storage.url}: {self.path.name} lacks {lacking}, or changes while it is read; run "
+            f"the same command again"
+        )
+
+    def _push(self) -> None:
         shelf, path = self._shelf, self.path
         shelf.claim.check()
         if "run.json" not in shelf.there:
@@ -138,13 +168,33 @@ def _push_checkpoint(shelf: Shelf, *, path: Path, step: int) -> bool:
 def _push_end(shelf: Shelf, *, path: Path, how: str) -> None:
     """Writes how a run ended; of one that is done each journal as one object, in place of its parts."""
     said = (path / how).read_bytes()
+    added = how == "done" and how in shelf.there and not shelf.says(how, said)
+    if added:
+        # Another machine has, too. What it adds from here on waits for this one, or this one for it.
+        shelf.take()
+        with _alone(path):
+            if not bring_rows(shelf, _covered(shelf, how, said=shelf.get(how)), path=path):
+                return
+        said = (path / how).read_bytes()
     covered: Covered = json.loads(said)["journal"]
     if not shelf.says(how, said):
         _push_covered(shelf, covered, path=path, as_one=how == "done")
+        if added:
+            _wait_for_other(shelf)
         shelf.say(how, said)
+        if added:
+            _wait_for_other(shelf)
     for journal in (name for name in covered if how == "done" and not name.startswith("items/")):
         whole = stored_journal.whole(covered[journal]).name(journal)
         shelf.remove(name for name in shelf.below(journal) if name != whole)
+
+
+def _wait_for_other(shelf: Shelf) -> None:
+    """Raises RunBusy where another machine began to add to the run after this one did."""
+    try:
+        shelf.claim.check()
+    except RunFolderError as error:
+        raise RunBusy(str(error)) from None
 
 
 def _push_covered(shelf: Shelf, covered: Covered, *, path: Path, as_one: bool = False) -> None:
@@ -168,10 +218,10 @@ def _prune(shelf: Shelf, *, here: Iterable[int]) -> None:
             shelf.remove(sorted(names, key=lambda name: not name.endswith(POSITION)))
 
 
-def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
+def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> bool:
     there = dict(shelf.there)
     if "run.json" not in there:
-        return
+        return (path / "done").exists()
     header = shelf.get("run.json")
     name = _read(shelf, "run.json", said=header, needs="fingerprint")["fingerprint"]
     with _alone(path):
@@ -179,10 +229,14 @@ def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
             write_atomic(path / "run.json", header)
         check_run(path, fingerprint=name)
         stored, here = _state(shelf, resumable=checkpoints), _state_here(path)
-        farther = stored.rank > here.rank
+        farther, lags = stored.rank > here.rank, stored.rank < here.rank == DONE
         if farther:
             _pull_covered(shelf, stored.covered, path=path)
+        elif stored.end and stored.rank == DONE and stored.end[1] != (path / "done").read_bytes():
+            lags = bring_rows(shelf, stored.covered, path=path)
         if checkpoints and stored.rank >= here.rank:
+            for left in path.glob("checkpoints/.*.tmp"):  # By a process that was killed.
+                shutil.rmtree(left, ignore_errors=True)
             for step in _useful(shelf):
                 _pull_checkpoint(shelf, f"{_checkpoint(step)}/{POSITION}", path=path, replace=farther)
         for name in there:
@@ -192,6 +246,7 @@ def _pull(shelf: Shelf, *, path: Path, checkpoints: bool) -> None:
             (path / "failed").unlink(missing_ok=True)
             if stored.end:
                 write_atomic(path / stored.end[0], stored.end[1])
+    return lags
 
 
 def _state(shelf: Shelf, *, resumable: bool) -> _State:
@@ -200,18 +255,22 @@ def _state(shelf: Shelf, *, resumable: bool) -> _State:
     for how in ENDS:
         if how in shelf.there:
             said = shelf.get(how)
-            covered: Covered = _read(shelf, how, said=said, needs="journal")["journal"]
-            if not all(map(_FILE.fullmatch, covered)):
-                raise _damaged(shelf, how)
-            rank = (
-                (2, covered["measurements.jsonl"][0], 0) if how == "done" else (1, max(steps, default=0), 1)
-            )
+            covered = _covered(shelf, how, said=said)
+            rank = DONE if how == "done" else (1, max(steps, default=0), 1)
             return _State(rank, covered, (how, said))
     for step in reversed(steps if resumable else ()):
         position = _parsed(shelf.get(f"{_checkpoint(step)}/{POSITION}"))
         if position and all(_is_there(shelf, name, end) for name, end in position["journal"].items()):
             return _State((1, step, 0), position["journal"])
     return NOWHERE
+
+
+def _covered(shelf: Shelf, how: str, *, said: bytes) -> Covered:
+    """What the object that says how a run ended covers."""
+    covered: Covered = _read(shelf, how, said=said, needs="journal")["journal"]
+    if not all(map(_FILE.fullmatch, covered)):
+        raise _damaged(shelf, how)
+    return covered
 
 
 def _read(shelf: Shelf, name: str, *, said: bytes, needs: str) -> dict[str, Any]:
@@ -235,7 +294,7 @@ def _is_there(shelf: Shelf, name: str, end: tuple[int, str]) -> bool:
 def _state_here(path: Path) -> _State:
     done = final_position(path)
     if done is not None:
-        return _State((2, done.files["measurements.jsonl"][0], 0), done.files)
+        return _State(DONE, done.files)
     steps = [step for step in _steps_here(path) if (path / _checkpoint(step) / OPTIMIZER).exists()]
     return _State((1, max(steps), int((path / "failed").exists())), {}) if steps else NOWHERE
 
@@ -248,16 +307,7 @@ def _pull_covered(shelf: Shelf, covered: Covered, *, path: Path) -> None:
             continue
         if _matches(path / name, (length, digest)) and (path / name).stat().st_size == length:
             continue
-        chain = stored_journal.chain(shelf, journal=name, end=(length, digest))
-        if chain is None:
-            raise FileNotFoundError(name)
-        data = b"".join(shelf.get(part) for part in chain)
-        if not prefix_matches(data, (length, digest)):
-            raise DamagedError(
-                f"{shelf.storage.url}/{shelf.name}/{name} is not as it was written; delete {shelf.name} "
-                f"there and run again"
-            )
-        write_atomic(path / name, data)
+        write_atomic(path / name, stored_journal.read(shelf, journal=name, end=(length, digest)))
 
 
 def _pull_checkpoint(shelf: Shelf, name: str, *, path: Path, replace: bool) -> None:
@@ -271,18 +321,18 @@ def _pull_checkpoint(shelf: Shelf, name: str, *, path: Path, replace: bool) -> N
         if position is None or (here.exists() and (not replace or here.read_bytes() == said)):
             return
         hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(hidden, ignore_errors=True)  # Of a process killed at this, with the same number.
         try:
             for file, digest in position["files"].items():
                 shelf.download(f"{Path(name).parent.as_posix()}/{file}", to=hidden / file, digest=digest)
             write_atomic(hidden / POSITION, said)
             with storage_errors(folder):
-                if folder.exists():
-                    shutil.rmtree(folder)
+                if folder.exists():  # At once, by renaming: half a checkpoint would be taken for one.
+                    folder.rename(hidden.with_suffix(".old.tmp"))
                 hidden.rename(folder)
                 sync_folder(folder.parent)
         finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+            for left in (hidden, hidden.with_suffix(".old.tmp")):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
