@@ -171,15 +171,16 @@ def test_killed_and_resumed_on_another_world(
 def test_a_stop_signal_to_one_of_them_stops_all(
     tmp_path: Path, spec: Make, corpus: Corpus, probe: Callable[..., Due]
 ) -> None:
+    """And the run goes on to the bits of one that never stopped: three could add up in several orders."""
     pids = tmp_path / "pids"
     due = killing(whom=1, at=4, pids=pids, signals=signal.SIGTERM)
     given: dict[str, Any] = {"corpus": corpus, "root": tmp_path / "out"}
-    ended = together(spec(), 2, "ddp", at_start=known(pids), probes=[due], **given)
+    ended = together(spec(), 3, "ddp", at_start=known(pids), probes=[due], **given)
     assert ended.error == "RunStopped: stopped by SIGTERM at step 5 of 12; run it again to continue"
-    assert ended.codes == [143, 143]
-    path = together(spec(), 2, "ddp", probes=[probe(12)], **given).path
+    assert ended.codes == [143] * 3
+    path = together(spec(), 3, "ddp", probes=[probe(12)], **given).path
     assert path is not None and folder.status(path) == "done"
-    straight = together(spec(), 2, "ddp", corpus=corpus, root=tmp_path / "straight", probes=[probe(12)]).path
+    straight = together(spec(), 3, "ddp", corpus=corpus, root=tmp_path / "straight", probes=[probe(12)]).path
     assert straight is not None and weights(straight, 12) == weights(path, 12)
 
 
@@ -187,9 +188,12 @@ def test_the_kind_is_chosen_by_memory(spec: Make, monkeypatch: pytest.MonkeyPatc
     team = TeamOnPaper(Place(0, 2, 0, 2), "auto", "cpu")
     large = spec(model=MODEL.edit(n_layer=8, d_model=256, n_head=4))
     options = Options(team=team)  # type: ignore[arg-type]
-    bytes_of = parallel.ddp_bytes(large, rows=2, dtype="float32")
+    bytes_of = parallel.ddp_bytes(large, rows=2, options=options)
     assert bytes_of > 20 * count(large.model).total
-    assert parallel.ddp_bytes(large, rows=2, dtype="bfloat16") < bytes_of
+    for less in ({"dtype": "bfloat16"}, {"recompute": True}):
+        assert parallel.ddp_bytes(large, rows=512, options=options._replace(**less)) < parallel.ddp_bytes(
+            large, rows=512, options=options
+        )
     monkeypatch.setattr(parallel, "_memory", lambda team: bytes_of / 0.9 + 1)
     assert parallel.choose(large, options=options) == "ddp"
     monkeypatch.setattr(parallel, "_memory", lambda team: bytes_of / 0.9 - 1)
@@ -197,6 +201,9 @@ def test_the_kind_is_chosen_by_memory(spec: Make, monkeypatch: pytest.MonkeyPatc
     assert parallel.choose(large, options=options._replace(team=None)) is None
     monkeypatch.undo()
     assert parallel.choose(large, options=options) == "ddp"
+    dropped = large.edit(recipe=large.recipe.edit(dropout=0.1))
+    one = Options(team=TeamOnPaper(Place(0, 1, 0, 1), "auto", "cpu"))  # type: ignore[arg-type]
+    assert parallel.choose(dropped, options=one) == "ddp"  # One process draws all masks.
 
 
 class TeamOnPaper(NamedTuple):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from repetita.corpus.sequences import Corpus, CorpusSpec
-from repetita.errors import CorpusError, RunFolderError, SpecError
+from repetita.errors import CorpusError, EngineError, RunFolderError, SpecError
 from repetita.journal import folder
 from repetita.journal.folder import RunFolder, read_journal
 from repetita.journal.records import Reading
 from repetita.model.live import LiveSubject
 from repetita.subject import Rows, Scores, Subject
-from repetita.train.loop import Due
+from repetita.train.loop import Due, train
 from repetita.train.ranks import Place, Team, joined
 from repetita.train.update import Updater
 from tests.train.conftest import Make
@@ -92,12 +92,18 @@ def test_a_full_disk_at_rank_0_ends_all(
 
 
 def test_a_process_that_sees_no_corpus_says_so(tmp_path: Path, spec: Make, corpus: Corpus) -> None:
-    def nowhere(of: CorpusSpec) -> Corpus:
-        raise CorpusError(f"no corpus of {of.source} is here")
+    """So that the third, which could open the run, does not wait for the others."""
+    ranks: list[int] = []
 
-    ended = together(spec(), 2, "ddp", corpus=corpus, root=tmp_path, open_corpus=nowhere)
-    assert ended.error == "EngineError: process 1 of 2: no corpus of synthetic is here"
-    assert ended.codes == [2, 2]
+    def nowhere(of: CorpusSpec) -> Corpus:
+        if ranks == [2]:
+            raise CorpusError(f"no corpus of {of.source} is here")
+        return corpus
+
+    how: dict[str, Any] = {"open_corpus": nowhere, "at_start": lambda team: ranks.append(team.rank)}
+    ended = together(spec(), 3, "ddp", corpus=corpus, root=tmp_path, **how)
+    assert ended.error == "EngineError: process 2 of 3: no corpus of synthetic is here"
+    assert ended.codes == [2, 2, 2]
 
 
 def test_a_probe_that_fails_in_one_process_is_an_event(
@@ -121,6 +127,19 @@ def test_a_probe_that_fails_in_one_process_is_an_event(
     (event,) = read_journal(ended.path, journal="events")
     assert event["kind"] == "probe_failed"
     assert event["message"].endswith("process 1 of 2: ValueError: no answer")
+
+
+def test_processes_that_are_gone_are_no_mistake_of_a_probe(
+    tmp_path: Path, spec: Make, corpus: Corpus
+) -> None:
+    def measure(subject: Subject) -> Iterator[Reading]:
+        raise EngineError("process 1 of 2: another process is gone")
+
+    due = Due("8" * 12, "asking", frozenset({12}), measure)
+    with pytest.raises(EngineError, match="is gone"):
+        train(spec(), corpus=corpus, root=tmp_path, probes=[due])
+    (path,) = (tmp_path / "runs").iterdir()
+    assert folder.status(path) == "unfinished"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +178,9 @@ def test_a_device_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("repetita.train.ranks.LINGER_SECONDS", 0.0)
     with pytest.raises(SpecError, match="write cuda or cpu"), joined(None, device="cuda:1"):
+        pass
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(SpecError, match="torch sees 0 CUDA devices"), joined(None, device="cuda"):
         pass
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(SpecError, match="4 processes on a machine with 2 GPUs"), joined(None, device="cuda"):

@@ -14,7 +14,9 @@ def test_share_of_the_peak(monkeypatch: pytest.MonkeyPatch, spec: Make) -> None:
     operations = flops_per_token(run.model).matmul * 4 * 16
     seconds = operations / (0.4 * 2 * 989e12)
     said = utilisation(run, seconds=[9.0, seconds, seconds], device=gpu, world=2)
-    assert said is not None and said.startswith("40.0% of the peak of 2 x NVIDIA H100 80GB HBM3 (989 TFLOP/s")
+    assert said is not None and said.startswith("40.0% of the 16-bit peak of 2 x NVIDIA H100 80GB HBM3 (")
+    wider = run.edit(model=run.model.edit(context=64))  # Rows are as short as before.
+    assert utilisation(wider, seconds=[seconds], device=gpu, world=2) == said.replace("3 steps", "1 steps")
     assert said.endswith("median of 3 steps")
     assert utilisation(run, seconds=[], device=gpu, world=2) is None
     assert utilisation(run, seconds=[1.0], device=torch.device("cpu"), world=2) is None

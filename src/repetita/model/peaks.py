@@ -22,8 +22,9 @@ DEVICES: Mapping[str, Device] = {
     "b200": Device(2250e12, 180_000_000_000),  # HGX B200 data sheet, 2024
 }
 
-_SLOWER = ("pcie", "nvl", "mig")
-"""Forms of a GPU whose peak is below that of the SXM module of the same name."""
+_SLOWER = ("pcie", "nvl")
+"""Forms of a GPU whose peak is below that of the SXM module of the same name, but for the A100, whose data
+sheet gives one peak for both."""
 
 
 def peak_of(name: str, /) -> float | None:
@@ -35,6 +36,6 @@ def peak_of(name: str, /) -> float | None:
     >>> peak_of("NVIDIA H100 PCIe")
     """
     words = name.lower().replace("-", " ").split()
-    if any(word in _SLOWER for word in words):
-        return None
-    return next((DEVICES[word].flops_per_second for word in words if word in DEVICES), None)
+    found = next((word for word in words if word in DEVICES), None)
+    slower = "mig" in words or (found != "a100" and any(word in _SLOWER for word in words))
+    return None if found is None or slower else DEVICES[found].flops_per_second

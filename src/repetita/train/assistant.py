@@ -10,7 +10,7 @@ from repetita.corpus.sequences import Corpus, CorpusSpec, compose
 from repetita.errors import EngineError, RepetitaError, TrainingDiverged, first_line
 from repetita.model import device
 from repetita.train.parallel import Opening, shared_updater
-from repetita.train.ranks import SharedStop, Team
+from repetita.train.ranks import Order, SharedStop, Team
 from repetita.train.recipe import open_ids, open_schedule
 from repetita.train.shared import SharedUpdater
 from repetita.train.update import first_model
@@ -52,12 +52,14 @@ class _Assistant(NamedTuple):
     def open(
         cls, opening: Opening, *, team: Team, open_corpus: Callable[[CorpusSpec], Corpus]
     ) -> "_Assistant | None":
-        """The same run as rank 0 has opened; None where that fails, which rank 0 then hears."""
+        """The same run as rank 0 has opened; None where that fails in any process, as rank 0 then hears."""
         spec, options = opening.spec, opening.options._replace(device=team.device)
         try:
             corpus = open_corpus(spec.corpus)
             if corpus.fingerprint != opening.corpus:
                 raise EngineError("the corpus that is found here is another one than rank 0 has")
+            if not team.place.local_rank:  # Of another machine, which may read another copy than rank 0.
+                corpus.verify()
             schedule = open_schedule(spec, corpus=corpus)
             ids = open_ids(spec, corpus=corpus, schedule=schedule)
             place = device.setup(options.device, threads=options.threads)
@@ -65,11 +67,12 @@ class _Assistant(NamedTuple):
         except Exception as error:  # noqa: BLE001
             team.agree(str(error) if isinstance(error, RepetitaError) else first_line(error))
             return None
-        team.agree(None)
+        if not team.agree(None):
+            return None
         updater = shared_updater(model, spec=spec, place=place, options=options, team=team, kind=opening.kind)
         return cls(updater, corpus, schedule, ids)
 
-    def do(self, what: str, *about: Any) -> None:
+    def do(self, what: Order, *about: Any) -> None:
         """Takes part in one thing that rank 0 has said."""
         if what != "update":
             getattr(self.updater, what)(*about)

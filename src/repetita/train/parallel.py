@@ -11,14 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from repetita.corpus.sequences import Corpus
 from repetita.errors import SpecError
 from repetita.model import device
-from repetita.model.acceleration import Dtype
 from repetita.model.adopted import Adopted
 from repetita.model.config import ModelConfig, count
 from repetita.model.loss import Objective
@@ -49,15 +46,20 @@ class Opening(NamedTuple):
     options: Options
 
 
-def ddp_bytes(spec: RunSpec, *, rows: int, dtype: Dtype) -> int:
+def ddp_bytes(spec: RunSpec, *, rows: int, options: Options) -> int:
     """Memory that a process takes under DDP for passes of so many rows, in bytes, about.
 
-    State, and activations as in `study.accelerators.memory_per_gpu`.
+    State, and activations as in `study.accelerators.memory_per_gpu`; of layers that are computed again what
+    goes into each, and all of one.
     """
-    model, width = spec.model, 2 if dtype == "bfloat16" else 4
+    model, narrow = spec.model, options.dtype == "bfloat16"
+    width = 2 if narrow else 4
     layer = 14 * model.d_model + 3 * (model.mlp_width if isinstance(model, ModelConfig) else model.d_mlp)
-    kept = rows * spec.corpus.length * model.n_layer * layer * width
-    return STATE_BYTES * count(model).total + kept
+    layers = model.n_layer * layer * width
+    if options.recompute:
+        layers = layer * width + model.n_layer * model.d_model * 4
+    state = STATE_BYTES + (2 if narrow else 0)  # Autocast keeps what it has rounded.
+    return state * count(model).total + rows * spec.corpus.length * layers
 
 
 def choose(spec: RunSpec, *, options: Options) -> Kind | None:
@@ -73,7 +75,7 @@ def choose(spec: RunSpec, *, options: Options) -> Kind | None:
             f"{team.world} processes for batches of {spec.batch_size} sequences leave some without any; "
             f"start at most {spec.batch_size}"
         )
-    if spec.recipe.dropout:
+    if spec.recipe.dropout and team.world > 1:
         raise SpecError(
             f"dropout {spec.recipe.dropout} draws its masks for the whole batch in one process, and several "
             f"would draw others; train this run in one, or with dropout 0"
@@ -87,7 +89,7 @@ def choose(spec: RunSpec, *, options: Options) -> Kind | None:
     if team.parallel != "auto":
         return team.parallel
     rows = -(-spec.batch_size // team.world)
-    needed = ddp_bytes(spec, rows=min(options.micro_batch or rows, rows), dtype=options.dtype)
+    needed = ddp_bytes(spec, rows=min(options.micro_batch or rows, rows), options=options)
     return "ddp" if adopted or needed <= USABLE * _memory(team) else "fsdp2"
 
 
@@ -129,12 +131,15 @@ def shared_updater(
     with team.together():
         if kind == "ddp":
             part = _alone(model, spec=spec, place=place, options=options)
-            unused = isinstance(model, Adopted)
             # Rotary tables and the like are the same everywhere; newer torch names it anew.
             names = ("forward_sync_buffers", "broadcast_buffers")
             known = inspect.signature(DistributedDataParallel.__init__).parameters
             buffers: dict[str, Any] = {next(name for name in names if name in known): False}
-            compute = DistributedDataParallel(Step(model), find_unused_parameters=unused, **buffers)
+            # Torch then leaves gradients in the buckets where it put them at first. Moved after the first
+            # update, three processes or more add them up in another order, and a run that goes on would
+            # differ from one that never stopped.
+            kept: dict[str, Any] = {"find_unused_parameters": True}
+            compute = DistributedDataParallel(Step(model), **buffers, **kept)
             return SharedUpdater(replace(part, compute=compute, team=team), team=team)
         assert isinstance(model, Transformer)
         _shard(model, team=team)
@@ -151,6 +156,9 @@ class Step(nn.Module):
         super().__init__()
         self.parameters_of = model.module if isinstance(model, Adopted) else model
         self._model = [model]  # In a list, so that its parameters are not named twice.
+        _, weight = next(iter(model.named_parameters()))
+        # Nothing reads it: torch warns where it is to look for such parameters and there is none.
+        self.unread = nn.Parameter(weight.new_zeros(1))
 
     def forward(self, tokens_BL: Tensor, **read: Any) -> Objective:
         """See `update.objective_of`."""
@@ -167,6 +175,10 @@ def _shard(model: Transformer, *, team: Team) -> None:
 
     They are gathered in float32, so that norms see what one process would; autocast rounds them afterwards.
     """
+    # Imported here, for it takes a worker that shares nothing as long as a third of torch itself.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     mesh = init_device_mesh(torch.device(team.device).type, (team.world,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)

@@ -10,22 +10,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
-from torch._C._distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from repetita.errors import EngineError, RepetitaError, SpecError, TrainingDiverged, first_line, nearest
+from repetita.model.device import present
 from repetita.model.memory import out_of_memory
 from repetita.train.stopping import StopRequests
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 log = logging.getLogger(__name__)
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
+
+Order = Literal["open", "update", "weights", "optimizer_state", "take", "subject", "ask", "end"]
+"""All that rank 0 can say; each is a thing that all processes then do at the same time."""
 
 JOIN = timedelta(minutes=5)
 """How long the processes wait for each other at the start."""
@@ -71,7 +76,7 @@ class Team:
     inside a collective operation. Each process watches the store and ends when that is said.
     """
 
-    def __init__(self, place: Place, *, parallel: Parallel, device: str, store: Store) -> None:
+    def __init__(self, place: Place, *, parallel: Parallel, device: str, store: "Store") -> None:
         self.place, self.parallel, self.device = place, parallel, device
         self.rank, self.world = place.rank, place.world
         self.backend = "nccl" if device.startswith("cuda") else "gloo"
@@ -81,7 +86,7 @@ class Team:
         self.ended = threading.Event()
         distributed.init_process_group(
             f"cpu:gloo,cuda:{self.backend}" if self.backend == "nccl" else "gloo",
-            store=PrefixStore("groups", store),
+            store=distributed.PrefixStore("groups", store),  # type: ignore[attr-defined]
             rank=place.rank,
             world_size=place.world,
             timeout=COLLECTIVE,
@@ -94,13 +99,13 @@ class Team:
         """This process's part of n things; parts differ by one at most."""
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
-    def lead(self, what: str, *about: object) -> None:
+    def lead(self, what: Order, *about: object) -> None:
         """Rank 0 says what all do next; in the others it does nothing, for they are told already."""
         if not self.rank:
             with self.together():
                 distributed.broadcast_object_list([(what, about)], src=0, group=self.control)
 
-    def follow(self) -> tuple[str, tuple[Any, ...]]:
+    def follow(self) -> tuple[Order, tuple[Any, ...]]:
         """Waits for what rank 0 says."""
         order: list[Any] = [None]
         distributed.broadcast_object_list(order, src=0, group=self.control)
@@ -118,12 +123,17 @@ class Team:
         distributed.all_reduce(tensor, group=self.control)
         return tensor.numpy()
 
-    def agree(self, failure: str | None) -> None:
-        """Raises EngineError at rank 0 where a process that is still able to say so has failed."""
-        failures = self.gather(failure)
+    def agree(self, failure: str | None) -> bool:
+        """Whether no process has failed that can still say so; rank 0 raises EngineError where one has.
+
+        All hear of it: those that went on would wait for one that does not come.
+        """
+        failures: list[str | None] = [None] * self.world
+        distributed.all_gather_object(failures, failure, group=self.control)
         for rank, said in enumerate(failures):
-            if said is not None:
+            if said is not None and not self.rank:
                 raise EngineError(f"process {rank} of {self.world}: {said}")
+        return not any(failures)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -247,6 +257,8 @@ def _join(place: Place, *, parallel: Parallel, device: str) -> Team:
         if not distributed.is_nccl_available():
             raise SpecError("this torch cannot connect GPUs (it has no NCCL); install a build of it that has")
         torch.cuda.set_device(device)
+    from torch.distributed.rendezvous import rendezvous
+
     try:
         store, _, _ = next(rendezvous("env://", place.rank, place.world, timeout=JOIN))
         store.set_timeout(JOIN)
@@ -267,7 +279,9 @@ def _own_device(device: str, place: Place) -> str:
         )
     if device.startswith(("cuda:", "mps")) and place.local_world > 1:
         raise SpecError(f"device '{device}' is one, and the processes here are several; write cuda or cpu")
-    return f"cuda:{place.local_rank}" if device == "cuda" else device
+    own = f"cuda:{place.local_rank}" if device == "cuda" else device
+    present(own)
+    return own
 
 
 class SharedStop(StopRequests):

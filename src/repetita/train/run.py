@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from repetita.corpus.document_ids import RunIds
 from repetita.corpus.schedule import Schedule
 from repetita.corpus.sequences import Corpus
-from repetita.errors import DamagedError, RunFolderError, SpecError, StorageError
+from repetita.errors import DamagedError, EngineError, RunFolderError, SpecError, StorageError
 from repetita.journal.folder import Key, RunFolder, check_run, measured, read_header, read_journal
 from repetita.journal.records import Event, Reading, StepRecord
 from repetita.model import checkpoint, device
@@ -298,7 +298,7 @@ def write_what_it_says(
         folder.write_measurements(
             readings, step=step, tokens=tokens, tokens_total=tokens_total, probe=probe.fingerprint
         )
-    except StorageError:
+    except (StorageError, EngineError):  # The disk, or the processes of the run, and not the probe.
         raise
     except Exception as error:  # noqa: BLE001
         message = f"{probe.name} ({probe.fingerprint}): {type(error).__name__}: {error}"

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from repetita.train.optimizer import MOMENTS, STEP, Trainable
 from repetita.train.recipe import Recipe
@@ -16,6 +15,8 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool, device: str | None = Non
 
     They lie where the parts do, or on `device`. Without `keep` none is kept: only one process writes a file.
     """
+    from torch.distributed.tensor import DTensor  # As in `parallel`, not where nothing is shared.
+
     found = {}
     for name, tensor in tensors.items():
         full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach().clone()
@@ -27,6 +28,8 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool, device: str | None = Non
 @torch.no_grad()
 def fill(tensors: Mapping[str, Tensor], *, values: Mapping[str, Tensor] | None) -> None:
     """Writes whole values, which rank 0 alone has, into the tensors of all processes; all must call it."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     for name, tensor in tensors.items():
         place = tensor.to_local().device if isinstance(tensor, DTensor) else tensor.device
         if values is None:
@@ -106,4 +109,6 @@ class ShardedOptimizer:
 
 
 def _local(tensor: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor
+
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

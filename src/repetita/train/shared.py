@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from repetita.corpus.schedule import Batch
-from repetita.errors import EngineError, RepetitaError, first_line
+from repetita.errors import RepetitaError, first_line
 from repetita.journal.records import StepRecord
 from repetita.model.adopted import AdoptedSubject
 from repetita.model.live import LiveSubject, RunSubject, subject_of
@@ -108,7 +108,7 @@ class SharedUpdater:
             answers = self.team.gather((answer, failure))
         for rank, (_, said) in enumerate(answers):
             if said is not None:
-                raise EngineError(f"process {rank} of {self.team.world}: {said}")
+                raise RepetitaError(f"process {rank} of {self.team.world}: {said}")
         return [answer for answer, _ in answers]
 
     def _whole(self) -> RunSubject:

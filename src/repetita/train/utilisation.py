@@ -5,7 +5,7 @@ from statistics import median
 
 import torch
 
-from repetita.model.config import flops_per_token
+from repetita.model.config import ModelConfig, flops_per_token
 from repetita.model.peaks import peak_of
 from repetita.train.recipe import RunSpec
 
@@ -22,9 +22,11 @@ def utilisation(spec: RunSpec, *, seconds: Sequence[float], device: torch.device
     peak = peak_of(name)
     if peak is None:
         return None
-    operations = flops_per_token(spec.model).matmul * spec.batch_size * spec.corpus.length
+    model, length = spec.model, spec.corpus.length
+    read = model.edit(context=length) if isinstance(model, ModelConfig) else model
+    operations = flops_per_token(read).matmul * spec.batch_size * length
     rate = operations / median(seconds)
     return (
-        f"{rate / (peak * world):.1%} of the peak of {world} x {name} ({peak / 1e12:g} TFLOP/s each): "
+        f"{rate / (peak * world):.1%} of the 16-bit peak of {world} x {name} ({peak / 1e12:g} TFLOP/s each): "
         f"{operations / 1e12:.3g} TFLOP in {median(seconds):.3g} s, median of {len(seconds)} steps"
     )
