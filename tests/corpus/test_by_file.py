@@ -232,6 +232,12 @@ def test_a_file_that_changes_under_the_build_is_named(files: Path, monkeypatch: 
         build(files, "by", makers=here()[0])
 
 
+def test_a_node_that_does_not_see_the_parts_is_told_so(tmp_path: Path) -> None:
+    job = Job(str(tmp_path), text="x", tokenizer=str(tmp_path / "tokenizer-1.json"))
+    with pytest.raises(CorpusError, match=r"cannot read .*tokenizer-1\.json: No such file .* machines"):
+        Part.from_json(parts.make(job.as_json())).check()
+
+
 def test_progress_counts_files_and_tokens(files: Path) -> None:
     told: list[tuple[str, float]] = []
     shards = build(files, "by", makers=here()[0], progress=lambda stage, share: told.append((stage, share)))

@@ -119,3 +119,11 @@ def test_the_signature_changes_with_the_file_and_nothing_else(tmp_path: Path) ->
     assert find_source(os.path.relpath(file)).signature == before
     file.write_text("three")
     assert find_source(str(file)).signature != before
+
+
+def test_patterns_that_end_alike_keep_their_parts_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "in").mkdir(parents=True)
+        (tmp_path / name / "in" / "1.jsonl").write_text('{"text": "x"}\n')
+    patterns = ("*/in/*.jsonl", "?/*/*.jsonl")
+    assert len({find_source(f"{tmp_path}/{pattern}").place for pattern in patterns}) == 2

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from repetita.corpus import compressed
 from repetita.corpus.documents import Document, read_documents
+from repetita.corpus.json_lines import _lines
 from tests.corpus.tables import refusal
 
 LINES: list[dict[str, object]] = [
@@ -61,6 +63,22 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
     first = jsonl(LINES[:1])
     (tmp_path / "c.jsonl").write_bytes(first + b'{"text": "\xe4"}\n')
     assert f"byte {len(first) + 10} is 0xe4" in refusal(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 1 << 20])
+def test_lines_longer_than_what_is_read_at_a_time_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(compressed, "READ_BYTES", size)
+    for data in (b"", b"\n", b"a" * 50, b"a" * 15 + b"\n" + b"b" * 16 + b"\n\n" + b"c" * 99, b"a\nb\n"):
+        (tmp_path / "c.jsonl").write_bytes(data)
+        assert list(_lines(tmp_path / "c.jsonl")) == data.splitlines(keepends=True)
+
+
+def test_what_is_packed_very_small_comes_a_little_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "c.zst").write_bytes(zstandard.compress(b"a" * (128 << 20)))
+    sizes = [len(chunk) for chunk in compressed.chunks(tmp_path / "c.zst")]
+    assert sum(sizes) == 128 << 20 and max(sizes) <= 33 << 20
 
 
 @pytest.mark.parametrize("name", ["c.jsonl.gz", "c.jsonl.zst"])

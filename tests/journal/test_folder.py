@@ -125,6 +125,40 @@ def test_a_superseded_attempt_stops_at_its_next_commit(tmp_path: Path) -> None:
             run.commit()
 
 
+def test_what_else_lies_among_attempts_is_none(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        (tmp_path / "attempts" / "0001 (copy).json").touch()
+        run.commit()
+    with opened(tmp_path) as run:
+        assert run.attempt == 2
+        for file in (tmp_path / "attempts").iterdir():
+            file.unlink()
+        run.commit()
+
+
+def test_whoever_reads_while_measurements_are_added_reads_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(number: int) -> None:
+        with opened(tmp_path) as run:
+            readings = [Reading("m", "train", 0.5, 3, None, None)]
+            run.write_measurements(readings, step=number, tokens=0, probe=PROBE)
+            run.finish("done")
+
+    measure(0)
+    real = folder.final_position
+
+    def slow(path: Path) -> Any:
+        position = real(path)
+        monkeypatch.setattr(folder, "final_position", real)
+        measure(1)
+        return position
+
+    monkeypatch.setattr(folder, "final_position", slow)
+    assert folder.measured(tmp_path) == {(PROBE, 0)}
+    assert folder.measured(tmp_path) == {(PROBE, 0), (PROBE, 1)}
+
+
 def test_readings_of_a_probe_are_written_all_or_none(tmp_path: Path) -> None:
     with opened(tmp_path) as run:
         good = Reading("m", "train", 0.5, 3)

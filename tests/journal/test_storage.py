@@ -81,6 +81,10 @@ def test_a_store_that_does_not_answer_is_asked_three_times(url: str, monkeypatch
         ("simplecache::s3://key:secret@bucket", "leave credentials and options out of the URL"),
         ("key:secret@bucket/folder", "leave credentials and options out of the URL"),
         ("key:secret@s3://bucket/folder", "leave credentials and options out of the URL"),
+        ("file://relative/folder", "each process would look below its own folder; write file:///FOLDER"),
+        ("file:///", "is no URL"),
+        ("C:\\\\folder", "is no URL"),
+        ("s3:///bucket/folder", "names no bucket; write s3://BUCKET/FOLDER"),
         ("file:///proc/nowhere", "cannot use file:///proc/nowhere: .*give another folder"),
     ],
 )
@@ -88,6 +92,73 @@ def test_what_is_no_storage_is_said_in_a_sentence(wrong: str, says: str) -> None
     with pytest.raises(UserError, match=says) as caught:
         Storage.open(wrong)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_slashes_too_many_lead_to_the_same_place(tmp_path: Path) -> None:
+    Storage.open(f"file://{tmp_path}//kept/").put("a/b", b"one")
+    assert Storage.open(f"file://{tmp_path}/kept", new=False).names("a") == {"b": 3}
+    assert Storage.open(f"memory://{tmp_path.name}//x")._base == f"/{tmp_path.name}/x"
+
+
+def test_a_store_that_is_long_in_not_answering_is_asked_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Storage.open(url)
+    monkeypatch.setattr(storage, "PATIENCE", -1.0)
+
+    def silent(*_: object, **__: object) -> None:
+        raise TimeoutError("no word")
+
+    monkeypatch.setattr(at._files, "find", silent)
+    with pytest.raises(StorageError, match="no answer in 1 tries"):
+        at.names("a")
+
+
+def test_what_cannot_be_listed_is_not_taken_for_empty(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Storage.open(url)
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at._files, "find", gone)
+        with pytest.raises(StorageError, match=r"there is no such bucket or folder .*; make it"):
+            at.names("a")
+    if at._is_folder:
+
+        def forbidden(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(at._files, "ls", forbidden)
+        with pytest.raises(StorageError, match="access is not permitted"):
+            at.names("a")
+
+
+def test_a_store_with_its_own_words_for_what_is_there_creates_exclusively(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Storage.open(url)
+    pipe_file = at._files.pipe_file
+
+    def odd(path: str, value: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError(22, "At least one of the pre-conditions you specified did not hold")
+        pipe_file(path, value)
+
+    monkeypatch.setattr(at._files, "pipe_file", odd)
+    assert at.put("a", b"one", new=True) and not at.put("a", b"two", new=True)
+    assert at.get("a") == b"one"
+
+
+def test_a_disk_that_refuses_a_download_is_said(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Storage.open(url)
+    at.put("a", b"right")
+    (tmp_path / "into" / "a").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot write"):
+        at.download("a", to=tmp_path / "into" / "a", sha256=hashlib.sha256(b"right").hexdigest())
+    assert [path.name for path in (tmp_path / "into").iterdir()] == ["a"]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from repetita.study.prepare import prepare
 from repetita.study.progress import ProgressFile, Sight, read_sight
 from repetita.study.ray_task import do, look
 from repetita.study.single import train_run
-from repetita.study.stored import Kept, pull_corpora, pull_reported, push_corpora
+from repetita.study.stored import Kept, pull_corpora, pull_reported, pull_runs, push_corpora
 from repetita.study.stored_progress import StoredProgress, StoredSights
 from repetita.study.where import Where
 from tests.study.places import Place, write_study
@@ -141,6 +141,8 @@ def test_a_file_of_a_corpus_that_was_deleted_is_said_and_written_again(tmp_path:
     shards = tmp_path / "kept" / "shards"
     max(shards.iterdir(), key=lambda file: file.stat().st_size).unlink()
     there = tmp_path / "there"
+    name = next(path.name for path in (place.root / "corpora").iterdir() if path.is_dir())
+    (there / "corpora" / f".{name}.77.tmp").mkdir(parents=True)  # A process was killed at this.
     with pytest.raises(
         StorageError, match=r"lacks a file of the corpus .* run the study again where its text"
     ):
@@ -189,7 +191,7 @@ def test_a_driver_hears_through_the_storage_how_far_runs_are(
 
 
 def test_a_run_whose_end_cannot_be_pushed_is_whole_here_and_pushed_by_the_next_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     place, url = write_study(tmp_path), f"memory://{tmp_path.name}-end"
     spec = place.portion().planned[0].spec
@@ -199,11 +201,16 @@ def test_a_run_whose_end_cannot_be_pushed_is_whole_here_and_pushed_by_the_next_c
             train_run(spec, root=place.root, storage=url)
     (path,) = (place.root / "runs").iterdir()
     assert status(path) == "done"
-    assert train_run(spec, root=place.root, storage=url).trained_steps == 0
+    Kept(Storage.open(url), root=place.root).fetch([path])  # As the driver of a study does at first.
     done = train_run(spec, root=tmp_path / "b", storage=url)
     assert done.trained_steps == 0 and (done.path / "done").read_bytes() == (path / "done").read_bytes()
+    assert train_run(spec, root=place.root, storage=url).trained_steps == 0
     at = Storage.open(url)
     assert len(at.names(f"runs/{path.name}/attempts")) == 1  # Who changes nothing takes nothing.
+    at.put("runs/bad-0/run.json", b"{")
+    runs = tmp_path / "c" / "runs"
+    pull_runs(at, [runs / "bad-0", runs / path.name])
+    assert "bad-0 is left out: " in caplog.text and status(runs / path.name) == "done"
 
 
 def no_network(_: StoredRun) -> None:

@@ -43,14 +43,14 @@ class Claim:
         self._held = (number, said)
         return True
 
-    def check(self) -> None:
-        """Raises RunFolderError where another attempt has taken over from this one."""
+    def check(self, *, raises: type[RunFolderError] = RunFolderError) -> None:
+        """Raises RunFolderError, or a kind of it, where another attempt has taken over from this one."""
         if self._held is None:
             return
         number, said = self._held
         newest, what = self._newest(), f"{self._storage.url}/{self._name}"
         if newest != number or self._storage.get(_attempt(self._name, number)) != said:
-            raise RunFolderError(f"{what}: attempt {newest} has taken over and goes on; this one stops")
+            raise raises(f"{what}: attempt {newest} has taken over and goes on; this one stops")
 
     def _newest(self) -> int:
         found = map(_ATTEMPT.fullmatch, self._storage.names(f"{self._name}/attempts"))

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from repetita.errors import DamagedError, RunBusy, RunFolderError, StorageError, UserError
+from repetita.errors import DamagedError, RunBusy, StorageError, UserError
 from repetita.journal import stored_journal
 from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.folder import check_run, final_position, prefix_matches
@@ -170,31 +170,30 @@ def _push_end(shelf: Shelf, *, path: Path, how: str) -> None:
     said = (path / how).read_bytes()
     added = how == "done" and how in shelf.there and not shelf.says(how, said)
     if added:
-        # Another machine has, too. What it adds from here on waits for this one, or this one for it.
-        shelf.take()
-        with _alone(path):
-            if not bring_rows(shelf, _covered(shelf, how, said=shelf.get(how)), path=path):
-                return
+        if not _lacks(shelf, path=path):
+            return
         said = (path / how).read_bytes()
     covered: Covered = json.loads(said)["journal"]
     if not shelf.says(how, said):
         _push_covered(shelf, covered, path=path, as_one=how == "done")
         if added:
-            _wait_for_other(shelf)
+            shelf.claim.check(raises=RunBusy)
         shelf.say(how, said)
         if added:
-            _wait_for_other(shelf)
+            shelf.claim.check(raises=RunBusy)
     for journal in (name for name in covered if how == "done" and not name.startswith("items/")):
         whole = stored_journal.whole(covered[journal]).name(journal)
         shelf.remove(name for name in shelf.below(journal) if name != whole)
 
 
-def _wait_for_other(shelf: Shelf) -> None:
-    """Raises RunBusy where another machine began to add to the run after this one did."""
-    try:
-        shelf.claim.check()
-    except RunFolderError as error:
-        raise RunBusy(str(error)) from None
+def _lacks(shelf: Shelf, *, path: Path) -> bool:
+    """Whether a measurement of a run that is done is here alone; brings what is new, takes it then."""
+    with _alone(path):
+        while bring_rows(shelf, _covered(shelf, "done", said=shelf.get("done")), path=path):
+            if not shelf.claim.take():
+                return True
+            shelf.look_again()  # What was added until now.
+        return False
 
 
 def _push_covered(shelf: Shelf, covered: Covered, *, path: Path, as_one: bool = False) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from repetita.errors import StorageError
 from repetita.journal.disk import write_atomic
 from repetita.journal.storage import Storage
+from repetita.journal.stored_run import PAUSES
 from repetita.study.progress import ProgressFile, Sight
 
 TOLD_SECONDS = 10.0
@@ -53,11 +54,13 @@ class StoredSights:
 
     def refresh(self) -> None:
         """Brings what is new, unless it was asked for a moment ago."""
-        if time.monotonic() - self._looked < TOLD_SECONDS:
+        began = time.monotonic()
+        if began - self._looked < TOLD_SECONDS:
             return
         with suppress(StorageError), ThreadPoolExecutor(AT_ONCE) as threads:
             list(threads.map(self._bring, self._storage.names(_folder(self._work))))
-        self._looked = time.monotonic()
+        now = time.monotonic()
+        self._looked = now + PAUSES * (now - began)  # A storage that does not answer is not waited for long.
 
     def forget(self) -> None:
         """Takes away what was told."""
