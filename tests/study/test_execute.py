@@ -161,11 +161,11 @@ def test_the_desk_gives_trunks_first_and_retries_a_dead_worker_once(place: Place
     assert take(desk) == trunk
     assert "written by another process" in str(desk.take_back(Ended(trunk, "busy", "", log)))
     assert desk.next() is None
-    desk._not_before.clear()
+    desk._later = [(0.0, name) for _, name in desk._later]
     assert take(desk) == trunk
     assert desk.take_back(Ended(trunk, "busy", "", log)) is None, "said once"
     for _ in range(3):  # A machine that is gone says nothing of the run.
-        desk._not_before.clear()
+        desk._later = [(0.0, name) for _, name in desk._later]
         assert take(desk) == trunk
         assert "tried once more" in str(desk.take_back(Ended(trunk, "lost", "the node died", log)))
     assert take(desk) == trunk
@@ -193,3 +193,21 @@ def test_a_fork_waits_for_its_trunk_only(place: Place) -> None:
     forks = {job.fingerprint for job in needed if job.trunk == trunk}
     given = {take(desk) for _ in range(4)}
     assert forks <= given
+
+
+def test_the_desk_has_ten_thousand_runs_at_hand(place: Place) -> None:
+    prepared = place.prepared()
+    one = next(job for job in prepared.needed() if job.arms and job.trunk is None)
+    names = [f"{at:064x}" for at in range(10_000)]
+    many = prepared._replace(
+        jobs={name: one._replace(fingerprint=name) for name in names},
+        states=dict.fromkeys(names, prepared.states[one.fingerprint]),
+        costs={
+            name: prepared.costs[one.fingerprint]._replace(seconds=float(at % 100))
+            for at, name in enumerate(names)
+        },
+    )
+    desk = Desk(tuple(many.jobs.values()), prepared=many)
+    given = [str(take(desk)) for _ in names]
+    assert sorted(given) == names and take(desk) is None
+    assert [desk.seconds[name] for name in given] == sorted(desk.seconds.values(), reverse=True)

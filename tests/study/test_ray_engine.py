@@ -30,25 +30,35 @@ from tests.study.places import Place
 GENEROUS = 120.0
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A head and a second node with a core each."""
+NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "memory": 1 << 30,
+    "object_store_memory": 1 << 27,
+    "include_dashboard": False,
+}
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Any]:
+    """A cluster of one node with a core."""
     from repetita.study.ray_cluster import SETTINGS
 
     os.environ |= SETTINGS
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    node: dict[str, Any] = {
-        "num_cpus": 1,
-        "memory": 1 << 30,
-        "object_store_memory": 1 << 27,
-        "include_dashboard": False,
-    }
-    made: Any = Cluster(initialize_head=True, head_node_args=node)
-    made.second = made.add_node(**node)
+    made: Any = Cluster(initialize_head=True, head_node_args=NODE)
+    made.second = None
     yield made
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Any) -> Any:
+    """A head and a second node with a core each."""
+    if head.second not in head.worker_nodes:
+        head.second = head.add_node(**NODE)
+    return head
 
 
 def journals(root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -92,6 +102,7 @@ def both_under_way(place: Place, *, beyond: int) -> Callable[[], bool]:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) -> None:
+    place.edit("steps=2000", "steps=1000")
     here = place._replace(root=place.root.parent / "here")
     run_study(place.study, scale="long", root=here.root, processes=2)
 
@@ -106,7 +117,7 @@ def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) 
     assert all(list(path.glob("checkpoints/*/position.json")) for path in runs)
 
     killer = once(
-        both_under_way(place, beyond=300),
+        both_under_way(place, beyond=100),
         lambda: cluster.remove_node(cluster.second, allow_graceful=False),
     )
     outcome = run()

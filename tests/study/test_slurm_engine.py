@@ -22,7 +22,7 @@ from repetita.study.slurm_options import Asked
 from repetita.study.slurm_queue import Queue
 from repetita.study.slurm_task import Batch
 from tests.study import fake_slurm
-from tests.study.places import Place
+from tests.study.places import Place, do
 
 pytest.importorskip("submitit")
 
@@ -129,10 +129,10 @@ def both_under_way(place: Place, *, beyond: int) -> bool:
 
 
 def alone(place: Place, scale: str = "long") -> dict[str, list[dict[str, Any]]]:
-    """The journals of the local engine."""
-    root = place.root.parent / "here"
-    run_study(place.study, scale=scale, root=root, processes=1)
-    return journals(root)
+    """The journals of one process that does it all."""
+    here = place._replace(root=place.root.parent / "here")
+    do(here, scale=scale)
+    return journals(here.root)
 
 
 def task_of(job: str) -> int:
@@ -148,7 +148,7 @@ def test_the_local_executor_computes_what_workers_do_whatever_is_killed(
     monkeypatch.setattr(slurm_engine, "Queue", LocalQueue)
     monkeypatch.setattr(slurm_options, "check", lambda given, device, submits: None)
     monkeypatch.setattr(LocalQueue, "jobs", {})
-    place.edit("steps=2000", "steps=700")
+    place.edit("steps=2000", "steps=500")
 
     def disturb() -> None:
         first, second = LocalQueue.jobs

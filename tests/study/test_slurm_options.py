@@ -1,8 +1,10 @@
 """What is asked of Slurm: options that submitit knows, limits that follow from the plan, scripts."""
 
 import json
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from repetita.study.slurm_options import (
     LIMITS,
     MEMORY_MARGIN,
     TIME_MARGIN,
+    Asked,
     asked,
     jobs,
     options,
@@ -260,6 +263,42 @@ def test_a_stop_takes_back_jobs_that_were_not_asked_for_yet(
     assert told == [{"12_0", "12_1"}]
 
 
+@pytest.mark.parametrize(
+    ("fate", "state", "message"),
+    [
+        ("CANCELLED by 1000", "failed", "its job 12_0 was cancelled by 1000; run the same command"),
+        ("PREEMPTED", "lost", "its job was stopped by SIGTERM"),
+        ("UNKNOWN", "lost", "its job was stopped by SIGTERM"),
+    ],
+)
+def test_what_somebody_cancelled_is_not_sent_again(
+    tmp_path: Path, fate: str, state: str, message: str
+) -> None:
+    class Over(Queue):
+        waits: dict[str, str] = {}  # noqa: RUF012
+
+        def present(self) -> dict[str, str]:
+            return self.waits
+
+        def fates(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
+            return dict.fromkeys(jobs, (fate, "node7"))
+
+    run = "a" * 64
+    queue = Over(tmp_path, given={}, cuda=False)
+    watch = Watch(tmp_path, queue=queue)
+    out = Out.new(Needs(MB, 1.0))._replace(job="12_0")
+    lost = Sight(order=out.number, state="lost", message="its job was stopped by SIGTERM")
+    ProgressFile(progress_path(tmp_path, run=run, number=out.number)).show(lost)
+    watch.out[run] = out
+    assert watch.read() == watch.look() == [], "Slurm is asked what became of the job when it is over"
+    (ended,) = watch.look()
+    assert (ended.run, ended.state) == (run, state) and ended.message.startswith(message)
+    watch.out[run] = out
+    queue.waits = {"12_0": "PENDING"}
+    (again,) = [*watch.look(), *watch.read()]
+    assert again.state == "lost", "a job that was requeued has done with it"
+
+
 def test_squeue_shows_all_jobs_whatever_its_user_prefers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +310,22 @@ def test_squeue_shows_all_jobs_whatever_its_user_prefers(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     assert Queue(tmp_path, given={}, cuda=False).present() == {"12_0": "PENDING"}
+
+
+def test_a_users_settings_for_sbatch_undo_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("sbatch", "srun"):
+        (tmp_path / command).write_text(
+            '#!/bin/sh\n[ "$SBATCH_PARTITION" ] || exit 1\n[ "$SBATCH_WAIT$SBATCH_ARRAY_INX" ] && exit 1\n'
+            "echo Submitted batch job 12\n"
+        )
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("WAIT", "ARRAY_INX", "PARTITION"):
+        monkeypatch.setenv(f"SBATCH_{name}", "1")
+    queue, ask = Queue(tmp_path, given={}, cuda=False), Asked(30, 1024, 1)
+    queue.check(ask)
+    assert queue.submit(ask, tasks=[Batch("", orders=[], folder="")], timeouts=1) == ["12"]
+    assert os.environ["SBATCH_WAIT"] == "1", "what the user says otherwise stays"
 
 
 def test_one_driver_submits_from_a_folder(tmp_path: Path) -> None:

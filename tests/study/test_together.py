@@ -156,6 +156,7 @@ def test_a_stop_ends_stdin_of_the_processes_and_waits_for_them(
 @pytest.mark.ci
 def test_a_run_of_two_processes_is_stopped_and_ends_in_one(place: Place) -> None:
     place.edit("for seed in range(2)", "for seed in range(1)")
+    place.edit("steps=2000", "steps=800")
     here = place._replace(root=place.root.parent / "here")
     do(here, scale="long")
 

@@ -1,6 +1,7 @@
 """Does what is missing of a study: trunks before forks, longest first, each failure alone."""
 
 import hashlib
+import heapq
 import os
 import shutil
 import socket
@@ -11,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repetita.corpus.sequences import CorpusSpec
 from repetita.errors import RunStopped, SpecError
 from repetita.journal.disk import storage_errors
+from repetita.study.corpora import Corpora
 from repetita.study.display import Display, Running, Silent, View
 from repetita.study.engines import Ended, Engine, Errand
 from repetita.study.expand import Job, corpora_of
@@ -131,9 +134,7 @@ def execute(
     display, began = display or Silent(), time.monotonic()
     kept = Kept(open_shared(where.storage), root=root)
     corpora = plan_corpora(portions, root=root, say=display.say)
-    specs = tuple(dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)))
-    kept.bring(specs, corpora=corpora)
-    prepared = prepare(portions, root=root, corpora=corpora, fetch=kept.fetch)
+    specs, prepared = _bring(portions, root=root, corpora=corpora, kept=kept)
     for spec in specs:
         prepared.corpora.open(spec)  # What is only expected is said to be missing.
     prepared.corpora.verify()
@@ -184,7 +185,8 @@ def job_scripts(portions: Sequence[Portion], *, root: Path, where: Where) -> lis
             f"--dry-run has no effect with --engine {where.engine}; leave it out, or say --engine slurm"
         )
     check_engine(where, submits=False)
-    prepared = prepare(portions, root=root, corpora=plan_corpora(portions, root=root))
+    kept = Kept(open_shared(where.storage), root=root)
+    _, prepared = _bring(portions, root=root, corpora=plan_corpora(portions, root=root), kept=kept)
     needs = {
         job.path.name: needs_of(job, cost=prepared.costs[job.fingerprint], per_run=where.per_run)
         for job in prepared.needed()
@@ -192,6 +194,15 @@ def job_scripts(portions: Sequence[Portion], *, root: Path, where: Where) -> lis
     longest = sorted(needs, key=lambda name: needs[name].seconds, reverse=True)
     folder = study_path(root, folder=portions[0].folder)
     return scripts(where, folder=folder, needs={name: needs[name] for name in longest})
+
+
+def _bring(
+    portions: Sequence[Portion], *, root: Path, corpora: Corpora, kept: Kept
+) -> tuple[tuple[CorpusSpec, ...], Prepared]:
+    """The corpora of portions and what is to be done, after what is kept elsewhere was brought."""
+    specs = tuple(dict.fromkeys(spec for part in portions for spec in corpora_of(part.planned)))
+    kept.bring(specs, corpora=corpora)
+    return specs, prepare(portions, root=root, corpora=corpora, fetch=kept.fetch)
 
 
 class Desk:
@@ -206,9 +217,16 @@ class Desk:
         self.after = prepared.after()
         self.done: set[str] = set()
         self.failed: dict[str, Failure] = {}
-        self._urgency = chains(self.seconds, after=self.after)
-        self._out = set[str]()
-        self._not_before: dict[str, float] = {}
+        self._forks: dict[str | None, list[str]] = {}
+        for name in self.jobs:
+            before = self.after[name]
+            self._forks.setdefault(before if before in self.jobs else None, []).append(name)
+        urgency = chains(self.seconds, after=self.after)
+        self._rank = {name: (-urgency[name], at, name) for at, name in enumerate(self.jobs)}
+        self._ready = [self._rank[name] for name in self._forks.get(None, ())]
+        heapq.heapify(self._ready)
+        self._later: list[tuple[float, str]] = []
+        """Runs that another process writes, by the time from which they are asked for again."""
         self._waiting = set[str]()
         self._deaths: dict[tuple[str, str], int] = {}
         self._worked = self._expected = 0.0
@@ -220,34 +238,31 @@ class Desk:
 
     def next(self) -> str | None:
         """The run to be given out next: of those whose trunk or parent is there that with most behind it."""
-        now = time.monotonic()
-        ready = [
-            name
-            for name in self.jobs
-            if name not in self.done
-            and name not in self.failed
-            and name not in self._out
-            and self._not_before.get(name, 0.0) <= now
-            and (self.after[name] not in self.jobs or self.after[name] in self.done)
-        ]
-        return max(ready, key=lambda name: self._urgency[name], default=None)
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._wait_for(heapq.heappop(self._later)[1])
+        return self._ready[0][-1] if self._ready else None
 
     def give(self, name: str) -> None:
-        """Notes that a run was given out."""
-        self._out.add(name)
+        """Notes that a run, the next one, was given out."""
+        first = heapq.heappop(self._ready)[-1]
+        assert first == name
+
+    def _wait_for(self, name: str) -> None:
+        heapq.heappush(self._ready, self._rank[name])
 
     def take_back(self, ended: Ended) -> str | None:
         """Notes how a run came back; a line about it, None where there is nothing to say."""
         job = self.jobs[ended.run]
-        self._out.remove(ended.run)
         if ended.state == "done":
             self.done.add(ended.run)
+            for fork in self._forks.get(ended.run, ()):
+                self._wait_for(fork)
             self._worked += ended.seconds
             self._expected += self.seconds[ended.run]
             more = f" ({ended.message})" if ended.message else ""
             return f"done {job.path.name} in {time_text(ended.seconds)}{more}"
         if ended.state == "busy":
-            self._not_before[ended.run] = time.monotonic() + BUSY_SECONDS
+            heapq.heappush(self._later, (time.monotonic() + BUSY_SECONDS, ended.run))
             if ended.run in self._waiting:
                 return None
             self._waiting.add(ended.run)
@@ -256,6 +271,7 @@ class Desk:
             death = (ended.run, ended.state)
             self._deaths[death] = self._deaths.get(death, 0) + 1
             if self._deaths[death] < TRIES[ended.state]:
+                self._wait_for(ended.run)
                 return f"{ended.message} at {job.path.name}; it is tried once more"
         self._fail(job, reason=ended.message, log=ended.log)
         return f"failed {job.path.name}: {ended.message}"
@@ -277,10 +293,10 @@ class Desk:
     def _fail(self, job: Job, *, reason: str, log: Path) -> None:
         events = job.path / "events.jsonl"
         self.failed[job.fingerprint] = Failure(job.path.name, reason, events if events.exists() else log)
-        for fork in self.jobs.values():
-            if self.after.get(fork.fingerprint) == job.fingerprint:
-                what = "trunk" if fork.trunk == job.fingerprint else "parent"
-                self._fail(fork, reason=f"its {what} {job.path.name} failed", log=log)
+        for name in self._forks.get(job.fingerprint, ()):
+            fork = self.jobs[name]
+            what = "trunk" if fork.trunk == job.fingerprint else "parent"
+            self._fail(fork, reason=f"its {what} {job.path.name} failed", log=log)
 
 
 def _drive(desk: Desk, *, engine: Engine, display: Display) -> None:

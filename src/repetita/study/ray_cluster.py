@@ -70,7 +70,7 @@ def check_address(address: str | None) -> None:
     """Raises EngineError, or SpecError for what is no address, where no cluster can be reached."""
     if importlib.util.find_spec("ray") is None:
         raise EngineError("--engine ray needs Ray, which is not installed; run: pip install 'repetita[ray]'")
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if address in (None, "auto", "local"):
         return
     host, _, port = str(address).rpartition(":")
@@ -90,17 +90,17 @@ def connect(address: str | None, *, processes: int | None) -> bool:
 
     Raises EngineError where none answers, SpecError for an address beside a connection that is there.
     """
-    ray = _load(alone=(address or os.environ.get("RAY_ADDRESS", "local")) == "local")
+    meant = address or os.environ.get("RAY_ADDRESS") or "local"
+    ray = _load(alone=meant == "local")
     if ray.is_initialized():
         if address:
             raise SpecError(f"--address {address}: this process is connected to Ray already; leave it out")
         return False
-    address = address or os.environ.get("RAY_ADDRESS", "local")
-    own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if meant == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address=meant, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise _no_answer(address, error) from None
+        raise _no_answer(meant, error) from None
     return True
 
 

@@ -4,8 +4,8 @@ import io
 import logging
 import os
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from repetita.study.where import Where
 
 COMMAND_SECONDS = 120.0
+OVERRIDING = tuple(
+    f"SBATCH_{name}"
+    for name in "ARRAY_INX CLUSTERS ERROR NO_REQUEUE OUTPUT SIGNAL TIMELIMIT WAIT WAIT_ALL_NODES".split()
+)
+"""Settings of a user that sbatch obeys before a script, and that would undo what jobs rely on."""
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
@@ -61,7 +66,8 @@ class Queue:
 
         executor = self._told(submitit.SlurmExecutor(self.folder, max_num_timeout=timeouts), one)
         try:
-            with redirect_stderr(io.StringIO()):  # submitit prints what its error says, too.
+            # submitit prints what its error says, too.
+            with redirect_stderr(io.StringIO()), _without(OVERRIDING):
                 jobs = executor.submit_array(tasks)
         except submitit.core.utils.FailedJobError as error:
             raise _refused(self._parameters(one), str(error)) from None
@@ -137,9 +143,20 @@ def scripts(where: "Where", *, folder: Path, needs: Mapping[str, Needs]) -> list
     return said
 
 
+@contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """While entered, none of these environment variables is there."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= kept
+
+
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     # A job that a user's SQUEUE_STATES or SQUEUE_PARTITION hides would be taken for one that is over.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}
+    hidden = {key for key in os.environ if key.startswith("SQUEUE_")} | set(OVERRIDING)
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, env=environment

@@ -87,6 +87,10 @@ class Watch:
             sight = read_sight(path) if out.job else None
             if sight is None:
                 continue
+            # Whether others needed its node or somebody cancelled it Slurm says, when the job is over.
+            if sight.state == "lost" and self._states.get(out.job) not in WAITING:
+                self.out[run] = out._replace(sight=sight)
+                continue
             if sight.ended:
                 del self.out[run]
                 log = self._queue.log(out.job)
@@ -106,7 +110,9 @@ class Watch:
         ended = []
         for run in runs:
             out = self.out.pop(run)
-            if begun and run not in begun and not fate[0].startswith(CANCELLED):
+            if out.sight.state == "lost" and not fate[0].startswith(CANCELLED):
+                ended.append(Ended(run, "lost", out.sight.message, log, out.sight.seconds))
+            elif begun and run not in begun and not fate[0].startswith(CANCELLED):
                 self.out[run] = Out.new(out.needs)
             else:
                 ended.append(Ended(run, state, message, log, out.sight.seconds))
