@@ -172,6 +172,7 @@ def test_a_driver_hears_through_the_storage_how_far_runs_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored_progress, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr("repetita.study.stored_progress.PAUSES", 0.0)
     at, work = Storage.open(f"memory://{tmp_path.name}-progress"), tmp_path / "driver" / "work-7"
     work.mkdir(parents=True)
     told = StoredProgress(tmp_path / "node" / "work-7" / "abc.json", storage=at)
