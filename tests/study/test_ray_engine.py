@@ -306,3 +306,17 @@ def test_a_driver_that_is_stopped_takes_its_progress_out_of_the_storage(tmp_path
     engine._sights = StoredSights(storage, work=Path("work-1"))
     engine.kill()
     assert not storage.names("progress/work-1")
+
+
+def test_a_head_that_answers_no_more_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "COUNT_SECONDS", -1.0)
+    with socket.socket() as listens:
+        listens.bind(("127.0.0.1", 0))
+        listens.listen()
+        port = listens.getsockname()[1]
+        head = ray_cluster.Head(f"127.0.0.1:{port}")
+        assert head.ask()
+    assert not head.ask(), "it may come back"
+    monkeypatch.setattr(ray_cluster, "HEAD_SECONDS", -1.0)
+    with pytest.raises(EngineError, match=f"head of the Ray cluster at 127.0.0.1:{port} answers no more"):
+        head.ask()

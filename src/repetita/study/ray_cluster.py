@@ -37,6 +37,10 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 the network may run code)."""
 
 CONNECT_SECONDS = 5.0
+COUNT_SECONDS = 5.0
+"""How often the head is asked whether it is there, and the nodes are counted anew: some go, others come."""
+HEAD_SECONDS = 20.0
+"""How long it is waited for a head that does not answer."""
 WITHOUT_SECONDS = 900.0
 """How long it is waited for a node that has room, where none is left that has."""
 LOOK_SECONDS = 180.0
@@ -204,6 +208,36 @@ class Without:
                 f"no node of the Ray cluster has had room for {WITHOUT_SECONDS / 60:.0f} minutes; add one, "
                 f"and run the same command again to continue"
             )
+
+
+class Head:
+    """Whether the head of the cluster answers.
+
+    Ray's own calls wait for one that does not, and after a minute Ray ends the process without a word.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address, self._since = address, time.monotonic()
+        self._asked, self.answers = -COUNT_SECONDS, True
+
+    def ask(self) -> bool:
+        """Whether it answered when it was last asked; EngineError when it did not for HEAD_SECONDS."""
+        now = time.monotonic()
+        if now - self._asked < COUNT_SECONDS:
+            return self.answers
+        host, _, port = self._address.rpartition(":")
+        self._asked, self.answers = now, True
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            self._since = now
+        except OSError:
+            self.answers = False
+        if now - self._since > HEAD_SECONDS:
+            raise EngineError(
+                f"the head of the Ray cluster at {self._address} answers no more; start it anew, and run the "
+                f"same command again to continue"
+            )
+        return self.answers
 
 
 def _load(*, alone: bool) -> Any:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 60.0
 """How long tasks may take to write their checkpoints after they were cancelled."""
-COUNT_SECONDS = 5.0
-"""How often the nodes are counted anew: some go, others come."""
 AHEAD = 8
 """One more run is queued for so many that are computed, so that Ray, and whatever adds nodes by the length of
 its queue, have something to go by. More would lose the desk's order: what is queued is not overtaken."""
@@ -49,7 +47,8 @@ class RayEngine:
         self._folder = folder
         self._most = where.processes
         self._sights = StoredSights(Storage.open(errand.storage), work=folder) if errand.storage else None
-        self._opened = ray_cluster.connect(where.address, processes=where.processes)
+        cores = where.processes and where.processes * (where.per_run or 1)
+        self._opened = ray_cluster.connect(where.address, processes=cores)
         self._ray = sys.modules["ray"]
         self._sent: dict[Any, Sent] = {}
         self._orders = 0
@@ -76,14 +75,15 @@ class RayEngine:
             gpu_memory=max(one.gpu_memory for one in needs.values()),
             world=widest,
         )
-        self._counted = -COUNT_SECONDS
+        self._head = ray_cluster.Head(self._ray.get_runtime_context().gcs_address)
+        self._counted = -ray_cluster.COUNT_SECONDS
         self._width = 1
         self._without = ray_cluster.Without()
 
     @property
     def width(self) -> int:
         """See `Engine.width`: as many of the largest runs as fit now, others' runs aside."""
-        if time.monotonic() - self._counted >= COUNT_SECONDS:
+        if self._head.ask() and time.monotonic() - self._counted >= ray_cluster.COUNT_SECONDS:
             self._counted, share, nodes = time.monotonic(), self._share(self._largest), ray_cluster.nodes()
             room = sum(node.holds(self._largest, gpu_share=share) for node in nodes)
             self._width = max(1, min(room, self._most or room))
@@ -92,7 +92,7 @@ class RayEngine:
 
     def takes(self, needs: Needs) -> bool:  # noqa: ARG002
         """Whether there seems to be room, or what waits is but a small part of what is computed."""
-        if self._most is not None and len(self._sent) >= self._most:
+        if not self._head.ask() or (self._most is not None and len(self._sent) >= self._most):
             return False
         waiting = sum(sent.sight.state == "starting" for sent in self._sent.values())
         return len(self._sent) < self.width or waiting < 1 + self.width // AHEAD
@@ -116,7 +116,7 @@ class RayEngine:
 
     def poll(self) -> list[Ended]:
         """See `Engine.poll`."""
-        if not self._sent:
+        if not self._sent or not self._head.ask():
             return []
         if self._sights is not None:
             self._sights.refresh()
