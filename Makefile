@@ -23,7 +23,8 @@ define install
 @test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; install one or say make PYTHON=..."; exit 2; }
 @test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 @echo "setting up $(VENV) with $(1): one to four minutes, once"
-@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
+@# --no-compile: most of what is installed is never imported, and takes most of a minute to compile.
+@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt -e '.[$(1)]'
 endef
 
 # One thread each: tests and runs are spread over processes, and results are bit-equal per thread count.

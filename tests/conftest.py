@@ -1,5 +1,6 @@
 """What holds for every test: property tests try the same examples each time, denormals are numbers again."""
 
+import re
 import signal
 import sys
 
@@ -24,7 +25,14 @@ def _interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: workers take file after file, and none is to begin its longest last."""
+    """Studies that are planned for a night are slow to analyse, too; files with slow tests come first.
+
+    Workers take file after file, and none is to begin its longest last.
+    """
+    for item in items:
+        if "overnight" in re.split(r"[\[\]-]", item.name):
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

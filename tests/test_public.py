@@ -56,6 +56,8 @@ def test_a_public_function_takes_at_most_one_positional_argument(name: str) -> N
     assert sum(one.kind not in by_name for one in parameters) <= 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_new_study_runs_at_once_and_gives_a_page_with_verdicts(outcome: Outcome, folder: Path) -> None:
     assert (outcome.n_runs, outcome.n_done, outcome.failed) == (6, 6, ())
     with pytest.MonkeyPatch.context() as here:

@@ -93,6 +93,8 @@ def test_a_failed_run_is_exit_code_1(place: Place) -> None:
     assert "\x1b" not in said.stdout + said.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_plan_and_report_never_reach_torch(done: Place) -> None:
     for verb in ("plan", "run", "report"):
         code = command(f"study {verb} {done.study} --root {done.root}")

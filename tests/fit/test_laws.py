@@ -21,6 +21,8 @@ def test_a_law_without_noise_is_returned(offset: Offset, floor: float) -> None:
     assert law.solution.n_agree >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(("offset", "floor"), [("none", 0.0), ("fitted", 2.0)])
 def test_parameters_lie_inside_their_intervals_as_stated(offset: Offset, floor: float) -> None:
     """Stated: 95%. Forty fits cannot tell 95 from 90, they tell it from 80."""

@@ -17,6 +17,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpora")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("spec", [SOTU, forgetting.SPEECHES], ids=["double_descent", "forgetting"])
 def test_test_set_is_large_enough(spec: CorpusSpec, cache: Path) -> None:
     test = open_corpus(spec, cache=cache).sets["test"]

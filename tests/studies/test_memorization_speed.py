@@ -239,6 +239,8 @@ def test_nothing_that_is_reached_decides_nothing() -> None:
     assert all(claim.note for claim in found.values() if claim.primary)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_without_any_difference_few_studies_find_one() -> None:
     wrong = 0
     for salt in range(12):

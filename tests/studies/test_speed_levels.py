@@ -42,7 +42,9 @@ def test_lengths_at_equal_m_are_of_the_smallest_and_the_largest_size() -> None:
         assert row["value"] == pytest.approx(longer / (1 - 0.99 * m), rel=0.12)
 
 
-@pytest.mark.parametrize(("faster", "verdict"), [(1.0, "contradicted"), (-1.0, "supported")])
+@pytest.mark.parametrize(
+    ("faster", "verdict"), [(1.0, "contradicted"), pytest.param(-1.0, "supported", marks=pytest.mark.slow)]
+)
 def test_early_passes_are_judged_on_m_itself(faster: float, verdict: str) -> None:
     """A few passes in, larger planted models are ahead or behind by what the curves say."""
     plant = Plant(faster=faster, steeper=0.0, middle={CAUSAL: 3.0, MASKED: 3.0})

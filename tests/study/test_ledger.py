@@ -100,6 +100,8 @@ def test_it_is_kept_with_its_sessions(two: tuple[Place, Prepared], tmp_path: Pat
     )
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_plan_and_page_show_the_same_table(place: Place) -> None:
     write_two(place)
     folder = place.study.parent

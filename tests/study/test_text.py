@@ -87,6 +87,8 @@ def test_a_text_that_is_too_small_is_said_before_anything_is_trained(place: Plac
     assert not (place.root / "runs").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_workers_train_on_the_other_text_and_the_page_says_so(place: Place, other: Path) -> None:
     part = portion(place.study, scale="tiny", text=text_of(other, text_field="body"))
     outcome = execute([part], root=place.root, where=Where(processes=1))

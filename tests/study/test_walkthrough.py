@@ -73,6 +73,8 @@ def test_every_figure_has_claim_verdict_power_and_later_work(both: Place) -> Non
     assert not re.search(r'href="(?!#|data:)', re.sub(r"<script.*?</script>", "", html, flags=re.S))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_headlines_share_one_error_rate(both: Place) -> None:
     """Weak alone, lost among eight: what counts is how many claims the page has, run or not."""
     paper = paper_of(both)
@@ -105,6 +107,8 @@ def walk(place: Place):  # type: ignore[no-untyped-def]
     return shown
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_half_done(both: Place) -> None:
     shutil.rmtree(both.root / "studies" / "other_study-tiny")
     shutil.rmtree(folder_of(both, "repeated"))
