@@ -86,7 +86,7 @@ def test_rates_are_read_from_finished_runs(done: Place) -> None:
     assert Rates.of(done.root).like(SIZES["890k"], tokens_per_step=64) is None
 
 
-@pytest.mark.parametrize("place", [{"device": "cuda"}, {"threads": 2}])
+@pytest.mark.parametrize("place", [{"device": "cuda"}, {"threads": 2}, {"world": 2}])
 def test_rates_of_other_devices_are_not_those_of_a_worker(done: Place, place: dict[str, object]) -> None:
     for file in done.root.glob("runs/*/run.json"):
         header = json.loads(file.read_bytes())

@@ -157,7 +157,8 @@ class Rates:
             try:
                 header = read_header(file.parent)
                 spec, place = header["spec"], header["device"]
-                if (place["device"], place["threads"]) != ("cpu", 1) or "trainer" in spec:
+                alone = (place["device"], place["threads"], place.get("world", 1)) == ("cpu", 1, 1)
+                if not alone or "trainer" in spec:
                     continue  # A worker of a study computes with one thread, and by the loop of this package.
                 model = any_model(spec["model"])
                 lines = list(islice(read_journal(file.parent, journal="steps"), STEPS_LOOKED_AT))
