@@ -186,13 +186,12 @@ def run(
     from repetita.study.walkthrough import publish_bundle
     from repetita.study.where import Where
 
-    told = parse(slurm or [])
     where = Where(
         engine=engine,
         processes=processes,
         address=address,
         device=device,
-        slurm=told,
+        slurm=parse(slurm or []),
         storage=storage,
         per_run=per_run,
     )

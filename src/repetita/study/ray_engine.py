@@ -59,7 +59,7 @@ class RayEngine:
                     "--device cuda: no node of the cluster has a GPU; leave it out, or say --device auto"
                 )
             self._cuda, self._gpu_bytes = cuda, ray_cluster.look_around(errand.as_json(), folder=folder)
-            needs = {name: self._settled(one) for name, one in needs.items()}
+            needs = {name: settled(one, cuda=cuda, gpu_bytes=self._gpu_bytes) for name, one in needs.items()}
             ray_cluster.check_room(needs, cuda=cuda, gpu_bytes=self._gpu_bytes)
         except BaseException:
             self.kill()
@@ -100,7 +100,7 @@ class RayEngine:
     def send(self, run: str, *, needs: Needs) -> None:
         """Makes a run a task."""
         self._orders += 1
-        needs = self._settled(needs)
+        needs = settled(needs, cuda=self._cuda, gpu_bytes=self._gpu_bytes)
         task = self._task.options(
             name=f"repetita {run[:12]}",
             num_cpus=needs.cpus,
@@ -157,9 +157,6 @@ class RayEngine:
             or any(node.holds(sent.needs, gpu_share=self._share(sent.needs)) for node in nodes)
             for sent in self._sent.values()
         )
-
-    def _settled(self, needs: Needs) -> Needs:
-        return settled(needs, cuda=self._cuda, gpu_bytes=self._gpu_bytes)
 
     def _share(self, needs: Needs) -> float:
         return ray_cluster.gpu_share(needs, gpu_bytes=self._gpu_bytes) if self._cuda else 0.0
