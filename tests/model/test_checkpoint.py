@@ -1,6 +1,8 @@
 """Checkpoints are whole or not there, verified to the last byte, and pruned to what is needed."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from repetita.errors import DamagedError, StorageError
 from repetita.journal import disk
 from repetita.journal.records import JournalPosition
-from repetita.model import checkpoint
+from repetita.model import tensor_file
 from repetita.model.checkpoint import checkpoint_path, load, prune, save, steps_on_disk
 from repetita.model.config import ModelConfig
 from repetita.model.transformer import Transformer
@@ -107,20 +109,22 @@ def test_stopped_between_files_leaves_the_old_ones(
 ) -> None:
     """A process killed after `done` of the three files, and the next that cleans up after it."""
     write(tmp_path, 1)
-    real, calls = disk.write_atomic, list[Path]()
+    real, calls = disk.atomic_file, list[Path]()
 
-    def killed(path: Path, data: bytes) -> None:
+    def killed(path: Path, **how: Any) -> AbstractContextManager[BinaryIO]:
         if len(calls) == done:
             raise KeyboardInterrupt
         calls.append(path)
-        real(path, data)
+        return real(path, **how)
 
-    monkeypatch.setattr(checkpoint, "write_atomic", killed)
+    for module in (disk, tensor_file):
+        monkeypatch.setattr(module, "atomic_file", killed)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, 1 if again else 2)
     assert steps_on_disk(tmp_path) == (1,)
     assert load(checkpoint_path(tmp_path, step=1)).step == 1
-    monkeypatch.setattr(checkpoint, "write_atomic", real)
+    for module in (disk, tensor_file):
+        monkeypatch.setattr(module, "atomic_file", real)
     write(tmp_path, 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000001", "00000002"]
 

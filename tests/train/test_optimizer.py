@@ -67,13 +67,13 @@ def test_state_that_was_given_back_goes_on_bit_for_bit() -> None:
     for t in range(4):
         if t == 2:
             other.load_state_dict(model.state_dict())
-            resumed.load({name: tensor.clone() for name, tensor in optimizer.tensors().items()})
+            resumed.load({name: tensor.clone() for name, tensor in optimizer.parts().items()})
         for net, adamw in ((model, optimizer), (other, resumed)):
             give_gradients(net, scale=t + 1.0)
             adamw.clip()
             adamw.update(learning_rate=0.1)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert set(optimizer.tensors()) == {
+    assert set(optimizer.parts()) == {
         "step",
         *(f"{name}.{moment}" for name in ("weight", "bias") for moment in ("exp_avg", "exp_avg_sq")),
     }

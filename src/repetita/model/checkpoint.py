@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import safetensors.torch
 from torch import Tensor
 
 from repetita.errors import DamagedError
@@ -16,6 +16,7 @@ from repetita.journal.disk import storage_errors, sync_folder, write_atomic
 from repetita.journal.records import JournalPosition
 from repetita.model.config import ModelConfig, any_model
 from repetita.model.pretrained_spec import PretrainedModel
+from repetita.model.tensor_file import Later, stored_tensors, write_tensors
 from repetita.spec import canonical_json, plain
 
 SCHEMA = 1
@@ -38,8 +39,8 @@ class Checkpoint(NamedTuple):
     tokens: int
     config: ModelConfig | PretrainedModel
     journal: JournalPosition
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor] | None
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor] | None
     tokens_before: int = 0
     """Scored tokens that the weights of its step 0 were trained on in other runs."""
 
@@ -63,7 +64,8 @@ def save(
     """Writes the checkpoint of `step`, in place of one that is there, and returns its folder.
 
     All is written into a hidden folder, `position.json` last, every file and folder synced, and then
-    renamed: a kill at any moment leaves a whole checkpoint or none. Raises StorageError.
+    renamed: a kill at any moment leaves a whole checkpoint or none. Tensors are asked for one at a time.
+    Raises StorageError.
     """
     folder = checkpoint_path(run, step=step)
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -72,7 +74,7 @@ def save(
         for leftover in folder.parent.glob(".*.tmp"):
             shutil.rmtree(leftover)
     files = {MODEL: model} | ({} if optimizer is None else {OPTIMIZER: optimizer})
-    hashes = {name: _write_tensors(hidden / name, tensors) for name, tensors in files.items()}
+    hashes = {name: write_tensors(hidden / name, tensors) for name, tensors in files.items()}
     _write_position(
         hidden,
         {
@@ -94,10 +96,16 @@ def save(
     return folder
 
 
-def load(folder: Path) -> Checkpoint:
-    """Reads a checkpoint and verifies every byte; DamagedError names the file that is not as written."""
+def load(folder: Path, *, whole: bool = True) -> Checkpoint:
+    """Reads a checkpoint and verifies every byte; DamagedError names the file that is not as written.
+
+    Where not the `whole` of it is to be held, each tensor is read anew from its file when it is asked for.
+    """
     position = _read_position(folder)
-    tensors = {name: _read_tensors(folder / name, digest) for name, digest in position["files"].items()}
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    for name, digest in position["files"].items():
+        stored = _stored(folder / name, digest)
+        tensors[name] = dict(stored) if whole else stored
     return Checkpoint(
         step=position["step"],
         tokens=position["tokens"],
@@ -154,24 +162,27 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(hidden)
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Writes a safetensors file and returns its SHA-256."""
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    )
-    write_atomic(path, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+def _stored(path: Path, digest: str) -> Later:
     """The tensors of a file whose content has this SHA-256."""
+    with _reading(path):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise _damaged(path, "does not match its recorded hash")
+        stored = stored_tensors(path)
+
+    def read(name: str) -> Tensor:
+        with _reading(path):
+            return stored[name]
+
+    return Later(stored.like, make=read)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        data = path.read_bytes()
+        yield
     except OSError as error:
         raise _damaged(path, error.strerror or "cannot be read") from None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise _damaged(path, "does not match its recorded hash")
-    return safetensors.torch.load(data)
 
 
 def _write_position(folder: Path, position: Mapping[str, Any]) -> None:
@@ -184,10 +195,9 @@ def _read_position(folder: Path) -> dict[str, Any]:
     """What `_write_position` wrote, without the hash."""
     path = folder / POSITION
     try:
-        position = json.loads(path.read_bytes())
+        with _reading(path):
+            position = json.loads(path.read_bytes())
         digest = position.pop("sha256")
-    except OSError as error:
-        raise _damaged(path, error.strerror or "cannot be read") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, "is not what was written") from None
     if digest != _digest(position):

@@ -53,7 +53,8 @@ class Transformer(nn.Module):
         self.output = nn.Linear(D, V, bias=False, device="meta") if config.output == "untied" else None
         if seed is not None:
             self.to_empty(device="cpu")
-            _initialise(self, n_layer=config.n_layer, seed=seed)
+            for name, parameter in self.named_parameters():
+                initialise(parameter, name=name, n_layer=config.n_layer, seed=seed)
         self.rotary: Rotary | None = None if learned else Rotary(config)
 
     @classmethod
@@ -253,20 +254,18 @@ class Dropout:
         return x * torch.empty_like(x).bernoulli_(keep, generator=self.generator).div_(keep)
 
 
-def _initialise(model: Transformer, *, n_layer: int, seed: int) -> None:
+@torch.no_grad()
+def initialise(values: Tensor, *, name: str, n_layer: int, seed: int) -> Tensor:
     """GPT-2's initial values: normal of std 0.02, residual projections divided by sqrt(2 n_layer).
 
     Each matrix has a stream of its own, named by the parameter, so that a larger vocabulary or another
     output matrix leaves every other parameter as it was.
     """
-    for name, parameter in model.named_parameters():
-        with torch.no_grad():
-            if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-            elif name.endswith("bias"):
-                parameter.zero_()
-            else:
-                residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
-                std = INIT_STD / (2 * n_layer) ** 0.5 if residual else INIT_STD
-                generator = torch.Generator().manual_seed(seeds.key(seed, f"init/{name}"))
-                parameter.normal_(0.0, std, generator=generator)
+    if name.endswith("norm.weight"):
+        return values.fill_(1.0)
+    if name.endswith("bias"):
+        return values.zero_()
+    residual = name.endswith(("attention_out.weight", "mlp_out.weight"))
+    std = INIT_STD / (2 * n_layer) ** 0.5 if residual else INIT_STD
+    generator = torch.Generator().manual_seed(seeds.key(seed, f"init/{name}"))
+    return values.normal_(0.0, std, generator=generator)

@@ -193,7 +193,7 @@ def _read_run(member: Member) -> _Read:
 
     run, _, step = member.source.removeprefix(RUN).rpartition("@")
     folder = checkpoint_path(Path(run), step=int(step))
-    config = plain(load(folder).config)  # Every byte is compared with its recorded hash.
+    config = plain(load(folder, whole=False).config)  # Every byte is compared with its recorded hash.
     return _Read(read_tensors([folder / MODEL]), None, config, str(read_header(Path(run))["corpus"])[:12])
 
 

@@ -77,12 +77,8 @@ class Optimizer:
             group["lr"] = learning_rate
         self._adamw.step()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """A copy of the whole state: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq`, `step`."""
-        return {name: values.clone() for name, values in self.parts().items()}
-
     def parts(self) -> dict[str, Tensor]:
-        """The state itself, to be written to; named as in `tensors`."""
+        """The state itself, to be written to: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq`, `step`."""
         flat = {
             f"{name}.{moment}": values
             for moment, of_all in self._moments.items()
@@ -96,7 +92,7 @@ class Optimizer:
             step.copy_(self._steps()[0])
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back a state that `tensors` gave."""
+        """Takes back a state that `parts` gave."""
         for name, values in self.parts().items():
             values.copy_(tensors[name])
         self.count_on()

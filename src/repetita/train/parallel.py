@@ -19,12 +19,12 @@ from repetita.model import device
 from repetita.model.adopted import Adopted
 from repetita.model.config import ModelConfig, count
 from repetita.model.loss import Objective
-from repetita.model.transformer import Transformer
+from repetita.model.transformer import Transformer, initialise
 from repetita.train.optimizer import Optimizer
 from repetita.train.options import Options
 from repetita.train.ranks import Team
 from repetita.train.recipe import RunSpec
-from repetita.train.sharded import ShardedOptimizer
+from repetita.train.sharded import ShardedOptimizer, fill
 from repetita.train.shared import SharedUpdater
 from repetita.train.update import Updater, objective_of
 
@@ -142,7 +142,7 @@ def shared_updater(
             compute = DistributedDataParallel(Step(model), **buffers, **kept)
             return SharedUpdater(replace(part, compute=compute, team=team), team=team)
         assert isinstance(model, Transformer)
-        _shard(model, team=team)
+        _shard(model, seed=spec.seed, team=team)
         optimizer = ShardedOptimizer(model, recipe=spec.recipe)
         where, micro_batch = place.torch_device, options.micro_batch
         part = Updater(spec, model, optimizer, where, micro_batch, options.dtype, team=team)
@@ -170,10 +170,11 @@ class Step(nn.Module):
         return made
 
 
-def _shard(model: Transformer, *, team: Team) -> None:
-    """Leaves each process its part of every parameter; layers are gathered one at a time when they are used.
+def _shard(model: Transformer, *, seed: int, team: Team) -> None:
+    """Gives each process its part of every initial parameter; layers are gathered when they are used.
 
-    They are gathered in float32, so that norms see what one process would; autocast rounds them afterwards.
+    Rank 0 draws one parameter after the other. Layers are gathered in float32, so that norms see what one
+    process would; autocast rounds them afterwards.
     """
     # Imported here, for it takes a worker that shares nothing as long as a third of torch itself.
     from torch.distributed.device_mesh import init_device_mesh
@@ -186,6 +187,14 @@ def _shard(model: Transformer, *, team: Team) -> None:
     # The embedding stays gathered from the forward pass on: the objective reads it as the output matrix.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(model, "states")
+    rotary, model.rotary = model.rotary, None  # Its tables are made already.
+    model.to_empty(device=team.device)
+    model.rotary = rotary
+    for name, parameter in model.named_parameters():
+        value = None
+        if not team.rank:
+            value = initialise(torch.empty(parameter.shape), name=name, n_layer=len(model.blocks), seed=seed)
+        fill(parameter, value=value)
 
 
 def _memory(team: Team) -> float:

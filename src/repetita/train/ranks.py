@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Parallel = Literal["auto", "ddp", "fsdp2"]
 
-Order = Literal["open", "update", "weights", "optimizer_state", "take", "subject", "ask", "end"]
+Order = Literal["open", "update", "whole", "fill", "subject", "ask", "end"]
 """All that rank 0 can say; each is a thing that all processes then do at the same time."""
 
 JOIN = timedelta(minutes=5)

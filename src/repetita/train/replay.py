@@ -58,7 +58,7 @@ def measure_missing(
         damaged = set[int]()
         for step in sorted(frozenset[int]().union(*(probe.steps for probe in probes)) & kept):
             try:
-                found = checkpoint.load(checkpoint.checkpoint_path(path, step=step))
+                found = run.stored(path, step=step)
             except DamagedError as error:
                 run.folder.write_event(Event(step, "damaged", str(error)))
                 damaged.add(step)
@@ -92,7 +92,7 @@ def regain_optimizer(
     run = Run.open(path, spec=spec, corpus=corpus, options=options, parent=parent)
     with run.folder:
         run.folder.truncate(final_position(path))
-        last = checkpoint.load(checkpoint.checkpoint_path(path, step=spec.steps))
+        last = run.stored(path, step=spec.steps)
         if last.optimizer is None:
             with _again(run, options=options) as again:
                 follow(again, (), spec.steps)
@@ -138,7 +138,7 @@ def _again(run: Run, *, options: Options) -> Iterator[Run]:
 
 def _must_meet(again: Run, run: Run, *, step: int) -> None:
     """Raises RunFolderError where a run that was trained again has other weights than it had."""
-    expected = checkpoint.load(checkpoint.checkpoint_path(run.folder.path, step=step)).model
+    expected = run.stored(run.folder.path, step=step).model
     state = again.updater.weights()
     if any(not torch.equal(state[name].cpu(), tensor) for name, tensor in expected.items()):
         raise RunFolderError(

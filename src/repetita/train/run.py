@@ -138,7 +138,7 @@ class Run:
                 f"{path}: the run that is started from has no checkpoint at step {step}; train it first"
             )
         check_run(path, fingerprint=self.parent.fingerprint)
-        found = checkpoint.load(checkpoint.checkpoint_path(path, step=step))
+        found = self.stored(path, step=step)
         if start.optimizer == "carried" and found.optimizer is None:
             raise RunFolderError(
                 f"{path}: the optimizer of step {step} was not kept, so it cannot be carried on; train "
@@ -199,6 +199,10 @@ class Run:
             optimizer=self.updater.optimizer_state() if optimizer else None,
         )
 
+    def stored(self, run: Path, *, step: int) -> checkpoint.Checkpoint:
+        """A run's checkpoint, verified; one that several processes take up is not held whole."""
+        return checkpoint.load(checkpoint.checkpoint_path(run, step=step), whole=self.options.team is None)
+
     def resume(self) -> bool:
         """Goes to the newest checkpoint that verifies, journal and all; False where there is none.
 
@@ -207,7 +211,7 @@ class Run:
         damaged: dict[str, None] = {}  # Two checkpoints can lack the same part of a journal.
         for step in reversed(checkpoint.steps_on_disk(self.folder.path, kind="resume")):
             try:
-                found = checkpoint.load(checkpoint.checkpoint_path(self.folder.path, step=step))
+                found = self.stored(self.folder.path, step=step)
                 if found.optimizer is None:
                     continue
                 self.folder.truncate(found.journal)
@@ -252,10 +256,10 @@ class Run:
                 continue
             due = {(probe.fingerprint, at) for probe in probes for at in probe.steps if at <= step}
             try:
-                found = checkpoint.load(checkpoint.checkpoint_path(trunk, step=step))
+                found = self.stored(trunk, step=step)
                 self.folder.adopt(trunk, position=found.journal, measured=due, steps=True)
                 for at in kept:
-                    weights = checkpoint.load(checkpoint.checkpoint_path(trunk, step=at))
+                    weights = self.stored(trunk, step=at)
                     checkpoint.save(self.folder.path, **weights._replace(optimizer=None)._asdict())
             except DamagedError as error:
                 self.folder.truncate(None)

@@ -1,7 +1,5 @@
 """AdamW over parameters of which each process holds a part (FSDP2); whole tensors out of parts and back."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, distributed
 
@@ -10,39 +8,29 @@ from repetita.train.recipe import Recipe
 
 
 @torch.no_grad()
-def whole(tensors: Mapping[str, Tensor], *, keep: bool, device: str | None = None) -> dict[str, Tensor]:
-    """Copies of tensors out of the parts of all processes, one tensor after the other; all must call it.
-
-    They lie where the parts do, or on `device`. Without `keep` none is kept: only one process writes a file.
-    """
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor out of the parts of all processes, which all must call it; where it has none, itself."""
     from torch.distributed.tensor import DTensor  # As in `parallel`, not where nothing is shared.
 
-    found = {}
-    for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach().clone()
-        if keep:
-            found[name] = full if device is None else full.to(device)
-    return found
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 @torch.no_grad()
-def fill(tensors: Mapping[str, Tensor], *, values: Mapping[str, Tensor] | None) -> None:
-    """Writes whole values, which rank 0 alone has, into the tensors of all processes; all must call it."""
+def fill(tensor: Tensor, *, value: Tensor | None) -> None:
+    """Writes a whole value, which rank 0 alone has, into the tensor of all processes; all must call it."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    for name, tensor in tensors.items():
-        place = tensor.to_local().device if isinstance(tensor, DTensor) else tensor.device
-        if values is None:
-            full = torch.empty(tensor.shape, dtype=tensor.dtype, device=place)
-        else:
-            full = values[name].to(device=place, dtype=tensor.dtype).contiguous()
-        if isinstance(tensor, DTensor):
-            part = distribute_tensor(full, tensor.device_mesh, tensor.placements)
-            tensor.to_local().copy_(part.to_local())
-        else:
-            shared = full.clone()  # What lies in a file's memory is not to be written to.
-            distributed.broadcast(shared, src=0)
-            tensor.copy_(shared)
+    place = _local(tensor).device
+    if value is None:
+        full = torch.empty(tensor.shape, dtype=tensor.dtype, device=place)
+    else:
+        full = value.to(device=place, dtype=tensor.dtype).contiguous()
+    if isinstance(tensor, DTensor):
+        part = distribute_tensor(full, tensor.device_mesh, tensor.placements)
+        tensor.to_local().copy_(part.to_local())
+    else:
+        distributed.broadcast(full, src=0)
+        tensor.copy_(full)
 
 
 class ShardedOptimizer:

@@ -1,7 +1,8 @@
 """An updater whose work several processes share, and the subject that it makes for probes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -11,11 +12,15 @@ from repetita.errors import RepetitaError, first_line
 from repetita.journal.records import StepRecord
 from repetita.model.adopted import AdoptedSubject
 from repetita.model.live import LiveSubject, RunSubject, subject_of
+from repetita.model.tensor_file import Later
 from repetita.model.transformer import Transformer
 from repetita.subject import FULL, Floats, Moments, Rows, Sampling, Scores
+from repetita.train.optimizer import STEP
 from repetita.train.ranks import Team
 from repetita.train.sharded import ShardedOptimizer, fill, whole
 from repetita.train.update import Updater
+
+State = Literal["weights", "optimizer"]
 
 
 class SharedUpdater:
@@ -30,46 +35,46 @@ class SharedUpdater:
             part.device,
         )
         self._asked: RunSubject | None = None
+        self._known: dict[State, Mapping[str, Tensor]] = {}
 
     def update(self, rows: Rows, *, batch: Batch, tokens: int) -> StepRecord:
         """See `Updater.update`."""
-        self._asked = None
+        self._asked, self._known = None, {}
         self.team.lead("update", batch.step, tokens)
         with self.team.together():
             return self.part.update(rows, batch=batch, tokens=tokens)
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `Updater.weights`; empty but at rank 0."""
-        self.team.lead("weights")
-        with self.team.together():
-            return whole(self.part.model.state_dict(), keep=not self.team.rank, device="cpu")
+    def weights(self) -> Mapping[str, Tensor]:
+        """See `Updater.weights`; at rank 0, which gathers each tensor when it is asked for it."""
+        return self._gathered("weights")
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """See `Updater.optimizer_state`; empty but at rank 0."""
-        self.team.lead("optimizer_state")
-        with self.team.together():
-            return whole(self.part.optimizer.parts(), keep=not self.team.rank, device="cpu")
+    def optimizer_state(self) -> Mapping[str, Tensor]:
+        """See `Updater.optimizer_state`; likewise."""
+        return self._gathered("optimizer")
 
     def load(self, weights: Mapping[str, Tensor], *, optimizer: Mapping[str, Tensor] | None = None) -> None:
-        """See `Updater.load`; rank 0 alone has the tensors."""
-        self.team.lead("take", optimizer is not None)
-        self.take(optimizer is not None, weights=weights, optimizer=optimizer)
+        """See `Updater.load`; rank 0 alone has the tensors, and asks for one at a time."""
+        of: State
+        for of, values in (("optimizer", optimizer), ("weights", weights)):
+            if values is not None:
+                for name in self._parts(of):
+                    self.fill(of, name, value=values[name])
 
-    def take(
-        self,
-        with_optimizer: bool,
-        /,
-        *,
-        weights: Mapping[str, Tensor] | None = None,
-        optimizer: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """This process's part of `load`."""
+    def whole(self, of: State, name: str) -> Tensor:
+        """One tensor of the state, on the host of rank 0; all processes give their parts of it."""
+        self.team.lead("whole", of, name)
+        with self.team.together():
+            found = whole(self._parts(of)[name])
+            return found if self.team.rank else found.cpu()
+
+    def fill(self, of: State, name: str, *, value: Tensor | None = None) -> None:
+        """Gives each process its part of one tensor of the state, which rank 0 has."""
+        self.team.lead("fill", of, name)
         self._asked = None
         with self.team.together():
-            if with_optimizer:
-                fill(self.part.optimizer.parts(), values=optimizer)
+            fill(self._parts(of)[name], value=value)
+            if name == STEP and of == "optimizer":
                 self.part.optimizer.count_on()
-            fill(self.part.model.state_dict(), values=weights)
 
     def subject(self) -> RunSubject:
         """The model as a Subject, for the moment: rows that are scored are shared out, all else rank 0 does.
@@ -111,11 +116,22 @@ class SharedUpdater:
                 raise RepetitaError(f"process {rank} of {self.team.world}: {said}")
         return [answer for answer, _ in answers]
 
+    def _gathered(self, of: State) -> Mapping[str, Tensor]:
+        if not isinstance(self.part.optimizer, ShardedOptimizer):
+            return self._parts(of)  # Every process has all of it.
+        return Later(self._parts(of), make=partial(self.whole, of))
+
+    def _parts(self, of: State) -> Mapping[str, Tensor]:
+        """This process's part of the state, looked up once between two updates."""
+        if of not in self._known:
+            self._known[of] = self.part.weights() if of == "weights" else self.part.optimizer_state()
+        return self._known[of]
+
     def _whole(self) -> RunSubject:
         model = self.part.model
         if isinstance(self.part.optimizer, ShardedOptimizer):
             assert isinstance(model, Transformer)
-            weights = whole(model.state_dict(), keep=True)
+            weights = {name: whole(values) for name, values in model.state_dict().items()}
             model = Transformer.holding(model.config, weights=weights).to(self.device)
         return subject_of(model, device=self.device)
 

@@ -108,14 +108,13 @@ class Updater:
         seconds = round(time.perf_counter() - began, 6)
         return StepRecord(batch.step, tokens, learning_rate, gradient_norm, sets, seconds, corruption)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's parameters by name, whole."""
+    def weights(self) -> Mapping[str, Tensor]:
+        """The model's parameters by name: whole, and those that the next update changes."""
         return self.model.state_dict()
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's whole state by name of parameter; see `Optimizer.tensors`."""
-        assert isinstance(self.optimizer, Optimizer)
-        return self.optimizer.tensors()
+    def optimizer_state(self) -> Mapping[str, Tensor]:
+        """The optimizer's state by name of parameter, likewise; see `Optimizer.parts`."""
+        return self.optimizer.parts()
 
     def load(self, weights: Mapping[str, Tensor], *, optimizer: Mapping[str, Tensor] | None = None) -> None:
         """Takes back what `weights` gave and, with it, what `optimizer_state` gave."""
@@ -195,15 +194,15 @@ def first_model(
 ) -> Transformer | Adopted:
     """The model of a run at its step 0, but for what a parent has taught it.
 
-    One that is not to be `whole` on its device stays on the CPU, to be sharded from there. Raises SpecError
-    for options that such a model cannot be trained with.
+    One that is not to be `whole` on its device has no weights yet: they come when it is sharded. Raises
+    SpecError for options that such a model cannot be trained with.
     """
     dtype_of(options.dtype)
     model: Transformer | Adopted
     if isinstance(spec.model, PretrainedModel):
         model = adopt(spec.model, device=str(place.torch_device), dropout=spec.recipe.dropout)
     else:
-        model = Transformer(spec.model, seed=spec.seed)
+        model = Transformer(spec.model, seed=spec.seed if whole else None)
         model = model.to(place.torch_device) if whole else model
     _accelerate(model, spec=spec, options=options)
     return model
