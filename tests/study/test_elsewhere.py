@@ -153,7 +153,6 @@ def test_a_trainer_that_goes_on_writes_the_same_journal(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_two_processes_make_the_run_that_one_makes(
     place: Place, spec: RunSpec, trained: Path, tmp_path: Path
 ) -> None:

@@ -102,7 +102,6 @@ def both_under_way(place: Place, *, beyond: int) -> Callable[[], bool]:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) -> None:
-    place.edit("steps=2000", "steps=1000")
     here = place._replace(root=place.root.parent / "here")
     run_study(place.study, scale="long", root=here.root, processes=2)
 

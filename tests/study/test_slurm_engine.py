@@ -141,14 +141,12 @@ def task_of(job: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_local_executor_computes_what_workers_do_whatever_is_killed(
     place: Place, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_engine, "Queue", LocalQueue)
     monkeypatch.setattr(slurm_options, "check", lambda given, device, submits: None)
     monkeypatch.setattr(LocalQueue, "jobs", {})
-    place.edit("steps=2000", "steps=500")
 
     def disturb() -> None:
         first, second = LocalQueue.jobs

@@ -125,7 +125,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> tu
 
 def test_what_the_processes_say_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running, done = (json.dumps(Sight(1, state, "", 5, 9)._asdict()) for state in ("running", "done"))
-    script = f"echo '{running}' >$said; sleep 0.2; echo '{done}' >$said"
+    script = f"echo '{running}' >$said; sleep 0.5; echo '{done}' >$said"
     ended, shown = launched(tmp_path, monkeypatch, script)
     assert (ended.order, ended.state, ended.step) == (7, "done", 5)
     assert {(sight.order, sight.state, sight.step) for sight in shown} == {(7, "running", 5)}
@@ -153,7 +153,6 @@ def test_a_stop_ends_stdin_of_the_processes_and_waits_for_them(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_run_of_two_processes_is_stopped_and_ends_in_one(place: Place) -> None:
     place.edit("for seed in range(2)", "for seed in range(1)")
     place.edit("steps=2000", "steps=800")
