@@ -1,5 +1,6 @@
 """One run in several processes: the same batches and, but for the last bits, the same numbers as in one."""
 
+import errno
 import json
 import math
 import os
@@ -16,10 +17,11 @@ import torch
 from safetensors.torch import load, save
 
 from repetita.corpus.sequences import Corpus
+from repetita.errors import StorageError
 from repetita.journal import folder
 from repetita.journal.folder import read_journal
 from repetita.journal.records import Reading
-from repetita.model import checkpoint
+from repetita.model import checkpoint, tensor_file
 from repetita.model.config import count
 from repetita.spec import canonical_json
 from repetita.subject import Subject
@@ -177,6 +179,25 @@ def test_killed_and_resumed_on_another_world(
     for name, value in checkpoint.load(checkpoint.checkpoint_path(ended.path, step=12)).model.items():
         expected = checkpoint.load(checkpoint.checkpoint_path(whole, step=12)).model[name]
         assert np.allclose(value, expected, atol=1e-5), name
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(
+    tmp_path: Path, spec: Make, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have given their parts of two tensors then, and end with rank 0's sentence."""
+    real, asked = tensor_file._bytes_of, list[torch.Size]()
+
+    def full(tensor: torch.Tensor) -> memoryview:
+        asked.append(tensor.shape)
+        if len(asked) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(tensor)
+
+    monkeypatch.setattr(tensor_file, "_bytes_of", full)
+    ended = together(spec(steps=1), 2, "fsdp2", corpus=corpus, root=tmp_path / "out")
+    assert ended.error.startswith("StorageError") and "the disk is full" in ended.error
+    assert ended.codes == [StorageError.exit_code] * 2
+    assert not [*tmp_path.rglob("*.safetensors")]
 
 
 def test_a_stop_signal_to_one_of_them_stops_all(
