@@ -200,19 +200,20 @@ def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(
     assert not [*tmp_path.rglob("*.safetensors")]
 
 
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_stop_signal_to_one_of_them_stops_all(
-    tmp_path: Path, spec: Make, corpus: Corpus, probe: Callable[..., Due]
+    tmp_path: Path, spec: Make, corpus: Corpus, probe: Callable[..., Due], kind: str
 ) -> None:
     """And the run goes on to the bits of one that never stopped: three could add up in several orders."""
     pids = tmp_path / "pids"
     due = killing(whom=1, at=4, pids=pids, signals=signal.SIGTERM)
     given: dict[str, Any] = {"corpus": corpus, "root": tmp_path / "out"}
-    ended = together(spec(), 3, "ddp", at_start=known(pids), probes=[due], **given)
+    ended = together(spec(), 3, kind, at_start=known(pids), probes=[due], **given)
     assert ended.error == "RunStopped: stopped by SIGTERM at step 5 of 12; run it again to continue"
     assert ended.codes == [143] * 3
-    path = together(spec(), 3, "ddp", probes=[probe(12)], **given).path
+    path = together(spec(), 3, kind, probes=[probe(12)], **given).path
     assert path is not None and folder.status(path) == "done"
-    straight = together(spec(), 3, "ddp", corpus=corpus, root=tmp_path / "straight", probes=[probe(12)]).path
+    straight = together(spec(), 3, kind, corpus=corpus, root=tmp_path / "straight", probes=[probe(12)]).path
     assert straight is not None and weights(straight, 12) == weights(path, 12)
 
 
