@@ -1,5 +1,6 @@
 """What holds for every test: property tests try the same examples each time, denormals are numbers again."""
 
+import gc
 import re
 import signal
 import sys
@@ -36,3 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What modules and thousands of tests hold stays, and is not looked through again by each collection."""
+    gc.collect()
+    gc.freeze()

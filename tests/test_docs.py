@@ -46,6 +46,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_every_page_is_there_and_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert {page.stem for page in pages} >= {page.stem for page in PAGES} | {"commands", "python", "files"}

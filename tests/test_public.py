@@ -70,6 +70,8 @@ def test_a_new_study_runs_at_once_and_gives_a_page_with_verdicts(outcome: Outcom
     assert not published.reports[0].warnings
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_example_of_a_public_function_is_true(
     name: str, outcome: Outcome, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -211,6 +211,8 @@ def covered(law: str, *, n: int, n_times: int) -> dict[str, float]:
     return {name: count / n_times for name, count in hits.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_intervals_cover() -> None:
     shares = covered("power", n=20, n_times=60)
     assert all(share >= 0.9 for share in shares.values()), shares

@@ -27,6 +27,8 @@ FLAGS = (
 )  # fmt: skip
 
 browser_test = [
+    pytest.mark.slow,
+    pytest.mark.ci,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
 ]

@@ -311,7 +311,7 @@ PARTIAL = {
 }
 
 
-@pytest.mark.parametrize("scale", ["demo", "laptop", "overnight"])
+@pytest.mark.parametrize("scale", ["demo", pytest.param("laptop", marks=pytest.mark.slow), "overnight"])
 @pytest.mark.parametrize("name", PARTIAL)
 def test_a_partial_study_is_analysed(name: str, scale: str) -> None:
     found = analysis(planted(STUDY, scale=scale, value=humps(), there=PARTIAL[name]))

@@ -138,6 +138,8 @@ def test_a_paper_is_no_study(both: Place) -> None:
     assert find_paper("nowhere.py") is None
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_from_the_command_line(both: Place) -> None:
     folder = both.study.parent
     said = repetita("study", "report", PAPER, "--root", both.root, cwd=folder)

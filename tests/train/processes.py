@@ -1,5 +1,6 @@
 """Several processes that compute one run, forked from this one as torchrun would start them."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,7 @@ def together(
         return train(spec, corpus=corpus, root=root, options=at, **given)
 
     def live(rank: int, environment: Mapping[str, str]) -> None:
+        gc.disable()  # What earlier tests left may end threads, which a forked process has not.
         os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)

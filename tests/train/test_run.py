@@ -87,6 +87,8 @@ def go(spec: Make, corpus: Corpus, probe: Callable[..., Due]) -> Callable[..., P
     return run
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_anywhere_it_ends_as_if_it_never_stopped(
     tmp_path: Path, straight: Path, go: Callable[..., Path]
 ) -> None:

@@ -93,12 +93,13 @@ class Documents:
             )
         first = np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
         length = np.diff(first, append=documents.size)
-        drawn = Permutation(first.size, key(seed, "units"))(np.arange(first.size))
-        ends = np.cumsum(length[drawn])
+        order = Permutation(first.size, key(seed, "units"))
+        ends = _ends(length, order=order, until=size)
         taken = int(np.searchsorted(ends, size)) + 1
+        drawn = order(np.arange(taken))
         self.size = size
-        self._first = first[drawn[:taken]].astype(np.int64)
-        self._length = length[drawn[:taken]].astype(np.int64)
+        self._first = first[drawn].astype(np.int64)
+        self._length = length[drawn].astype(np.int64)
         self._length[-1] -= ends[taken - 1] - size
         self._sorted = np.argsort(self._first)
         self._shuffle = Permutation(taken, key(seed, "subset"))
@@ -148,6 +149,20 @@ class Documents:
         return document, index - self._first[document]
 
 
+def _ends(lengths: Ints, *, order: Permutation, until: int) -> Ints:
+    """Ends of the first units of an order, until they hold so much or there are no more.
+
+    A set may have millions, and few of them be taken.
+    """
+    n = 1024 if not lengths.size else 1024 + int(1.1 * until / max(1.0, lengths.mean()))
+    while True:
+        n = min(n, lengths.size)
+        ends = np.cumsum(lengths[order(np.arange(n))])
+        if n == lengths.size or ends[-1] >= until:
+            return ends
+        n *= 2
+
+
 class ShortUnits:
     """Paragraphs or sentences of the set units in a keyed order, as many as come nearest to `tokens` tokens.
 
@@ -159,7 +174,7 @@ class ShortUnits:
 
     def __init__(self, *, tokens: int, lengths: Ints, seed: int) -> None:
         self._chosen = Permutation(lengths.size, key(seed, "units"))
-        ends = self._ends(lengths, tokens=tokens)
+        ends = _ends(lengths, order=self._chosen, until=tokens)
         if not ends.size or ends[-1] < tokens:
             have = int(ends[-1]) if ends.size else 0
             raise CorpusError(
@@ -171,15 +186,6 @@ class ShortUnits:
         self.size = above if nearer_below else above + 1
         self.tokens = int(ends[self.size - 1])
         self._shuffle = Permutation(self.size, key(seed, "subset"))
-
-    def _ends(self, lengths: Ints, *, tokens: int) -> Ints:
-        """Ends of the first units, until they hold `tokens` tokens: a set may have millions."""
-        n = 1024
-        while True:
-            n = min(2 * n, lengths.size)
-            ends = np.cumsum(lengths[self._chosen(np.arange(n))])
-            if n == lengths.size or ends[-1] >= tokens:
-                return ends
 
     def read(self, place: Ints, pass_: Ints) -> Ints:
         """See `Subset.read`."""
