@@ -298,8 +298,7 @@ build_shards(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.ci), signal.SIGINT])
 def test_a_killed_process_leaves_parts_that_count(files: Path, how: signal.Signals) -> None:
     whole = build(files, "whole", BPE)
     for n_lines in (2, 7, 10, 13, 17):

@@ -32,7 +32,6 @@ print(json.dumps(answers))
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_names_and_numbers_are_those_of_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = b"    path:\n    - en/train.jsonl\n    - en/more.jsonl\n"
     card = local_hub.FILES["README.md"].replace(b"    path: en/train.jsonl\n", listed)

@@ -113,7 +113,6 @@ def test_a_partial_study_is_analysed(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     report = trained("control_scaling", root=tmp_path).report
     assert {figure.name for figure in report.figures} == {"control-scaling", "control-residuals"}

@@ -218,7 +218,6 @@ def test_runs_of_the_speed_study_are_not_trained_again(scale: str, n: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there = trained("dataset_size", root=tmp_path).collected
     report = STUDY.analyse(there)

@@ -281,7 +281,6 @@ def test_plan(scale: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there, report, prepared = trained("definitions", root=tmp_path)
     assert len(report.figures) == 4

@@ -256,7 +256,6 @@ def test_the_original_is_the_run_of_the_speed_study() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there, report, _ = trained("document_ids", root=tmp_path, report_after=5)
     assert {claim.name for claim in report.findings if claim.primary} == PRIMARY

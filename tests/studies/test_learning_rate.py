@@ -166,7 +166,6 @@ def test_runs_of_the_speed_study_are_not_trained_again(scale: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_from_end_to_end(tmp_path: Path) -> None:
     there = trained("learning_rate", root=tmp_path).collected
     report = STUDY.analyse(there)

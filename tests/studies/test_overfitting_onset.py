@@ -218,7 +218,6 @@ def test_runs_are_the_beginnings_of_the_speed_studys(scale: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_tiny_runs_end_to_end(tmp_path: Path) -> None:
     there = trained("overfitting_onset", root=tmp_path).collected
     found = STUDY.analyse(there)

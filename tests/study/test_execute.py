@@ -78,7 +78,7 @@ def test_failures_stop_nothing_and_what_is_done_is_not_done_again(place: Place) 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_stop_request_leaves_checkpoints_and_a_killed_driver_no_workers(place: Place) -> None:
+def test_a_stop_request_leaves_checkpoints_and_a_killed_worker_s_run_goes_on(place: Place) -> None:
     driver = start(place, "long")
     wait_for(lambda: under_way(place, driver.pid))
     workers = children(driver.pid)
@@ -93,20 +93,23 @@ def test_a_stop_request_leaves_checkpoints_and_a_killed_driver_no_workers(place:
 
     driver = start(place, "long")
     wait_for(lambda: under_way(place, driver.pid))
-    workers = children(driver.pid)
-    assert len(workers) == 2
-    driver.kill()
-    driver.communicate(timeout=GENEROUS)
-    wait_for(lambda: all(gone(worker) for worker in workers))
-
-    driver = start(place, "long")
-    wait_for(lambda: under_way(place, driver.pid))
     os.kill(children(driver.pid)[0], signal.SIGKILL)
     _, said = driver.communicate(timeout=2 * GENEROUS)
     assert driver.returncode == 0, said
     assert "SIGKILL (out of memory?)" in said
     assert "tried once more" in said
     assert [status(run) for run in runs] == ["done"] * 2
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_no_workers(place: Place) -> None:
+    driver = start(place, "long")
+    wait_for(lambda: under_way(place, driver.pid))
+    workers = children(driver.pid)
+    assert len(workers) == 2
+    driver.kill()
+    driver.communicate(timeout=GENEROUS)
+    wait_for(lambda: all(gone(worker) for worker in workers))
 
 
 def test_a_worker_that_heard_of_a_stop_too_late_waits_for_no_more_orders(tmp_path: Path) -> None:

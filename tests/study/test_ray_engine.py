@@ -25,7 +25,7 @@ from repetita.study.ray_cluster import MOST_ON_A_GPU, Node, check_room, gpu_shar
 from repetita.study.ray_engine import RayEngine, Sent
 from repetita.study.ray_task import TOKEN, look
 from repetita.study.stored_progress import StoredSights
-from tests.study.places import Place
+from tests.study.places import Place, do
 
 GENEROUS = 120.0
 
@@ -103,7 +103,7 @@ def both_under_way(place: Place, *, beyond: int) -> Callable[[], bool]:
 @pytest.mark.ci
 def test_a_stop_and_a_node_that_dies_change_nothing(place: Place, cluster: Any) -> None:
     here = place._replace(root=place.root.parent / "here")
-    run_study(place.study, scale="long", root=here.root, processes=2)
+    do(here, scale="long")
 
     def run() -> Any:
         return run_study(place.study, scale="long", root=place.root, engine="ray", address=cluster.address)

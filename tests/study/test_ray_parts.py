@@ -41,7 +41,6 @@ def build(files: Path, name: str, **told: object) -> Shards:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_ray_builds_what_one_process_builds(files: Path) -> None:
     ray = pytest.importorskip("ray")
     good = (files / "3.jsonl").read_text()
